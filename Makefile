@@ -1,0 +1,54 @@
+# `make report` and `make test` do everything, set-up included, on a machine that has
+# Python 3.11 or newer, pip and make. The environment is .venv.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: help report test test-all lint lock clean
+
+# The first interpreter that is new enough; `make PYTHON=/path/to/python3.12 ...` overrides.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+LOCK := requirements/py$(VERSION).txt
+READY := .venv/.ready-$(VERSION)
+RUN := .venv/bin/python
+PYTHONS := 3.11 3.12 3.13
+
+help:
+	@echo 'make report    the depth study as a web page: report/index.html (under 10 minutes)'
+	@echo 'make test      the tests (minutes); make test-all adds the slow statistical ones'
+	@echo 'make lint      ruff and mypy'
+	@echo 'make lock      choose new versions for requirements/py*.txt'
+
+report: $(READY)
+	.venv/bin/ntk-resnet report --out report
+
+test: $(READY)
+	$(RUN) -m pytest
+
+test-all: $(READY)
+	$(RUN) -m pytest -m "slow or not slow"
+
+lint: $(READY)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+$(READY): $(LOCK) setup.cfg pyproject.toml
+	@test -n "$(VERSION)" || { echo 'Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python'; exit 2; }
+	@test -x .uv/bin/uv || $(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv
+	.uv/bin/uv venv --quiet --clear --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv
+	.uv/bin/uv pip install --quiet --python $(RUN) --no-deps -r $(LOCK)
+	.uv/bin/uv pip install --quiet --python $(RUN) --no-deps --editable .
+	@touch $@
+
+requirements/py%.txt:
+	@echo 'There is no lock file $@ (supported: $(PYTHONS)); run `make lock` or name another Python: make PYTHON=...'; exit 2
+
+lock:
+	@test -x .uv/bin/uv || $(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv
+	for v in $(PYTHONS); do .uv/bin/uv pip compile --quiet --upgrade --python-version $$v --no-annotate \
+	  --custom-compile-command 'make lock' --override requirements/overrides.txt \
+	  --extra test --extra lint setup.cfg -o requirements/py$$v.txt || exit 1; done
+
+clean:
+	rm -rf .venv .uv report build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

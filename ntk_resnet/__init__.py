@@ -1,0 +1,49 @@
+"""Neural tangent kernels of residual and plain networks, at any depth.
+
+One frozen specification (`FeedForward`, `ResNet`) is realised three ways: as a
+neural-tangents network (`stax`), as our own closed forms (`kernel_fn`), and as a finite
+Flax network (`finite.build`). Every study compares them. Nothing heavy is imported
+before it is used.
+"""
+
+import importlib
+
+from ntk_resnet._version import __version__ as __version__
+
+_HOME = {
+    "FeedForward": "architectures",
+    "ResNet": "architectures",
+    "ConstantScale": "architectures",
+    "DepthScale": "architectures",
+    "DecreasingScale": "architectures",
+    "from_json": "architectures",
+    "to_json": "architectures",
+    "Activation": "activations",
+    "LeakyReLU": "activations",
+    "kernel_fn": "kernels",
+    "diag": "kernels",
+    "sweep_depth": "analysis.depth",
+    "spectrum": "analysis.spectrum",
+    "kernel_ridge": "analysis.regression",
+    "load_data": "data",
+    "stax": "stax",
+    "neural_tangents": "_neural_tangents",
+}
+_MODULES = ("finite",)
+
+__all__ = ["__version__", *_HOME, *_MODULES]  # noqa: PLE0604
+
+
+def __getattr__(name):
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"ntk_resnet.{_HOME[name]}"), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"ntk_resnet.{name}")
+    else:
+        raise AttributeError(f"module 'ntk_resnet' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(__all__)

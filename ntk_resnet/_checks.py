@@ -1,0 +1,38 @@
+"""Checks of what a user passes in: one clear line that says what to do instead."""
+
+import math
+import numbers
+from typing import Any
+
+
+def check_count(name: str, value: Any, *, least: int = 1) -> int:
+    """`value` as an int, if it is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError(
+            f"{name} must be a whole number, got {value!r}; pass an int >= {least}."
+        )
+    if value < least:
+        raise ValueError(
+            f"{name} must be at least {least}, got {value}; pass an int >= {least}."
+        )
+    return int(value)
+
+
+def check_number(name: str, value: Any, *, positive: bool = False) -> float:
+    """`value` as a float, if it is finite and not negative (or zero, if `positive`)."""
+    bound = "> 0" if positive else ">= 0"
+    good = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (good and math.isfinite(value) and (value > 0 if positive else value >= 0)):
+        raise ValueError(
+            f"{name} must be a finite number {bound}, got {value!r}; "
+            f"pass a float {bound}."
+        )
+    return float(value)
+
+
+def check_choice(name: str, value: Any, choices) -> Any:
+    """`value`, if it is one of `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        known = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name} must be one of {known}; got {value!r}.")
+    return value

@@ -1,0 +1,507 @@
+"""Results as figures: every function takes a Dataset, draws it and returns its axes.
+
+Nothing is computed here but positions on paper. Measurements are coloured (Okabe and Ito's
+palette, told apart by colour-blind readers too, and by marker), theory is thin and dashed
+in the colour of the text. Global matplotlib settings stay as they are.
+"""
+
+import contextlib
+import io
+import os
+import re
+from typing import Any
+
+import matplotlib
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+INK, GRID, PAPER = "#1b1b1f", "#d9d9de", "#ffffff"
+
+COLOURS = {
+    "plain": "#d55e00",
+    "γ = 1": "#0072b2",
+    "γ = 1/2": "#009e73",
+    "γ = 1/4": "#e69f00",
+    "α = 1": "#cc79a7",
+}
+MARKERS = {"plain": "o", "γ = 1": "s", "γ = 1/2": "D", "γ = 1/4": "^", "α = 1": "v"}
+LABELS = {
+    "plain": "plain",
+    "γ = 1": "residual, γ = 1",
+    "γ = 1/2": "residual, γ = 1/2",
+    "γ = 1/4": "residual, γ = 1/4",
+    "α = 1": "residual, α = 1",
+}
+
+STYLE = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 8.5,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8.5,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.facecolor": PAPER,
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.5,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "ntk_resnet",
+    "path.simplify": True,
+}
+THEORY = {"color": INK, "linewidth": 0.9, "linestyle": (0, (4, 2)), "zorder": 3}
+
+
+def new_axes(rows: int = 1, columns: int = 1, *, height: float = 2.6, **options: Any):
+    """Axes of the house style in a figure of page width: an array `(rows, columns)`.
+
+    `height` is that of a row in inches; options go to `Figure.subplots`.
+    """
+    with style():
+        figure = Figure(figsize=(7.2, height * rows + 0.35), layout="constrained")
+        FigureCanvasAgg(figure)
+        return figure.subplots(rows, columns, squeeze=False, **options)
+
+
+@contextlib.contextmanager
+def style():
+    """The house style, for the duration of a `with` block."""
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+def _given(axes, rows, columns, **options) -> np.ndarray:
+    if axes is None:
+        return new_axes(rows, columns, **options)
+    axes = np.asarray(axes, object).reshape(rows, columns)
+    return axes
+
+
+# ------------------------------------------------------------------ kernels by the angle
+
+
+def plot_kernels(kernels: xr.Dataset, which: str = "ntk", *, axes: Any = None):
+    """One normalised kernel against the angle: a panel a family, a curve a depth.
+
+    Args:
+        kernels: the study's part of that name.
+        which: `"ntk"` or `"nngp"`.
+        axes: six axes, or `None` for new ones. The last one holds the legend.
+
+    Returns:
+        The axes, `(2, 3)`.
+    """
+    with style():
+        axes = _given(axes, 2, 3, height=2.2, sharex=True, sharey=True)
+        depths = kernels.depth.values
+        shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.92, len(depths)))
+        for ax, family in zip(axes.flat, kernels.family.values, strict=False):
+            values = kernels[which].sel(family=family).values
+            for row, shade in zip(values, shades, strict=True):
+                ax.plot(kernels.angle.values, row, color=shade)
+            ax.set_title(LABELS[str(family)], loc="left", fontweight="bold")
+            if which == "ntk":
+                ax.axhline(0.25, **THEORY)
+        _draw_second_engine(axes.flat, kernels, which, depths, shades)
+        for ax in axes.flat[:-1]:
+            ax.set_xticks([0, np.pi / 2, np.pi], ["0", "π/2", "π"])
+            ax.tick_params(labelbottom=True)
+            ax.set_xlim(0, np.pi)
+            ax.set_ylim(-0.25 if which == "ntk" else -1.05, 1.05)
+        symbol = {"ntk": "normalised NTK", "nngp": "normalised NNGP kernel"}[which]
+        for ax in axes[:, 0]:
+            ax.set_ylabel(symbol)
+        for ax in axes.flat[2:-1]:
+            ax.set_xlabel("angle θ between inputs (rad)")
+        _depth_legend(axes.flat[-1], depths, shades, which)
+    return axes
+
+
+def _draw_second_engine(axes, kernels, which, depths, shades):
+    """neural-tangents' values as rings on the closed form, where it has the kernel."""
+    if "network" not in kernels.coords:
+        return
+    named = [("plain", "plain")]
+    if which == "nngp":  # which weights are trained does not matter to it
+        named.append(("γ = 1/2", "γ = 1/2, all trained"))
+    families = [str(name) for name in kernels.family.values]
+    for family, network in named:
+        found = kernels[f"{which}_neural_tangents"].sel(network=network)
+        for layer in found.layers.values:
+            if layer in depths:
+                axes[families.index(family)].plot(
+                    kernels.marker.values,
+                    found.sel(layers=layer).values,
+                    "o",
+                    markersize=3.6,
+                    markerfacecolor=PAPER,
+                    markeredgewidth=0.9,
+                    color=shades[list(depths).index(layer)],
+                    clip_on=False,
+                    zorder=4,
+                )
+
+
+def _depth_legend(ax, depths, shades, which):
+    ax.set_axis_off()
+    handles = [
+        matplotlib.lines.Line2D([], [], color=shade, label=f"L = {depth}")
+        for depth, shade in zip(depths, shades, strict=True)
+    ]
+    handles.append(
+        matplotlib.lines.Line2D(
+            [],
+            [],
+            color=INK,
+            marker="o",
+            linestyle="",
+            markersize=3.6,
+            markerfacecolor=PAPER,
+            label="neural-tangents",
+        )
+    )
+    if which == "ntk":
+        handles.append(
+            matplotlib.lines.Line2D([], [], **THEORY, label="limit of plain networks, 1/4")
+        )
+    ax.legend(handles=handles, loc="center left", title="depth", alignment="left")
+
+
+# ------------------------------------------------------------------- quantities by depth
+
+
+def plot_degeneracy(degeneracy: xr.Dataset, *, axes: Any = None):
+    """Four measures of a Gram matrix against depth, with the predicted asymptotes.
+
+    Distance to the constant kernel 1/4, gap of the NNGP kernel, condition number and
+    effective rank, on logarithmic axes. Returns the axes, `(2, 2)`.
+    """
+    panels = (
+        ("distance", "distance of the NTK to 1/4 (rms)"),
+        ("nngp_gap", "gap of the NNGP kernel (median)"),
+        ("condition_number", "condition number of the NTK"),
+        ("effective_rank", "effective rank of the NTK"),
+    )
+    with style():
+        axes = _given(axes, 2, 2, height=2.5)
+        for ax, (name, label) in zip(axes.flat, panels, strict=True):
+            for family in _families(degeneracy):
+                one = degeneracy.sel(family=family)
+                ax.plot(one.depth.values, one[name].values, **_look(family))
+            _log_axes(ax)
+            ax.set_ylabel(label)
+            ax.set_xlabel("depth L")
+        _draw_asymptotes(axes.flat, degeneracy)
+        _family_legend(axes.flat[0].figure, degeneracy, theory="predicted asymptote")
+    return axes
+
+
+def _draw_asymptotes(axes, degeneracy):
+    distance, gap, condition, rank = axes
+    for family in _families(degeneracy):
+        one = degeneracy.sel(family=family)
+        depth = one.depth.values
+        late = depth >= 10
+        excess = one.predicted_ntk.values - 0.25
+        for ax, values in (
+            (distance, excess),
+            (gap, one.predicted_nngp_gap.values),
+            (condition, one.predicted_condition_number.values),
+        ):
+            seen = late & np.isfinite(values)
+            if seen.any():
+                ax.plot(depth[seen], values[seen], **THEORY)
+    rank.axhline(degeneracy.attrs["rows"], **THEORY)
+    rank.annotate(
+        f"all {degeneracy.attrs['rows']} rows",
+        (degeneracy.depth.values[0], degeneracy.attrs["rows"]),
+        xytext=(0, 2),
+        textcoords="offset points",
+        fontsize=7.5,
+    )
+
+
+def plot_regression(regression: xr.Dataset, *, axes: Any = None):
+    """Test error and accuracy of kernel ridge regression against depth.
+
+    Points are means over splits, bands their 95 % intervals. For real targets the second
+    panel shows R^2. Returns the axes, `(1, 2)`.
+    """
+    classify = bool(regression.attrs["classes"])
+    with style():
+        axes = _given(axes, 1, 2, height=2.9)
+        error, second = axes.flat
+        for name, ax in (("mse", error), ("accuracy" if classify else "r2", second)):
+            for family in _families(regression):
+                one = regression.sel(family=family)
+                depth = one.depth.values
+                ax.plot(depth, one[f"{name}_mean"].values, **_look(family))
+                ax.fill_between(
+                    depth,
+                    one[f"{name}_low"].values,
+                    one[f"{name}_high"].values,
+                    color=_look(family)["color"],
+                    alpha=0.2,
+                    linewidth=0,
+                )
+            ax.set_xscale("log")
+            ax.set_xlabel("depth L")
+            ax.set_ylim(0, 1.08)
+        error.axhline(1, **THEORY)
+        error.set_ylabel("test MSE / variance of the targets")
+        _note(error, 0.02, 1, "chance: the best constant")
+        second.set_ylabel("test accuracy" if classify else "test R²")
+        if classify:
+            chance = 1 / regression.attrs["classes"]
+            second.axhline(chance, **THEORY)
+            _note(second, 0.02, chance, "chance")
+        _family_legend(error.figure, regression)
+    return axes
+
+
+def plot_rates(rates: xr.Dataset, *, axes: Any = None):
+    """The two rates of the theory: towards 1/4, and towards the kernel of one block.
+
+    Left the excess of the plain NTK over 1/4, times L + 1, against depth, beside slopes of
+    3/8; right the distance of residual kernels to that of one block, beside
+    `L^(1-2 gamma)`. Returns the axes, `(1, 2)`.
+    """
+    with style():
+        axes = _given(axes, 1, 2, height=2.8)
+        left, right = axes.flat
+        depth = rates.plain_depth.values
+        shades = matplotlib.colormaps["viridis"](
+            np.linspace(0, 0.92, rates.sizes["cosine"])
+        )
+        for cosine, shade in zip(rates.cosine.values, shades, strict=True):
+            excess = (depth + 1) * (rates.plain_ntk.sel(cosine=cosine).values - 0.25)
+            left.plot(depth, excess, color=shade)
+            _end_label(left, depth[-1], excess[-1], f"{cosine:g}", shade)
+        start = excess[0]
+        left.plot(depth, start + 0.375 * np.log(depth / depth[0]) - 0.4, **THEORY)
+        _note(left, 0.45, left.get_ylim()[0], "dashed: slope 3/8 in ln L", data_x=False)
+        left.set_xscale("log")
+        left.set_xlabel("depth L")
+        left.set_ylabel("(L + 1) (NTK − 1/4), plain")
+        blocks = rates.block_depth.values
+        colours = (COLOURS["γ = 1/4"], COLOURS["γ = 1/2"], COLOURS["γ = 1"])
+        for gamma, colour in zip(rates.exponent.values, colours, strict=True):
+            distance = rates.shallow_distance.sel(exponent=gamma).values
+            right.plot(blocks, distance, "o-", color=colour)
+            predicted = distance[-1] * (blocks / blocks[-1]) ** (1 - 2 * gamma)
+            right.plot(blocks, predicted, **THEORY)
+            _end_label(right, blocks[-1], distance[-1], f"γ = {gamma:g}", colour)
+        _log_axes(right)
+        right.set_xlabel("depth L")
+        right.set_ylabel("distance of the NTK to that of one block")
+    return axes
+
+
+# ---------------------------------------------------------------------- finite networks
+
+
+def plot_width(width: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Relative error of both empirical kernels against width, and width^(-1/2)."""
+    with style():
+        ax = new_axes(height=2.9)[0, 0] if ax is None else ax
+        widths = width.width.values.astype(float)
+        for name, colour, marker in (
+            ("ntk", COLOURS["plain"], "o"),
+            ("nngp", COLOURS["γ = 1"], "s"),
+        ):
+            error = width[f"{name}_error"].transpose("width", "seed").values
+            for column in error.T:
+                ax.plot(widths, column, marker, color=colour, alpha=0.25, markersize=3)
+            mean = error.mean(axis=1)
+            exponent, low, high = (
+                float(width[f"{name}_exponent{end}"]) for end in ("", "_low", "_high")
+            )
+            label = (
+                f"{name.upper()}: exponent {exponent:.2f} [{low:.2f}, {high:.2f}]"
+            )
+            ax.plot(widths, mean, marker + "-", color=colour, label=label)
+            half = mean[0] * (widths / widths[0]) ** -0.5
+            ax.plot(widths, half, **THEORY)
+        _log_axes(ax, widths)
+        ax.set_xlabel("width m")
+        ax.set_ylabel("relative error of the empirical kernel")
+        ax.plot([], [], **THEORY, label="theory: m^(−1/2)")
+        ax.legend(loc="best")
+    return ax
+
+
+def plot_training(training: xr.Dataset, *, axes: Any = None):
+    """Outputs and loss while training beside the prediction, and kernel drift by width.
+
+    Returns the axes, `(1, 3)`.
+    """
+    with style():
+        axes = _given(axes, 1, 3, height=2.7)
+        outputs, loss, drift = axes.flat
+        last = training.isel(width=-1, seed=0)
+        time = training.time.values
+        # Time 0 has no place on a logarithmic axis: drawn a step before the first one.
+        shown = np.where(time > 0, time, time[time > 0][0] / 2)
+        colours = list(COLOURS.values())
+        for point in range(min(4, training.sizes["point"])):
+            found = last.isel(point=point, output=0)
+            outputs.plot(shown, found.predicted_outputs.values, **THEORY)
+            outputs.plot(shown, found.outputs.values, "o", color=colours[point])
+        outputs.set_ylabel(f"outputs, width {int(last.width)}")
+        loss.plot(shown, training.predicted_loss.isel(width=-1, seed=0).values, **THEORY)
+        for k, width in enumerate(training.width.values):
+            one = training.sel(width=width).loss.mean("seed").values
+            shade = matplotlib.colormaps["viridis"](0.9 * k / training.sizes["width"])
+            loss.plot(shown, one, "o-", color=shade, markersize=3, label=f"{width}")
+        loss.set_yscale("log")
+        loss.set_ylabel("training loss")
+        loss.legend(title="width", loc="lower left")
+        for ax in (outputs, loss):
+            ax.set_xscale("log")
+            ax.set_xlabel("time (rate × steps)")
+        _draw_drift(drift, training)
+    return axes
+
+
+def _draw_drift(ax, training):
+    widths = training.width.values.astype(float)
+    for name, label, colour, marker in (
+        ("ntk_drift", "change of the NTK", COLOURS["plain"], "o"),
+        ("output_error", "outputs − prediction", COLOURS["γ = 1"], "s"),
+    ):
+        values = training[name].isel(time=-1).transpose("width", "seed").values
+        for column in values.T:
+            ax.plot(widths, column, marker, color=colour, alpha=0.25, markersize=3)
+        mean = values.mean(axis=1)
+        ax.plot(widths, mean, marker + "-", color=colour, label=label)
+        ax.plot(widths, mean[0] * (widths / widths[0]) ** -0.5, **THEORY)
+    _log_axes(ax, widths)
+    ax.plot([], [], **THEORY, label="m^(−1/2)")
+    ax.set_xlabel("width m")
+    ax.set_ylabel("after training")
+    ax.legend(loc="best")
+
+
+# ------------------------------------------------------------------------ common pieces
+
+
+def _families(dataset) -> list[str]:
+    return [str(name) for name in dataset.family.values]
+
+
+def _look(family) -> dict[str, Any]:
+    """Colour and marker; a network that is none of the study's has its own."""
+    return {
+        "color": COLOURS.get(family, "#56b4e9"),
+        "marker": MARKERS.get(family, "o"),
+        # The plain network on top where lines meet.
+        "zorder": 2.5 if family == "plain" else 2,
+    }
+
+
+def _log_axes(ax, ticks=None):
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    if ticks is not None:
+        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.set_xticks([], minor=True)
+
+
+def _family_legend(figure, dataset, theory=None):
+    handles = [
+        matplotlib.lines.Line2D([], [], label=LABELS.get(family, family), **_look(family))
+        for family in _families(dataset)
+    ]
+    if theory:
+        handles.append(matplotlib.lines.Line2D([], [], **THEORY, label=theory))
+    figure.legend(
+        handles=handles, loc="outside upper left", ncols=3, columnspacing=1.5
+    )
+
+
+def _note(ax, x, y, text, data_x=False):
+    ax.annotate(
+        text,
+        (x, y),
+        xycoords=("data" if data_x else "axes fraction", "data"),
+        xytext=(0, 2),
+        textcoords="offset points",
+        fontsize=7.5,
+    )
+
+
+def _end_label(ax, x, y, text, colour):
+    ax.annotate(
+        text,
+        (x, y),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=7.5,
+        color=colour,
+        annotation_clip=False,
+    )
+
+
+# -------------------------------------------------------------------------------- output
+
+
+def figure_of(axes: Any) -> Figure:
+    """The figure that one axes or an array of them belongs to."""
+    return np.asarray(axes, object).flat[0].figure
+
+
+def save(axes: Any, path: str | os.PathLike) -> None:
+    """Writes the figure of the axes as SVG or PNG, the same bytes every time.
+
+    Raises:
+        OSError: the place is not writable.
+    """
+    with style():
+        name = os.fspath(path)
+        metadata = {"Date": None} if name.endswith(".svg") else {"Software": None}
+        figure_of(axes).savefig(path, dpi=200, metadata=metadata)
+
+
+def to_svg(axes: Any, *, name: str, title: str) -> str:
+    """The figure of the axes as an SVG element to be put into a page.
+
+    Ink, grid and paper become the CSS variables `--ink`, `--grid` and `--paper`, so that
+    the page decides on light and dark; `name` keeps the ids of several figures apart, and
+    `title` is what a screen reader says.
+    """
+    import html
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure_of(axes).savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    for colour, variable in ((INK, "ink"), (GRID, "grid"), (PAPER, "paper")):
+        text = text.replace(colour, f"var(--{variable})")
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'(href="|url\()#', rf"\1#{name}-", text)
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
+    label = html.escape(title, quote=True)
+    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

@@ -1,0 +1,366 @@
+"""Results on disk: what was run, saved so that a broken file cannot pass for a result.
+
+A result is an `xarray.Dataset`; on disk it is a zarr (format 3) store with the SHA-256 of
+its content in its attributes, which every load checks.
+"""
+
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ntk_resnet import _version
+
+_DIGEST = "content_sha256"
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "neural-tangents", "numpy", "xarray")
+
+
+# --------------------------------------------------------------------------- provenance
+
+
+def provenance(**extra: Any) -> dict[str, str | int | float]:
+    """Where a result comes from, as a flat dictionary for `Dataset.attrs`.
+
+    Args:
+        **extra: what the caller knows: `spec=` (a specification becomes JSON), `seed=`,
+            `dtype=`, sizes; dictionaries and sequences become JSON, `None` is left out.
+
+    Returns:
+        `extra`, and: `ntk_resnet`, `python` and the versions of the packages that compute;
+        `device` and `devices`; `x64` (1 if JAX's 64-bit mode is on); `commit` where the
+        package is a git checkout; `time_utc` (ISO 8601).
+    """
+    import jax
+
+    device = jax.devices()[0]
+    result: dict[str, str | int | float] = {
+        key: _plain(value) for key, value in extra.items() if value is not None
+    }
+    result |= versions()
+    result |= {
+        "device": f"{device.platform}: {device.device_kind}",
+        "devices": jax.device_count(),
+        "x64": int(jax.config.jax_enable_x64),
+        "time_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    if commit := _commit():
+        result["commit"] = commit
+    return result
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, of Python and of the packages that compute."""
+    result = {"ntk_resnet": _version.__version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            result[package.replace("-", "_")] = importlib.metadata.version(package)
+    return result
+
+
+def _plain(value):
+    from ntk_resnet import architectures
+
+    if isinstance(value, architectures.Architecture):
+        try:
+            return architectures.to_json(value)
+        except ValueError:  # an activation of the user's own
+            return repr(value)
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, str | int | float):
+        return value
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(value)
+    if isinstance(value, np.ndarray):
+        return json.dumps(value.tolist())
+    return str(value)
+
+
+@functools.cache
+def _commit() -> str | None:
+    """Commit of the checkout this package runs from, `+` if it has been changed."""
+    folder = pathlib.Path(__file__).parent
+
+    def git(*words):
+        done = subprocess.run(
+            ("git", "-C", str(folder), *words),
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")  # not some repository around
+        commit = git("rev-parse", "--short=12", "HEAD")
+        return commit + ("+" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+# ------------------------------------------------------------------------- save and load
+
+
+def save(
+    dataset: xr.Dataset, path: str | os.PathLike, *, csv: bool = False
+) -> pathlib.Path:
+    """Writes a result as a zarr store, all of it or nothing.
+
+    The store is written beside `path` and renamed, so `path` never holds half a result;
+    a store that is there already is replaced, anything else there is left alone.
+
+    Args:
+        dataset: variables and coordinates of numbers, booleans or text; attributes of
+            numbers or text.
+        path: where; a folder of that name is made, with the folders above it.
+        csv: also write the numbers as CSV beside it (`to_csv`).
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: the dataset holds something else (dates, objects, ...), or `path` is
+            taken by something that is not a zarr store.
+        OSError: the place is not writable or the disk is full; the text says where.
+    """
+    path = pathlib.Path(path)
+    stored = _storable(dataset)
+    stored.attrs[_DIGEST] = content_digest(stored)
+    if path.exists() and not (path / "zarr.json").is_file():
+        raise ValueError(
+            f"path {str(path)!r} exists and is not a zarr store; choose another place."
+        )
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stored.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
+        _replace(partial, path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"cannot write the result {str(path)!r}: {reason}.") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    if csv:
+        to_csv(dataset, path.with_suffix(".csv"))
+    return path
+
+
+def load(path: str | os.PathLike) -> xr.Dataset:
+    """Reads a result that `save` wrote, completely, and checks it.
+
+    Raises:
+        FileNotFoundError: there is nothing at `path`.
+        ValueError: what is there is damaged, incomplete or not such a result.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no result at {str(path)!r}.")
+    advice = "delete it and compute it again"
+    try:
+        dataset = xr.open_zarr(path, consolidated=False, chunks=None).load()
+    except Exception as error:  # zarr, codecs, JSON: whatever a broken byte can cause
+        raise ValueError(
+            f"the result {str(path)!r} cannot be read ({type(error).__name__}); {advice}."
+        ) from None
+    dataset = _with_text_as(str, dataset)
+    for variable in dataset.variables.values():
+        variable.encoding.clear()
+    expected = dataset.attrs.pop(_DIGEST, None)
+    if expected is None:
+        raise ValueError(f"{str(path)!r} is not a result of ntk_resnet (no checksum).")
+    if content_digest(dataset) != expected:
+        raise ValueError(f"the result {str(path)!r} fails its checksum; {advice}.")
+    return dataset
+
+
+def resume(
+    path: str | os.PathLike,
+    config: dict[str, Any],
+    compute: Callable[[], xr.Dataset],
+) -> xr.Dataset:
+    """The result at `path` if it is the one wanted, else computes and saves it (with CSV).
+
+    It is the one wanted if it is intact and was made with an equal `config` by the same
+    version of the package's code, JAX and neural-tangents.
+
+    Args:
+        path: the zarr store.
+        config: what decides the result, as plain data (JSON).
+        compute: makes the Dataset; provenance, `config` and the `seconds` it took are
+            added to its attributes.
+    """
+    wanted = json.dumps({**config, "code": code_digest(), **versions()}, sort_keys=True)
+    with contextlib.suppress(OSError, ValueError):
+        found = load(path)
+        if found.attrs.get("config") == wanted:
+            return found
+    start = time.perf_counter()
+    dataset = compute()
+    seconds = round(time.perf_counter() - start, 1)
+    dataset.attrs = {**provenance(**dataset.attrs), "config": wanted, "seconds": seconds}
+    save(dataset, path, csv=True)
+    return load(path)
+
+
+def check_writable(folder: str | os.PathLike) -> pathlib.Path:
+    """Makes the folder if need be, and writes and removes a file in it.
+
+    Raises:
+        OSError: that failed; the text says where.
+    """
+    folder = pathlib.Path(folder)
+    trial = write_text(folder / f".trial-{os.getpid()}", "")
+    trial.unlink()
+    return folder
+
+
+_SHOWS_ONLY = {"figures.py", "report.py", "cli.py"}
+
+
+@functools.cache
+def code_digest() -> str:
+    """SHA-256 of the package's source, less the modules that only show results."""
+    digest = hashlib.sha256()
+    root = pathlib.Path(__file__).parent
+    for file in sorted(root.rglob("*.py")):
+        if file.name not in _SHOWS_ONLY:
+            digest.update(str(file.relative_to(root)).encode() + b"\0")
+            digest.update(file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def content_digest(dataset: xr.Dataset) -> str:
+    """SHA-256 of names, dimensions, dtypes, values and attributes, in hexadecimal.
+
+    Does not depend on the order of the variables, on chunks or on compression.
+    """
+    digest = hashlib.sha256()
+
+    def feed(*parts):
+        for part in parts:
+            data = part if isinstance(part, bytes) else json.dumps(part).encode()
+            digest.update(len(data).to_bytes(8, "little") + data)
+
+    def attributes(owner):
+        return {k: v for k, v in sorted(owner.attrs.items()) if k != _DIGEST}
+
+    feed(attributes(dataset))
+    for name in sorted(map(str, dataset.variables)):
+        variable = dataset.variables[name]
+        values = np.asarray(variable.values)
+        if values.dtype.kind in "UOT":
+            kind, data = "text", json.dumps(values.tolist()).encode()
+        else:
+            values = np.ascontiguousarray(values)
+            kind, data = values.dtype.newbyteorder("<").str, values.tobytes()
+        feed(name, list(variable.dims), list(values.shape), kind, attributes(variable))
+        feed(data)
+    return digest.hexdigest()
+
+
+def _replace(new: pathlib.Path, path: pathlib.Path) -> None:
+    """Moves `new` to `path`; a folder cannot be renamed onto one that has files."""
+    old = path.with_name(f".{path.name}.old-{os.getpid()}")
+    if path.exists():
+        os.rename(path, old)
+    os.rename(new, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _storable(dataset: xr.Dataset) -> xr.Dataset:
+    """A copy in the types that zarr's format 3 specifies: text of variable length."""
+    for name, variable in dataset.variables.items():
+        kind = variable.dtype.kind
+        text = kind == "O" and all(isinstance(v, str) for v in variable.values.flat)
+        if kind not in "biufcUT" and not text:
+            raise ValueError(
+                f"variable {name!r} of the result holds {variable.dtype}; only numbers, "
+                "booleans and text can be saved."
+            )
+    dataset = _with_text_as(object, dataset)
+    for owner in (dataset, *dataset.variables.values()):
+        owner.attrs = {key: _plain(value) for key, value in owner.attrs.items()}
+    return dataset
+
+
+def _with_text_as(dtype, dataset: xr.Dataset) -> xr.Dataset:
+    """A copy of the dataset with its text in another dtype."""
+    dataset = dataset.copy()
+    for name, variable in dataset.variables.items():
+        if variable.dtype.kind in "UTO":
+            # Not astype: NumPy cannot cast its StringDType to text of fixed width.
+            text = np.array(variable.values.tolist(), dtype).reshape(variable.shape)
+            change = dataset.assign_coords if name in dataset.coords else dataset.assign
+            dataset = change({name: xr.Variable(variable.dims, text, variable.attrs)})
+    return dataset
+
+
+# ----------------------------------------------------------------------------------- CSV
+
+
+def to_csv(dataset: xr.Dataset, path: str | os.PathLike) -> list[pathlib.Path]:
+    """Writes the numbers of a result as plain tables, one row a point.
+
+    Variables over the same dimensions share a table: `name.csv` for those over the most
+    dimensions, `name.a_b.csv` for those over `a` and `b`, `name.scalars.csv`. Numbers are
+    written so that reading gives the same float back.
+
+    Returns:
+        The files, `path` first.
+
+    Raises:
+        OSError: the place is not writable; the text says where.
+    """
+    path = pathlib.Path(path)
+    groups: dict[tuple, list] = {}
+    for name, variable in dataset.data_vars.items():
+        groups.setdefault(variable.dims, []).append(name)
+    written = []
+    for dims in sorted(groups, key=len, reverse=True):
+        table = dataset[groups[dims]]
+        suffix = f".{'_'.join(dims) or 'scalars'}.csv" if written else ".csv"
+        target = path.with_suffix(suffix)
+        if dims:
+            text = table.to_dataframe(dim_order=list(dims)).to_csv(lineterminator="\n")
+        else:
+            pairs = ((name, table[name].values.item()) for name in groups[dims])
+            text = "name,value\n" + "".join(f"{name},{value!r}\n" for name, value in pairs)
+        write_text(target, text)
+        written.append(target)
+    return written
+
+
+def write_text(path: str | os.PathLike, text: str) -> pathlib.Path:
+    """Writes a text file (UTF-8), all of it or nothing.
+
+    Raises:
+        OSError: the place is not writable; the text says where.
+    """
+    path = pathlib.Path(path)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"cannot write {str(path)!r}: {reason}.") from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,450 @@
+"""What the theory predicts of depth, held against the study's measurements.
+
+Each claim is a prediction, the measured value with its interval, and a tolerance that has
+a reason; the verdict follows from these alone, and can fail. The labels 1a to 1j are
+those of the theory notes on Huang et al. (2020).
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from ntk_resnet import records
+from ntk_resnet.analysis.depth import fit_power
+from ntk_resnet.analysis.regression import kernel_ridge
+
+
+class Claim(NamedTuple):
+    """One prediction and what became of it.
+
+    It holds if `measured` is within `tolerance` of `prediction`, or, where `bound` is
+    "below" or "above", on that side of `prediction`.
+    """
+
+    label: str
+    statement: str
+    prediction: float
+    measured: float
+    low: float  # of the interval around the measured value; NaN without one
+    high: float
+    interval: str  # what kind of interval
+    tolerance: float
+    bound: str  # "within", "below" or "above"
+    reason: str  # where the tolerance comes from
+
+    @property
+    def holds(self) -> bool:
+        """NaN never holds."""
+        if self.bound == "below":
+            return bool(self.measured < self.prediction)
+        if self.bound == "above":
+            return bool(self.measured > self.prediction)
+        return bool(abs(self.measured - self.prediction) <= self.tolerance)
+
+
+def judge(results: dict[str, xr.Dataset]) -> xr.Dataset:
+    """All claims that the given results allow, as a Dataset over `claim`.
+
+    Args:
+        results: parts of the study by name; claims on missing parts are left out.
+
+    Returns:
+        Variables as the fields of `Claim`, and `holds`; the coordinate is the label.
+    """
+    claims = [c for part, j in _JUDGES.items() if part in results for c in j(results)]
+    columns = {
+        field: ("claim", [getattr(claim, field) for claim in claims])
+        for field in (*Claim._fields[1:], "holds")
+    }
+    labels = [claim.label for claim in claims]
+    attrs = records.provenance(holding=sum(c.holds for c in claims), claims=len(claims))
+    return xr.Dataset(columns, coords={"claim": labels}, attrs=attrs)
+
+
+def _over(label, statement, prediction, values, tolerance, reason, bound="within"):
+    """A claim on several values: the worst decides, their range is the interval."""
+    values = np.ravel(values)
+    if bound == "within":
+        worst = values[np.argmax(np.abs(values - prediction))]
+    else:
+        worst = values.max() if bound == "below" else values.min()
+    span = float(values.min()), float(values.max())
+    kind = "range over cosines" if len(values) > 1 else ""
+    if len(values) == 1:
+        span = math.nan, math.nan
+    return Claim(
+        label, statement, prediction, float(worst), *span, kind, tolerance, bound, reason
+    )
+
+
+# ------------------------------------------------------------------------------- engines
+
+
+def _engines(results):
+    kernels = results["kernels"]
+    return [
+        _over(
+            "engines",
+            "closed form and neural-tangents agree (depth ≤ 30, relative to 1)",
+            0.0,
+            kernels.deviation.values.max(),
+            1e-12,
+            "both in float64; rounding of 30 layers",
+        )
+    ]
+
+
+# --------------------------------------------------------------------------------- rates
+
+
+def _rates(results):
+    found = results["rates"]
+    return [*_plain_rates(found), *_residual_rates(found), *_degenerate_rates(found)]
+
+
+def _plain_rates(found):
+    depth = found.plain_depth.values.astype(float)
+    excess = found.plain_ntk.values - 0.25
+    usual = found.cosine.values <= 0.7
+    late = depth >= depth[-1] / 10
+    slopes = np.polyfit(np.log(depth[late]), ((depth + 1)[:, None] * excess)[late], 1)[0]
+    at = int(np.argmin(np.abs(depth - 1e4)))
+    ratio = found.plain_nngp_gap.values[at] * 2 * depth[at] ** 2 / (9 * np.pi**2)
+    return [
+        _over(
+            "1a",
+            "plain: normalised NTK at L = 1000 is 1/4 (cosines up to 0.7)",
+            0.0,
+            np.abs(excess[0, usual]),
+            6e-3,
+            "next term: (3/8 ln L + C)/L is 0.003 to 0.0044",
+        ),
+        _over(
+            "1b",
+            "plain: (L+1)(NTK − 1/4) grows like 3/8 ln L, "
+            f"L = {depth[late][0]:.0f} to {depth[-1]:.0f}",
+            0.375,
+            slopes,
+            5e-3,
+            "next term: of order (ln L)/L in the slope",
+        ),
+        _over(
+            "1c",
+            f"plain: NNGP gap × 2L²/(9π²) is 1 at L = {depth[at]:.0f}",
+            1.0,
+            ratio[usual],
+            1e-2,
+            "next term: 2(1.5 ln L + C)/L",
+        ),
+    ]
+
+
+def _residual_rates(found):
+    depth = found.block_depth.values.astype(float)
+    claims = []
+    for gamma, distance in zip(
+        found.exponent.values, found.shallow_distance.values, strict=True
+    ):
+        fit = fit_power(depth, distance)
+        claims.append(
+            Claim(
+                "1d",
+                f"residual, γ = {gamma:g}: distance to the kernel of one block falls like "
+                "L^(1−2γ): exponent",
+                float(1 - 2 * gamma),
+                float(fit.exponent),
+                float(fit.low),
+                float(fit.high),
+                "95 % of the fit",
+                1e-2,
+                "within",
+                "next term T² with T = L^(1−2γ), fitted over L = 100 to 10000",
+            )
+        )
+    cosine = found.cosine.values
+    at = int(np.argmin(np.abs(depth - 1000)))
+    coefficient = depth[at] * (found.one_ntk.values[at] - _one_block(cosine))
+    relative = coefficient / _first_order(cosine)
+    error = found.half_ntk.values - found.half_limit.values
+    slopes = np.array([-fit_power(depth, np.abs(row)).exponent for row in error.T])
+    return [
+        *claims,
+        _over(
+            "1e",
+            "residual, γ = 1: L × (NTK − one block) over its predicted coefficient D",
+            1.0,
+            relative,
+            2e-2,
+            "next term of order 1/L, near cosine −1 larger",
+        ),
+        _over(
+            "1f",
+            "residual, γ = 1/2: NTK at L = 1000 is the limit of infinite depth",
+            0.0,
+            np.abs(error[at]),
+            2e-4,
+            "next term 0.1/L",
+        ),
+        _over(
+            "1f",
+            "residual, γ = 1/2: distance to that limit falls like 1/L: exponent",
+            -1.0,
+            -slopes,
+            5e-2,
+            "next term of order 1/L at the smallest L = 100",
+        ),
+    ]
+
+
+def _degenerate_rates(found):
+    depth = found.block_depth.values.astype(float)
+    usual = found.cosine.values <= 0.7
+    quarter = np.abs(found.quarter_ntk.values[:, usual] - 0.25)
+    slopes = np.log(quarter[-1] / quarter[-2]) / np.log(depth[-1] / depth[-2])
+    constant = found.constant_ntk.values[-1, usual] - 0.25
+    # a_e = α²/(1+α²) = 1/2 at α = 1
+    ratio = found.constant_nngp_gap.values[-1, usual] * depth[-1] ** 2 / (18 * np.pi**2)
+    return [
+        _over(
+            "1g",
+            "residual, γ = 1/4: NTK tends to 1/4 like L^(2γ−1): local exponent, "
+            f"L = {depth[-2]:.0f} to {depth[-1]:.0f}",
+            -0.5,
+            slopes,
+            5e-2,
+            "next term of relative order (ln T)/T with T = L^(1/2)",
+        ),
+        _over(
+            "1g",
+            f"residual, α = 1: |NTK − 1/4| at L = {depth[-1]:.0f}",
+            1e-3,
+            np.abs(constant),
+            0.0,
+            "theory: (3/8 ln L + C)/L",
+            bound="below",
+        ),
+        _over(
+            "1c",
+            f"residual, α = 1: NNGP gap × L²/(18π²) is 1 at L = {depth[-1]:.0f}",
+            1.0,
+            ratio,
+            1e-2,
+            "next term of order (ln L)/L",
+        ),
+    ]
+
+
+def _one_block(u):
+    theta = np.arccos(u)
+    kappa0 = 1 - theta / np.pi
+    return u * kappa0 + np.sin(theta) / (2 * np.pi)
+
+
+def _first_order(u):
+    """D(u): the NTK at gamma = 1 is that of one block + D/L + O(1/L^2)."""
+    theta = np.arccos(u)
+    kappa0 = 1 - theta / np.pi
+    kappa1 = u * kappa0 + np.sin(theta) / np.pi
+    first = (kappa1 - u) * (2 * kappa0 + u / (np.pi * np.sin(theta)))
+    return (first - (1 - kappa0) * (kappa1 + u * kappa0)) / 4
+
+
+# ------------------------------------------------------------------------- on real data
+
+
+def _degeneracy(results):
+    found = results["degeneracy"]
+    deepest = found.sel(family="plain").isel(depth=-1)
+    depth, n = int(deepest.depth), int(found.attrs["rows"])
+    limit = 0.25 + 0.75 * np.eye(n)
+    y = np.sin(np.arange(n))
+    constant = n * y.mean() / (n + 3 + 4e-3)
+    guess = kernel_ridge(limit, np.full((2, n), 0.25), y, ridge=1e-3)
+    eigenvalues = np.linalg.eigvalsh(limit)
+    return [
+        _over(
+            "1i",
+            f"the constant kernel on {n} rows predicts n ȳ/(n+3+4δ) everywhere",
+            float(constant),
+            guess,
+            1e-10,
+            "exact; rounding",
+        ),
+        _over(
+            "1i",
+            f"the constant kernel on {n} rows has the condition number (n+3)/3",
+            (n + 3) / 3,
+            eigenvalues[-1] / eigenvalues[0],
+            1e-10 * n,
+            "exact; rounding",
+        ),
+        _over(
+            "1i",
+            f"plain: condition number of the Gram matrix of the data at L = {depth} over "
+            "(n+3)/3",
+            1.0,
+            deepest.condition_number.values / ((n + 3) / 3),
+            0.25,
+            "rows at small angles still differ: (3/8 ln L + h(u))/L",
+        ),
+    ]
+
+
+def _regression(results):
+    found = results["regression"]
+    shallow, deep = int(found.depth[0]), int(found.depth[-1])
+    claims = [
+        _of_splits(
+            "1j",
+            f"plain: test MSE / Var at L = {deep}, near chance (1)",
+            found.sel(family="plain", depth=deep),
+            "mse",
+            0.9,
+            "above",
+            "theory notes 1j, asked of the real data too",
+        )
+    ]
+    for family in ("γ = 1", "γ = 1/2"):
+        one = found.sel(family=family)
+        relative = one.mse / one.mse.sel(depth=shallow)
+        worst = int(relative.mean("split").argmax("depth"))
+        claims.append(
+            _of_splits(
+                "1j",
+                f"residual, {family}: test MSE at its worst depth over that at "
+                f"L = {shallow} stays flat",
+                relative.isel(depth=worst).to_dataset(name="relative"),
+                "relative",
+                1.1,
+                "below",
+                "flat means: within a tenth, over all depths",
+            )
+        )
+    if found.attrs["classes"]:
+        last = found.sel(family="plain", depth=deep)
+        last["difference"] = last.accuracy - last.mean_accuracy
+        claims.append(
+            _of_splits(
+                "1j",
+                f"plain: accuracy at L = {deep} is that of the classifier by mean kernels "
+                "(difference)",
+                last,
+                "difference",
+                0.0,
+                "within",
+                "3 points: differences of order 1/L in the kernel",
+                tolerance=0.03,
+            )
+        )
+    return claims
+
+
+def _teacher(results):
+    found = results["teacher"]
+    deep = int(found.depth[-1])
+    claims = [
+        _of_splits(
+            "1j",
+            f"smooth target on the sphere, plain: test MSE / Var at L = {deep}",
+            found.sel(family="plain", depth=deep),
+            "mse",
+            0.9,
+            "above",
+            "theory notes 1j",
+        )
+    ]
+    for family in ("γ = 1", "γ = 1/2"):
+        one = found.sel(family=family)
+        worst = int(one.mse.mean("split").argmax("depth"))
+        claims.append(
+            _of_splits(
+                "1j",
+                f"smooth target on the sphere, residual, {family}: test MSE / Var, worst L",
+                one.isel(depth=worst),
+                "mse",
+                0.01,
+                "below",
+                "theory notes 1j",
+            )
+        )
+    return claims
+
+
+def _of_splits(label, statement, found, name, prediction, bound, reason, tolerance=0.0):
+    """A claim on a mean over random splits, with its 95 % interval."""
+    from scipy import stats
+
+    values = found[name].values
+    mean, count = float(values.mean()), len(values)
+    half = math.nan
+    if count > 1:
+        error = values.std(ddof=1) / math.sqrt(count)
+        half = float(stats.t.ppf(0.975, count - 1) * error)
+    return Claim(
+        label,
+        statement,
+        prediction,
+        mean,
+        mean - half,
+        mean + half,
+        f"95 % over {count} splits",
+        tolerance,
+        bound,
+        reason,
+    )
+
+
+# ---------------------------------------------------------------------- finite networks
+
+
+def _width(results):
+    found = results["width"]
+    return [
+        _exponent(
+            "1h",
+            f"{kernel}: error of a finite network falls like width^(−1/2): exponent",
+            found,
+            f"{key}_exponent",
+        )
+        for kernel, key in (("NTK", "ntk"), ("NNGP", "nngp"))
+    ]
+
+
+def _training(results):
+    found = results["training"]
+    return [
+        _exponent(
+            "training",
+            "change of the empirical NTK by training falls like width^(−1/2): exponent",
+            found,
+            "drift_exponent",
+        )
+    ]
+
+
+def _exponent(label, statement, found, name, expected=-0.5):
+    return Claim(
+        label,
+        statement,
+        expected,
+        float(found[name]),
+        float(found[f"{name}_low"]),
+        float(found[f"{name}_high"]),
+        "95 % of the fit",
+        0.15,
+        "within",
+        "the O(1/width) term at the smallest widths, and few seeds",
+    )
+
+
+_JUDGES = {
+    "kernels": _engines,
+    "rates": _rates,
+    "degeneracy": _degeneracy,
+    "regression": _regression,
+    "teacher": _teacher,
+    "width": _width,
+    "training": _training,
+}

@@ -1,0 +1,82 @@
+"""Kernels of ReLU-family networks in 50-digit arithmetic: the tests' independent oracle.
+
+Plain recursions of theory (cosines, no gap form, no logarithms), one network at one angle
+at a time, with python-flint's ball arithmetic. Zonal: unit input kernel, no bias.
+"""
+
+import numpy as np
+from flint import arb, ctx
+
+DIGITS = 80  # 50 are left after 1 - cos of an angle of 1e-15
+
+
+def dual(u, share):
+    """Cosine of the activations and of their slopes; `share` is 1/2 for ReLU."""
+    theta = u.acos()
+    pi = arb.pi()
+    kappa_abs = 2 / pi * ((1 - u * u).sqrt() + u * (pi / 2 - theta))
+    return (1 - share) * u + share * kappa_abs, 1 - 2 * share * theta / pi
+
+
+def gaps(family, angle, scales, *, share=0.5, trained="blocks"):
+    """(1 - NNGP, 1 - NTK), both normalised, of one network at one float angle.
+
+    `family` is "feed_forward", "two_layer", "preactivation" or "postactivation"; `scales`
+    is the float branch scale of each block (their number is the depth). He's variance.
+    """
+    ctx.dps = DIGITS
+    share = arb(float(share))
+    u0 = _cos(angle)
+    k, v = u0, arb(1)  # covariance and variance of the trunk
+    ntk, size = (u0, arb(1)) if trained == "all" else (arb(0), arb(0))
+    mean = arb(0)
+    if family == "feed_forward":
+        ntk, size = u0, arb(1)  # Theta_l = rho_l + slope Theta_{l-1}, theory 1.2
+    # E phi / sqrt(E phi^2) for slopes (a, b) with kink `share`: (b-a)/sqrt(pi (a^2+b^2))
+    drift = (2 * share / arb.pi()).sqrt()
+    for scale in scales:
+        a = arb(float(scale))
+        kappa, slope = dual(k / v, share)
+        if family == "feed_forward":
+            k, v = kappa * v, v
+            ntk, size = k + slope * ntk, v + size
+        elif family == "two_layer":
+            ntk = ntk + a * a * (v * kappa + slope * (k + ntk))
+            size = size + a * a * (v + (v + size))
+            k, v = k + a * a * v * kappa, v + a * a * v
+        elif family == "preactivation":
+            ntk = ntk + a * a * (v * kappa + slope * ntk)
+            size = size + a * a * (v + size)
+            k, v = k + a * a * v * kappa, v + a * a * v
+        else:
+            ntk = ntk + a * a * slope * (k + ntk)
+            size = size + a * a * (v + size)
+            push = drift * v.sqrt()
+            cross = 2 * a * mean * push
+            mean = mean + a * push
+            k, v = k + a * a * v * kappa + cross, v + a * a * v + cross
+        k, v, ntk, size = (_mid(value) for value in (k, v, ntk, size))
+        mean = _mid(mean)
+    if family != "feed_forward" and trained == "all":
+        ntk, size = ntk + k, size + v
+    return 1 - k / v, 1 - ntk / size
+
+
+def _cos(angle):
+    """cos of the float angle, which may exceed pi by its rounding."""
+    return _mid(arb(float(angle)).cos())
+
+
+def _mid(value):
+    """Drop the ball's radius: rounding errors of 60 digits do not matter here."""
+    return arb(value.mid())
+
+
+def relative_error(actual, exact):
+    """|actual / exact - 1|, worst over arrays of floats and of exact numbers."""
+    ctx.dps = DIGITS
+    errors = [
+        abs(float((arb(float(got)) / want - 1).mid()))
+        for got, want in zip(np.ravel(actual), exact, strict=True)
+    ]
+    return max(errors)

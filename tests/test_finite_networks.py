@@ -1,0 +1,211 @@
+"""The finite networks: shapes, conventions, second moments of every layer, frozen parts."""
+
+import inspect
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from test_finite_oracle import SPECS, limit_kernels, rows
+
+import ntk_resnet as nr
+from ntk_resnet.finite import Frozen, build
+from ntk_resnet.finite.networks import over_seeds, seed_keys
+
+
+def make(spec, d=5, width=8, k=1, seed=0, dtype=jnp.float64):
+    return build(spec, d, width, k, rngs=nnx.Rngs(seed), param_dtype=dtype)
+
+
+def by_hand(model, x):
+    """The forward pass from the formulas of design.md section 2, with loops."""
+    spec, m = model.spec, model.width
+    phi = {"relu": lambda z: np.maximum(z, 0), "erf": np.vectorize(math.erf)}[
+        "erf" if spec.activation == nr.activations.Erf() else "relu"
+    ]
+    wv, bv = spec.weight_variance, spec.bias_variance
+    get = lambda name: np.asarray(getattr(model, name)[...])  # noqa: E731
+    bias = get("biases") if bv else np.zeros((spec.depth, m))
+    if isinstance(spec, nr.FeedForward):
+        first = get("input_bias") if bv else 0
+        h = phi(
+            np.sqrt(wv / x.shape[1]) * x @ get("input_weight") + np.sqrt(bv) * first
+        )
+        for w, b in zip(get("weights"), bias, strict=False):
+            h = phi(np.sqrt(wv / m) * h @ w + np.sqrt(bv) * b)
+        return h @ get("readout") / np.sqrt(m)
+    h = x @ get("input_weight") / np.sqrt(x.shape[1])
+    h = phi(h) if spec.input_activation else h
+    for block, (w, b, a) in enumerate(
+        zip(get("weights"), bias, spec.scales, strict=True)
+    ):
+        w, b = np.sqrt(wv / m) * w, np.sqrt(bv) * b
+        if spec.block == "two_layer":
+            h = h + a * phi(h @ w + b) @ get("outer_weights")[block] / np.sqrt(m)
+        elif spec.block == "preactivation":
+            h = h + a * (phi(h) @ w + b)
+        else:
+            h = h + a * phi(h @ w + b)
+    return h @ get("readout") / np.sqrt(m)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_forward_pass_is_that_of_the_formulas(name):
+    model, x = make(SPECS[name], k=3), rows()
+    assert model(x).shape == (4, 3)
+    np.testing.assert_allclose(model(x), by_hand(model, x), rtol=1e-12, atol=1e-13)
+    hidden = model.hidden(x)
+    extra = isinstance(model.spec, nr.ResNet)
+    assert hidden.shape == (model.spec.depth + extra, 4, 8)
+    np.testing.assert_array_equal(hidden[-1], model.features(x))
+
+
+@pytest.mark.parametrize("name", ["plain", "plain_erf_bias", "two_layer", "pre", "post"])
+def test_second_moments_of_every_layer(name):
+    """Means over units and seeds against the NNGP of the first layers, 5 s.e."""
+    spec, x, width, seeds = SPECS[name], rows(), 64, 256
+
+    def moments(key):
+        model = build(spec, 5, width, rngs=nnx.Rngs(key))
+        return jnp.einsum("lim,ljm->lij", *(model.hidden(jnp.float32(x)),) * 2) / width
+
+    samples = np.concatenate(
+        [
+            values
+            for _, values in over_seeds(
+                moments, seed_keys(3, width, seeds), numbers_per_seed=10**4
+            )
+        ]
+    )
+    shallow = [
+        limit_kernels(spec.replace(depth=depth), x)[0]
+        for depth in range(1, spec.depth + 1)
+    ]
+    if isinstance(spec, nr.ResNet):
+        shallow.insert(0, x @ x.T / 5)
+    error = samples.std(axis=0, ddof=1) / np.sqrt(seeds)
+    worst = np.max(np.abs(samples.mean(axis=0) - shallow) / error)
+    assert worst < 5, f"{worst:.1f} standard errors away"
+
+
+@pytest.mark.parametrize("trained", ["blocks", "all"])
+def test_frozen_weights_are_no_parameters(trained):
+    model = make(nr.ResNet(depth=2, branch_scale=0.5, trained=trained))
+    frozen = nnx.state(model, Frozen)
+    assert set(frozen) == (
+        {"input_weight", "readout"} if trained == "blocks" else set()
+    )
+    params = nnx.state(model, nnx.Param)
+    assert {"weights", "outer_weights"} <= set(params)
+    assert not set(params) & set(frozen)
+
+
+def test_an_nnx_optimizer_trains_it_and_leaves_frozen_weights_alone():
+    import optax
+
+    model, x = make(nr.ResNet(depth=2, branch_scale=0.5)), rows()
+    before = {name: np.asarray(v[...]) for name, v in nnx.state(model).items()}
+    optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
+    grads = nnx.grad(lambda model: jnp.mean((model(x) - 1) ** 2))(model)
+    optimizer.update(model, grads)
+    for name, variable in nnx.state(model).items():
+        moved = not np.array_equal(before[name], variable[...])
+        assert moved == (name in ("weights", "outer_weights"))
+
+
+def equations(function, *args):
+    """How many operations a program has, those inside its loops included."""
+
+    def count(jaxpr):
+        total = len(jaxpr.eqns)
+        for equation in jaxpr.eqns:
+            for value in equation.params.values():
+                part = getattr(value, "jaxpr", value)
+                total += count(part) if hasattr(part, "eqns") else 0
+        return total
+
+    return count(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+@pytest.mark.parametrize("block", [None, *nr.architectures.BLOCKS])
+def test_program_does_not_grow_with_depth(block):
+    def program(depth):
+        spec = (
+            nr.FeedForward(depth=depth)
+            if block is None
+            else nr.ResNet(depth=depth, branch_scale=0.1, block=block)
+        )
+        model = nnx.eval_shape(lambda: make(spec, dtype=jnp.float32))
+        graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+        function = lambda params, rest, x: nnx.merge(graphdef, params, rest)(x).sum()  # noqa: E731
+        return equations(jax.value_and_grad(function), params, rest, jnp.ones((2, 5)))
+
+    assert program(3) == program(300) > 10
+
+
+def test_construction_is_reproducible_and_seeded():
+    spec, x = SPECS["two_layer"], rows()
+    np.testing.assert_array_equal(make(spec)(x), make(spec)(x))
+    assert not np.array_equal(make(spec)(x), make(spec, seed=1)(x))
+
+
+def test_dtype_is_that_of_the_parameters():
+    for dtype in (jnp.float32, jnp.float64):
+        model = make(SPECS["pre_all_erf_bias"], dtype=dtype)
+        assert model(rows()).dtype == model.hidden(rows()).dtype == dtype
+        assert model(np.ones((1, 5), int)).dtype == dtype
+
+
+def test_float64_without_x64_mode_is_refused():
+    with jax.enable_x64(False), pytest.raises(ValueError, match="x64 mode"):
+        make(SPECS["plain"], dtype=jnp.float64)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"spec": "relu"}, "spec must be"),
+        ({"in_features": 0}, "in_features must be at least 1"),
+        ({"width": 1.5}, "width must be a whole number"),
+        ({"out_features": -1}, "out_features must be at least 1"),
+        ({"rngs": 0}, "rngs must be an nnx.Rngs"),
+        ({"param_dtype": int}, "param_dtype must be a float dtype"),
+        ({"param_dtype": "nonsense"}, "param_dtype must be a float dtype"),
+    ],
+)
+def test_bad_arguments_are_named(changes, text):
+    good = {"spec": SPECS["plain"], "in_features": 5, "width": 4, "rngs": nnx.Rngs(0)}
+    with pytest.raises(ValueError, match=text):
+        inspect.unwrap(build)(**good | changes)  # past the types that tests enforce
+
+
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [
+        (np.ones(5), "has shape"),
+        (np.ones((2, 4)), "has shape"),
+        (np.ones((0, 5)), "has shape"),
+        (np.full((2, 5), np.nan), "NaN or infinity"),
+        (np.full((2, 5), np.inf), "NaN or infinity"),
+        (np.ones((2, 5), complex), "dtype"),
+        (np.full((2, 5), "a"), "dtype"),
+    ],
+)
+def test_bad_inputs_are_named(x, text):
+    with pytest.raises(ValueError, match=text):
+        make(SPECS["plain"])(x)
+
+
+def test_seeds_in_batches_equal_seeds_at_once():
+    keys = seed_keys(0, 8, 5)
+    function = lambda key: build(  # noqa: E731
+        SPECS["plain"], 5, 8, rngs=nnx.Rngs(key)
+    )(jnp.ones((1, 5)))
+    whole = [v for _, v in over_seeds(function, keys, numbers_per_seed=1)]
+    parts = list(over_seeds(function, keys, numbers_per_seed=2**27))
+    assert [done for done, _ in parts] == [2, 4, 5]
+    np.testing.assert_allclose(
+        np.concatenate([v for _, v in parts]), whole[0], rtol=1e-5, atol=1e-6
+    )

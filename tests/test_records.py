@@ -1,0 +1,252 @@
+"""Results come back as they were saved, and damage to a store never goes unnoticed."""
+
+import csv
+import json
+import os
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+import ntk_resnet as nr
+from ntk_resnet import records
+
+
+def example():
+    return xr.Dataset(
+        {
+            "error": (
+                ("family", "depth"),
+                np.array([[0.1, np.nan, 1e-300], [1 / 3, -0.0, np.inf]]),
+                {"units": "1", "long_name": "test error"},
+            ),
+            "holds": (("family",), np.array([True, False])),
+            "statement": (("family",), ["plain falls", "L^(1-2γ)"]),
+            "zeros": (("depth",), np.zeros(3, np.float32)),
+            "slope": ((), -0.5),
+            "note": ((), "a note"),
+        },
+        coords={
+            "family": ["plain", "γ = 1/2"],
+            "depth": [1, 10, 100],
+            "label": ("family", ["a", "b"]),
+        },
+        attrs={"config": "{}", "seed": 3, "ridge": 1e-3},
+    )
+
+
+def files(path):
+    return sorted(p for p in pathlib.Path(path).rglob("*") if p.is_file())
+
+
+def test_round_trip_is_identical(tmp_path):
+    path = records.save(example(), tmp_path / "deep" / "a.zarr")
+    xr.testing.assert_identical(records.load(path), example())
+    assert [p.name for p in path.parent.iterdir()] == ["a.zarr"]  # nothing left beside
+
+
+def test_save_leaves_its_argument_alone_and_replaces_an_older_store(tmp_path):
+    dataset = example()
+    records.save(dataset, tmp_path / "a.zarr")
+    xr.testing.assert_identical(dataset, example())
+    smaller = dataset[["slope"]]
+    records.save(smaller, tmp_path / "a.zarr")
+    xr.testing.assert_identical(records.load(tmp_path / "a.zarr"), smaller)
+    assert os.listdir(tmp_path) == ["a.zarr"]
+
+
+def test_no_byte_of_a_store_can_change_or_vanish_unnoticed(tmp_path):
+    path = records.save(example(), tmp_path / "a.zarr")
+    for file in files(path):
+        content = file.read_bytes()
+        for broken in (None, content[: len(content) // 2], b""):
+            file.unlink() if broken is None else file.write_bytes(broken)
+            with pytest.raises(ValueError, match=r"cannot be read|checksum"):
+                records.load(path)
+            file.write_bytes(content)
+    records.load(path)
+
+
+def test_changed_numbers_are_noticed(tmp_path):
+    path = records.save(example(), tmp_path / "a.zarr")
+    meta = path / "zarr.json"
+    meta.write_text(meta.read_text().replace("0.001", "0.002"))
+    with pytest.raises(ValueError, match="fails its checksum"):
+        records.load(path)
+    chunk = path / "error" / "c" / "0" / "0"
+    meta.write_text(meta.read_text().replace("0.002", "0.001"))
+    records.load(path)
+    other = example()
+    other["error"][0, 0] = 0.10000000000000002
+    records.save(other, tmp_path / "b.zarr")
+    chunk.write_bytes((tmp_path / "b.zarr" / "error/c/0/0").read_bytes())
+    with pytest.raises(ValueError, match="fails its checksum"):
+        records.load(path)
+
+
+def test_what_is_not_a_result_is_said_to_be_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no result at"):
+        records.load(tmp_path / "missing.zarr")
+    (tmp_path / "empty.zarr").mkdir()
+    with pytest.raises(ValueError, match="cannot be read"):
+        records.load(tmp_path / "empty.zarr")
+    foreign = xr.Dataset({"a": ((), 1.0)})
+    foreign.to_zarr(tmp_path / "foreign.zarr", zarr_format=3, consolidated=False)
+    with pytest.raises(ValueError, match="no checksum"):
+        records.load(tmp_path / "foreign.zarr")
+
+
+def test_save_refuses_to_replace_what_is_not_a_store(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(ValueError, match="is not a zarr store"):
+        records.save(example(), tmp_path / "mine")
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+
+
+def test_save_refuses_what_zarr_cannot_hold(tmp_path):
+    dates = xr.Dataset({"when": (("t",), np.array(["2020-01-01"], "datetime64[ns]"))})
+    with pytest.raises(ValueError, match="'when' of the result holds datetime64"):
+        records.save(dates, tmp_path / "a.zarr")
+    objects = xr.Dataset({"what": (("t",), np.array([object()], object))})
+    with pytest.raises(ValueError, match="'what' of the result holds object"):
+        records.save(objects, tmp_path / "a.zarr")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("write", [records.save, records.to_csv])
+def test_unwritable_output_is_an_error_that_says_where(tmp_path, write):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match=r"cannot write .*'.*a\.(zarr|csv)'"):
+        write(example(), tmp_path / "file" / "a.zarr")
+
+
+def test_an_interrupted_save_keeps_the_older_result(tmp_path, monkeypatch):
+    path = records.save(example(), tmp_path / "a.zarr")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(records, "_replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        records.save(example()[["slope"]], path)
+    xr.testing.assert_identical(records.load(path), example())
+    assert os.listdir(tmp_path) == ["a.zarr"]
+
+
+def test_csv_gives_the_same_floats_back(tmp_path):
+    written = records.to_csv(example(), tmp_path / "a.csv")
+    assert sorted(p.name for p in written) == [
+        "a.csv",
+        "a.depth.csv",
+        "a.family.csv",
+        "a.scalars.csv",
+    ]
+    with open(tmp_path / "a.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["family", "depth", "error", "label"]
+    found = np.array([float(row["error"] or "nan") for row in rows]).reshape(2, 3)
+    np.testing.assert_array_equal(found, example()["error"].values)
+    assert "slope,-0.5\n" in (tmp_path / "a.scalars.csv").read_text()
+
+
+def test_save_with_csv_writes_both(tmp_path):
+    records.save(example(), tmp_path / "a.zarr", csv=True)
+    assert (tmp_path / "a.zarr" / "zarr.json").exists()
+    assert (tmp_path / "a.csv").exists()
+
+
+def test_digest_does_not_depend_on_the_order_of_variables():
+    dataset = example()
+    turned = dataset[list(dataset.data_vars)[::-1]]
+    assert records.content_digest(turned) == records.content_digest(dataset)
+    renamed = dataset.rename(slope="slop")
+    assert records.content_digest(renamed) != records.content_digest(dataset)
+
+
+def test_provenance_is_flat_and_says_what_was_run(tmp_path):
+    spec = nr.ResNet(depth=3, branch_scale=nr.DepthScale(0.5))
+    found = records.provenance(
+        spec=spec, seed=np.int64(3), depths=[1, 2], nothing=None, quick=True
+    )
+    assert nr.from_json(found["spec"]) == spec
+    assert found["seed"] == 3
+    assert found["quick"] == 1
+    assert json.loads(found["depths"]) == [1, 2]
+    assert "nothing" not in found
+    for key in ("ntk_resnet", "jax", "neural_tangents", "device", "time_utc", "x64"):
+        assert key in found
+    assert all(type(value) in (str, int, float) for value in found.values())
+    dataset = example().assign_attrs(found)
+    xr.testing.assert_identical(
+        records.load(records.save(dataset, tmp_path / "a.zarr")), dataset
+    )
+
+
+def test_an_activation_without_json_is_named_all_the_same():
+    spec = nr.FeedForward(depth=1, activation=nr.Activation(jnp.sin))
+    assert "FeedForward" in records.provenance(spec=spec)["spec"]
+
+
+def test_write_text_is_all_or_nothing(tmp_path):
+    records.write_text(tmp_path / "a" / "b.txt", "ψ")
+    assert (tmp_path / "a" / "b.txt").read_text(encoding="utf-8") == "ψ"
+    with pytest.raises(OSError, match="cannot write"):
+        records.write_text(tmp_path / "a" / "b.txt" / "c.txt", "x")
+    assert os.listdir(tmp_path / "a") == ["b.txt"]
+
+
+# --------------------------------------------------------------------------- resuming
+
+
+class Counted:
+    """Computes the example, and counts how often."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self):
+        self.calls += 1
+        return example()
+
+
+def test_resume_computes_once_for_each_configuration(tmp_path):
+    compute, path = Counted(), tmp_path / "a.zarr"
+    first = records.resume(path, {"n": 1}, compute)
+    again = records.resume(path, {"n": 1}, compute)
+    assert compute.calls == 1
+    xr.testing.assert_identical(first, again)
+    assert first.attrs["seed"] == 3
+    assert "jax" in first.attrs
+    assert (tmp_path / "a.csv").exists()
+    records.resume(path, {"n": 2}, compute)
+    assert compute.calls == 2
+    records.resume(path, {"n": 1}, compute)
+    assert compute.calls == 3
+
+
+def test_resume_computes_a_damaged_result_again(tmp_path):
+    compute, path = Counted(), tmp_path / "a.zarr"
+    records.resume(path, {}, compute)
+    (path / "error" / "c" / "0" / "0").write_bytes(b"noise")
+    records.resume(path, {}, compute)
+    assert compute.calls == 2
+    records.load(path)
+
+
+def test_resume_does_not_trust_results_of_other_code(tmp_path, monkeypatch):
+    compute, path = Counted(), tmp_path / "a.zarr"
+    records.resume(path, {}, compute)
+    monkeypatch.setattr(records, "code_digest", lambda: "other")
+    records.resume(path, {}, compute)
+    assert compute.calls == 2
+
+
+def test_check_writable(tmp_path):
+    assert records.check_writable(tmp_path / "new").is_dir()
+    assert not list((tmp_path / "new").iterdir())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot write"):
+        records.check_writable(tmp_path / "file" / "below")
