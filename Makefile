@@ -2,7 +2,7 @@
 # Python 3.11 or newer, pip and make. The environment is .venv.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help report test test-all lint lock clean
+.PHONY: help report test test-all lint accuracy lock clean
 
 # The first interpreter that is new enough; `make PYTHON=/path/to/python3.12 ...` overrides.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -16,6 +16,7 @@ PYTHONS := 3.11 3.12 3.13
 help:
 	@echo 'make report    the depth study as a web page: report/index.html (under 10 minutes)'
 	@echo 'make test      the tests (minutes); make test-all adds the slow statistical ones'
+	@echo 'make accuracy  how exact the kernels are, against 50 digits and neural-tangents'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make lock      choose new versions for requirements/py*.txt'
 
@@ -27,6 +28,9 @@ test: $(READY)
 
 test-all: $(READY)
 	$(RUN) -m pytest -m "slow or not slow"
+
+accuracy: $(READY)
+	$(RUN) benchmarks/accuracy.py
 
 lint: $(READY)
 	.venv/bin/ruff check .

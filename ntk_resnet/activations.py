@@ -127,13 +127,14 @@ class PiecewiseLinear(AbstractActivation):
         bend = _bend(gap, cogap)
         # kappa_abs is even: it sees the smaller of the angle and its supplement.
         straight = jnp.where(obtuse, gap - cogap, 0)
+        theta, rest = angles(gap, cogap)
         # At obtuse angles gap and drop can be nearly equal: add up, do not subtract.
         after = (1 - share) * jnp.where(obtuse, gap, lesser) + share * (lesser - bend)
         return Dual(
             gap=after,
             drop=share * (straight + bend),
-            slope_gap=(2 * share / math.pi) * angle(gap, cogap),
-            slope_cogap=2 * (1 - share) + (2 * share / math.pi) * angle(cogap, gap),
+            slope_gap=(2 * share / math.pi) * theta,
+            slope_cogap=2 * (1 - share) + (2 * share / math.pi) * rest,
         )
 
 
@@ -149,26 +150,29 @@ def _acute(gap, cogap):
 
 
 @jax.custom_jvp
-def angle(
+def angles(
     gap: Float[Array, "..."], cogap: Float[Array, "..."]
-) -> Float[Array, "..."]:
-    """The angle in [0, pi] of which `gap` is 1 - cosine and `cogap` 1 + cosine.
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """The angle of which `gap` is 1 - cosine and `cogap` 1 + cosine, and pi minus it.
 
-    Its derivative, infinite at 0 and pi, is defined as 0 there: kernels have a cusp at
+    The derivative, infinite at 0 and pi, is defined as 0 there: kernels have a cusp at
     coincident inputs, and their gradient is the mean over its two sides.
     """
     acute = _acute(gap, cogap)
-    return jnp.where(gap > cogap, jnp.pi - acute, acute)
+    obtuse = gap > cogap
+    return (
+        jnp.where(obtuse, jnp.pi - acute, acute),
+        jnp.where(obtuse, acute, jnp.pi - acute),
+    )
 
 
-@angle.defjvp
+@angles.defjvp
 def _(primals, tangents):
     gap, cogap = primals
     square = gap * cogap
     sine = jnp.sqrt(jnp.where(square > 0, square, 1))
-    return angle(gap, cogap), _gap_tangent(primals, tangents) * jnp.where(
-        square > 0, 1 / sine, 0
-    )
+    turn = _gap_tangent(primals, tangents) * jnp.where(square > 0, 1 / sine, 0)
+    return angles(gap, cogap), (turn, -turn)
 
 
 def _gap_tangent(primals, tangents):
@@ -472,7 +476,8 @@ class Activation(QuadratureActivation):
             `dual_fn(p1, p2, c)` that returns `E phi(z1) phi(z2)` for Gaussians of variances
             `p1, p2` and covariance `c`, entry by entry. Without it the dual comes from
             quadrature (`QuadratureActivation`). With it, gaps are differences of its values,
-            so they are exact to a few eps absolute and not relative.
+            so they are exact to a few eps absolute and not relative; `E phi'^2` still
+            comes from quadrature.
 
     Equal to another one if both functions are the same objects. Has no JSON form.
     """
@@ -489,23 +494,33 @@ class Activation(QuadratureActivation):
     def __call__(self, z):
         return self.function(z)
 
+    def moments(self, log_variance):
+        moments = super().moments(log_variance)
+        if self.dual_fn is None:
+            return moments
+        p = jnp.exp(log_variance)
+        log_gain = jnp.log(self.dual_fn(p, p, p)) - log_variance
+        return moments._replace(log_gain=log_gain)
+
     def dual(self, log_variance1, log_variance2, gap, cogap):
         if self.dual_fn is None:
             return super().dual(log_variance1, log_variance2, gap, cogap)
+        logs = (log_variance1, log_variance2)
         p1, p2 = jnp.exp(log_variance1), jnp.exp(log_variance2)
         c = jnp.sqrt(p1 * p2) * (1 - gap)
         p1, p2, c = jnp.broadcast_arrays(p1, p2, c)
-        # Unit-free covariance, so that the slopes' kernel is its derivative over p.
-        pair = jax.jvp(lambda c: self.dual_fn(p1, p2, c), (c,), (jnp.ones_like(c),))
-        own = lambda p: jax.jvp(  # noqa: E731
-            lambda c: self.dual_fn(p, p, c), (p,), (jnp.ones_like(p),)
+        pair, slope = jax.jvp(
+            lambda c: self.dual_fn(p1, p2, c), (c,), (jnp.ones_like(c),)
         )
-        norms = zip(own(p1), own(p2), strict=True)
-        gaps = [
-            jnp.where(gap > 0, 1 - value / jnp.sqrt(one * two), 0)
-            for value, (one, two) in zip(pair, norms, strict=True)
-        ]
-        return Dual(gaps[0], gap - gaps[0], gaps[1], 2 - gaps[1])
+        own = [self.moments(log) for log in logs]
+        norm = jnp.exp(sum(log + m.log_gain for log, m in zip(logs, own, strict=True)))
+        slope_norm = jnp.exp(sum(m.log_slope for m in own))
+        # Where the cosine is exactly 1, rounding and singular derivatives are not asked.
+        after, slope_after = (
+            jnp.where(gap > 0, 1 - value / jnp.sqrt(size), 0)
+            for value, size in ((pair, norm), (slope, slope_norm))
+        )
+        return Dual(after, gap - after, slope_after, 2 - slope_after)
 
 
 # ----------------------------------------------------------------------- names and JSON

@@ -240,6 +240,14 @@ def to_json(spec: Architecture) -> str:
     return json.dumps(to_dict(spec))
 
 
+def describe(spec: Architecture) -> str:
+    """JSON where there is one, else the repr: for records that only people read back."""
+    try:
+        return to_json(spec)
+    except ValueError:
+        return repr(spec)
+
+
 def from_json(text: str) -> Architecture:
     """The specification that `to_json` wrote.
 

@@ -1,8 +1,8 @@
 """`ntk-resnet`: arguments, tables and exit codes; the work is done by the library.
 
 Heavy imports wait until a command runs, so that `--help` is quick. Commands compute in
-float64: they switch JAX's 64-bit mode on. Results go to standard output (with `--json` a
-single JSON object and nothing else), progress and errors to standard error.
+float64: they switch JAX's 64-bit mode on. Results go to standard output (with `--json`
+a single JSON object and nothing else), progress and errors to standard error.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ class Report:
     quick: bool = False
     """A smaller study, in about a minute."""
     data: _Source = "digits"
-    """"digits", or a .npz file with x and y, or a CSV file (target last, or named y)."""
+    """"digits", or a .npz file with x and y, or a CSV (target last, or named y)."""
     json: bool = False
     """Print the verdicts as JSON."""
 
@@ -81,17 +81,27 @@ class Doctor:
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code.
 
-    0: done; 1: `doctor` found something broken; 2: an argument or a file cannot be used,
-    or the output cannot be written (one line on standard error says why); 130:
+    0: done; 1: `doctor` found something broken; 2: an argument or a file cannot be
+    used, or the output cannot be written (one line on standard error says why); 130:
     interrupted, what was finished is kept.
     """
-    commands = {"report": Report, "depth": Depth, "width": Width, "doctor": Doctor}
-    runners = {Report: _report, Depth: _depth, Width: _width, Doctor: _doctor}
+    commands: dict[str, Any] = {
+        "report": Report,
+        "depth": Depth,
+        "width": Width,
+        "doctor": Doctor,
+    }
+    runners: dict[type, Any] = {
+        Report: _report,
+        Depth: _depth,
+        Width: _width,
+        Doctor: _doctor,
+    }
     chosen = tyro.extras.subcommand_cli_from_dict(
         commands,
         args=args,
         prog="ntk-resnet",
-        description="Neural tangent kernels of residual and plain networks at any depth.",
+        description="Neural tangent kernels of residual and plain networks.",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     try:
@@ -114,7 +124,7 @@ def _use_float64() -> None:
     jax.config.update("jax_enable_x64", True)
 
 
-# ------------------------------------------------------------------------------ commands
+# ----------------------------------------------------------------------------- commands
 # Each returns an exit code and what prints the result.
 
 
@@ -148,16 +158,16 @@ def _report(chosen: Report):
 def _depth(chosen: Depth):
     from ntk_resnet import figures
     from ntk_resnet.data import load_data
-    from ntk_resnet.studies import depth_study
+    from ntk_resnet.studies import depth_measurements as measure
 
-    families = depth_study.FAMILIES
+    families = measure.FAMILIES
     if chosen.spec is not None:
         families = {chosen.spec.stem: _read_spec(chosen.spec)}
     data = load_data(chosen.data)
     _prepare(chosen.out)
     with _progress() as progress:
-        result = depth_study.degeneracy_on_data(
-            data, chosen.depths, 300, families=families, progress=progress
+        result = measure.degeneracy_on_data(
+            data, depths=chosen.depths, rows=300, families=families, progress=progress
         )
     saved = _save(chosen.out, "depth", result, figures.plot_degeneracy)
     columns = {
@@ -178,17 +188,25 @@ def _depth(chosen: Depth):
 def _width(chosen: Width):
     from ntk_resnet import figures
     from ntk_resnet.data import load_data
-    from ntk_resnet.studies import depth_study
+    from ntk_resnet.studies import depth_measurements as measure
 
-    spec = depth_study.WIDTH_SPEC if chosen.spec is None else _read_spec(chosen.spec)
+    spec = measure.WIDTH_SPEC if chosen.spec is None else _read_spec(chosen.spec)
     data = load_data(chosen.data)
     _prepare(chosen.out)
     with _progress() as progress:
-        result = depth_study.agreement_with_width(
-            data, chosen.widths, chosen.seeds, spec=spec, progress=progress
+        result = measure.agreement_with_width(
+            data,
+            widths=chosen.widths,
+            seeds=chosen.seeds,
+            spec=spec,
+            progress=progress,
         )
     saved = _save(chosen.out, "width", result, figures.plot_width)
-    columns = {"width": "width", "ntk_error_mean": "NTK error", "ntk_error_sem": "± s.e."}
+    columns = {
+        "width": "width",
+        "ntk_error_mean": "NTK error",
+        "ntk_error_sem": "± s.e.",
+    }
     columns |= {"nngp_error_mean": "NNGP error", "nngp_error_sem": "± s.e."}
     exponents = ", ".join(
         f"{name.upper()} {float(result[f'{name}_exponent']):.3f} "
@@ -219,7 +237,7 @@ def _doctor(chosen: Doctor):
     return code, show
 
 
-# ------------------------------------------------------------------------------ in and out
+# --------------------------------------------------------------------------- in and out
 
 
 def _read_spec(path: pathlib.Path):
@@ -322,7 +340,7 @@ def _cell(value: Any) -> str:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Any]:
-    """A bar with the time left on standard error; a line for each step in a log file."""
+    """A bar with the time left on standard error; in a log file, lines."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -52,9 +52,10 @@ def load_data(source: str | pathlib.Path, *, task: str = "auto") -> Data:
 
     Args:
         source: `"digits"` (1797 images of 8 x 8 pixels, bundled with scikit-learn); the
-            path of a NumPy archive with `x` of shape (n, d) and `y` of shape (n,); or of
-            a CSV file whose target is the column named `y`, or else the last one (a
-            first line with a cell that is not a number, above one that is, is a header).
+            path of a NumPy archive with `x` of shape (n, d) and `y` of shape (n,); or
+            of a CSV file whose target is the column named `y`, or else the last one (a
+            first line with a cell that is not a number, above one that is, is a
+            header).
         task: `"classes"`, `"regression"`, or `"auto"`: classes if the targets are text,
             or whole numbers with at most 100 different values and two rows for each.
 
@@ -198,8 +199,9 @@ def _read_csv(path):
     rows = rows[1:] if header else rows
     if width < 2 or not rows:
         raise ValueError(
-            f"data file {str(path)!r} has {len(rows)} rows of {width} columns; it needs "
-            "at least one feature column, a target column and rows below any header."
+            f"data file {str(path)!r} has {len(rows)} rows of {width} columns; it "
+            "needs at least one feature column, a target column and rows below any "
+            "header."
         )
     target = header.index("y") if header and "y" in header else width - 1
     features = [[c for k, c in enumerate(row) if k != target] for row in rows]
@@ -207,8 +209,8 @@ def _read_csv(path):
         for cell in row:
             if _number(cell) is None:
                 raise ValueError(
-                    f"data file {str(path)!r} has {cell!r} in row {number}, which is not "
-                    "a number; encode text features as numbers first."
+                    f"data file {str(path)!r} has {cell!r} in row {number}, which is "
+                    "not a number; encode text features as numbers first."
                 )
     labels = [row[target] for row in rows]
     if any(not label for label in labels):
@@ -244,7 +246,9 @@ _READERS: dict[str, Callable] = {".npz": _read_npz, ".csv": _read_csv}
 # ----------------------------------------------------------------------------- checking
 
 
-def _check_inputs(name: str, x: Shaped[np.ndarray, "..."]) -> Float64[np.ndarray, "n d"]:
+def _check_inputs(
+    name: str, x: Shaped[np.ndarray, "..."]
+) -> Float64[np.ndarray, "n d"]:
     if x.ndim != 2 or 0 in x.shape:
         raise ValueError(
             f"x of {name} must have the shape (n, d) with n, d >= 1, got {x.shape}; "
@@ -252,7 +256,8 @@ def _check_inputs(name: str, x: Shaped[np.ndarray, "..."]) -> Float64[np.ndarray
         )
     if x.dtype.kind not in "biuf":
         raise ValueError(
-            f"x of {name} must hold real numbers, got dtype {x.dtype}; convert it first."
+            f"x of {name} must hold real numbers, got dtype {x.dtype}; convert it "
+            "first."
         )
     if len(x) < LEAST_ROWS:
         raise ValueError(
@@ -328,14 +333,15 @@ def _on_sphere(name, x) -> Float64[np.ndarray, "n d"]:
     varies = deviation > 4 * np.finfo(float).eps
     if not varies.any():
         raise ValueError(
-            f"x of {name} is the same in every row; there is nothing to tell rows apart."
+            f"x of {name} is the same in every row; there is nothing to tell rows "
+            "apart."
         )
     x = x[:, varies] / deviation[varies]
     length = np.linalg.norm(x, axis=1, keepdims=True)
     zero = np.flatnonzero(length[:, 0] <= 1e-12 * np.sqrt(x.shape[1]))
     if len(zero):
         raise ValueError(
-            f"x of {name} has a row of zeros after standardising (row {zero[0]}), which "
-            "has no direction; remove rows that equal the mean of all rows."
+            f"x of {name} has a row of zeros after standardising (row {zero[0]}), "
+            "which has no direction; remove rows that equal the mean of all rows."
         )
     return x / length

@@ -1,24 +1,22 @@
 """Results as figures: every function takes a Dataset, draws it and returns its axes.
 
-Nothing is computed here but positions on paper. Measurements are coloured (Okabe and Ito's
-palette, told apart by colour-blind readers too, and by marker), theory is thin and dashed
-in the colour of the text. Global matplotlib settings stay as they are.
+Nothing is computed here but positions on paper. Measurements are coloured (Okabe and
+Ito's palette, told apart by colour-blind readers too, and by marker), theory is thin
+and dashed in the colour of the text.
 """
 
-import contextlib
-import io
-import os
-import re
 from typing import Any
 
 import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-INK, GRID, PAPER = "#1b1b1f", "#d9d9de", "#ffffff"
+from ntk_resnet import _drawing
+from ntk_resnet._drawing import INK, PAPER, THEORY, figure_of, style
+from ntk_resnet._drawing import new_axes as new_axes
+from ntk_resnet._drawing import save as save
+from ntk_resnet._drawing import to_svg as to_svg
 
 COLOURS = {
     "plain": "#d55e00",
@@ -36,68 +34,8 @@ LABELS = {
     "α = 1": "residual, α = 1",
 }
 
-STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib
-    "font.size": 8.5,
-    "axes.titlesize": 8.5,
-    "axes.labelsize": 8.5,
-    "legend.fontsize": 8,
-    "xtick.labelsize": 7.5,
-    "ytick.labelsize": 7.5,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.facecolor": PAPER,
-    "figure.facecolor": PAPER,
-    "savefig.facecolor": PAPER,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.7,
-    "axes.grid": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.5,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 4,
-    "legend.frameon": False,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "ntk_resnet",
-    "path.simplify": True,
-}
-THEORY = {"color": INK, "linewidth": 0.9, "linestyle": (0, (4, 2)), "zorder": 3}
 
-
-def new_axes(rows: int = 1, columns: int = 1, *, height: float = 2.6, **options: Any):
-    """Axes of the house style in a figure of page width: an array `(rows, columns)`.
-
-    `height` is that of a row in inches; options go to `Figure.subplots`.
-    """
-    with style():
-        figure = Figure(figsize=(7.2, height * rows + 0.35), layout="constrained")
-        FigureCanvasAgg(figure)
-        return figure.subplots(rows, columns, squeeze=False, **options)
-
-
-@contextlib.contextmanager
-def style():
-    """The house style, for the duration of a `with` block."""
-    with matplotlib.rc_context(STYLE):
-        yield
-
-
-def _given(axes, rows, columns, **options) -> np.ndarray:
-    if axes is None:
-        return new_axes(rows, columns, **options)
-    axes = np.asarray(axes, object).reshape(rows, columns)
-    return axes
-
-
-# ------------------------------------------------------------------ kernels by the angle
+# ----------------------------------------------------------------- kernels by the angle
 
 
 def plot_kernels(kernels: xr.Dataset, which: str = "ntk", *, axes: Any = None):
@@ -112,9 +50,9 @@ def plot_kernels(kernels: xr.Dataset, which: str = "ntk", *, axes: Any = None):
         The axes, `(2, 3)`.
     """
     with style():
-        axes = _given(axes, 2, 3, height=2.2, sharex=True, sharey=True)
+        axes = _drawing.given(axes, 2, 3, height=2.2, sharex=True, sharey=True)
         depths = kernels.depth.values
-        shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.92, len(depths)))
+        shades = _drawing.shades(len(depths))
         for ax, family in zip(axes.flat, kernels.family.values, strict=False):
             values = kernels[which].sel(family=family).values
             for row, shade in zip(values, shades, strict=True):
@@ -131,8 +69,7 @@ def plot_kernels(kernels: xr.Dataset, which: str = "ntk", *, axes: Any = None):
         symbol = {"ntk": "normalised NTK", "nngp": "normalised NNGP kernel"}[which]
         for ax in axes[:, 0]:
             ax.set_ylabel(symbol)
-        for ax in axes.flat[2:-1]:
-            ax.set_xlabel("angle θ between inputs (rad)")
+        figure_of(axes).supxlabel("angle θ between inputs (rad)", fontsize=8.5)
         _depth_legend(axes.flat[-1], depths, shades, which)
     return axes
 
@@ -141,15 +78,12 @@ def _draw_second_engine(axes, kernels, which, depths, shades):
     """neural-tangents' values as rings on the closed form, where it has the kernel."""
     if "network" not in kernels.coords:
         return
-    named = [("plain", "plain")]
-    if which == "nngp":  # which weights are trained does not matter to it
-        named.append(("γ = 1/2", "γ = 1/2, all trained"))
     families = [str(name) for name in kernels.family.values]
-    for family, network in named:
+    for network in kernels.network.values:
         found = kernels[f"{which}_neural_tangents"].sel(network=network)
         for layer in found.layers.values:
             if layer in depths:
-                axes[families.index(family)].plot(
+                axes[families.index(str(network))].plot(
                     kernels.marker.values,
                     found.sel(layers=layer).values,
                     "o",
@@ -182,12 +116,14 @@ def _depth_legend(ax, depths, shades, which):
     )
     if which == "ntk":
         handles.append(
-            matplotlib.lines.Line2D([], [], **THEORY, label="limit of plain networks, 1/4")
+            matplotlib.lines.Line2D(
+                [], [], **THEORY, label="limit of plain networks, 1/4"
+            )
         )
     ax.legend(handles=handles, loc="center left", title="depth", alignment="left")
 
 
-# ------------------------------------------------------------------- quantities by depth
+# ------------------------------------------------------------------ quantities by depth
 
 
 def plot_degeneracy(degeneracy: xr.Dataset, *, axes: Any = None):
@@ -203,12 +139,15 @@ def plot_degeneracy(degeneracy: xr.Dataset, *, axes: Any = None):
         ("effective_rank", "effective rank of the NTK"),
     )
     with style():
-        axes = _given(axes, 2, 2, height=2.5)
+        axes = _drawing.given(axes, 2, 2, height=2.5)
         for ax, (name, label) in zip(axes.flat, panels, strict=True):
             for family in _families(degeneracy):
                 one = degeneracy.sel(family=family)
                 ax.plot(one.depth.values, one[name].values, **_look(family))
-            _log_axes(ax)
+            _drawing.log_axis(ax.xaxis)
+            ax.set_yscale("log")
+            if name in ("condition_number", "effective_rank"):
+                _drawing.log_axis(ax.yaxis, steps=(1, 2, 5))
             ax.set_ylabel(label)
             ax.set_xlabel("depth L")
         _draw_asymptotes(axes.flat, degeneracy)
@@ -227,29 +166,22 @@ def _draw_asymptotes(axes, degeneracy):
             (distance, excess),
             (gap, one.predicted_nngp_gap.values),
             (condition, one.predicted_condition_number.values),
+            (rank, one.predicted_effective_rank.values),
         ):
             seen = late & np.isfinite(values)
             if seen.any():
                 ax.plot(depth[seen], values[seen], **THEORY)
-    rank.axhline(degeneracy.attrs["rows"], **THEORY)
-    rank.annotate(
-        f"all {degeneracy.attrs['rows']} rows",
-        (degeneracy.depth.values[0], degeneracy.attrs["rows"]),
-        xytext=(0, 2),
-        textcoords="offset points",
-        fontsize=7.5,
-    )
 
 
 def plot_regression(regression: xr.Dataset, *, axes: Any = None):
     """Test error and accuracy of kernel ridge regression against depth.
 
-    Points are means over splits, bands their 95 % intervals. For real targets the second
-    panel shows R^2. Returns the axes, `(1, 2)`.
+    Points are means over splits, bands their 95 % intervals. For real targets the
+    second panel shows R^2. Returns the axes, `(1, 2)`.
     """
     classify = bool(regression.attrs["classes"])
     with style():
-        axes = _given(axes, 1, 2, height=2.9)
+        axes = _drawing.given(axes, 1, 2, height=2.9)
         error, second = axes.flat
         for name, ax in (("mse", error), ("accuracy" if classify else "r2", second)):
             for family in _families(regression):
@@ -264,17 +196,17 @@ def plot_regression(regression: xr.Dataset, *, axes: Any = None):
                     alpha=0.2,
                     linewidth=0,
                 )
-            ax.set_xscale("log")
+            _drawing.log_axis(ax.xaxis)
             ax.set_xlabel("depth L")
             ax.set_ylim(0, 1.08)
         error.axhline(1, **THEORY)
         error.set_ylabel("test MSE / variance of the targets")
-        _note(error, 0.02, 1, "chance: the best constant")
+        _drawing.note(error, 0.02, 1, "chance: the best constant")
         second.set_ylabel("test accuracy" if classify else "test R²")
         if classify:
             chance = 1 / regression.attrs["classes"]
             second.axhline(chance, **THEORY)
-            _note(second, 0.02, chance, "chance")
+            _drawing.note(second, 0.02, chance, "chance")
         _family_legend(error.figure, regression)
     return axes
 
@@ -282,25 +214,26 @@ def plot_regression(regression: xr.Dataset, *, axes: Any = None):
 def plot_rates(rates: xr.Dataset, *, axes: Any = None):
     """The two rates of the theory: towards 1/4, and towards the kernel of one block.
 
-    Left the excess of the plain NTK over 1/4, times L + 1, against depth, beside slopes of
-    3/8; right the distance of residual kernels to that of one block, beside
+    Left the excess of the plain NTK over 1/4, times L + 1, against depth, beside slopes
+    of 3/8; right the distance of residual kernels to that of one block, beside
     `L^(1-2 gamma)`. Returns the axes, `(1, 2)`.
     """
     with style():
-        axes = _given(axes, 1, 2, height=2.8)
+        axes = _drawing.given(axes, 1, 2, height=2.8)
         left, right = axes.flat
         depth = rates.plain_depth.values
-        shades = matplotlib.colormaps["viridis"](
-            np.linspace(0, 0.92, rates.sizes["cosine"])
-        )
-        for cosine, shade in zip(rates.cosine.values, shades, strict=True):
-            excess = (depth + 1) * (rates.plain_ntk.sel(cosine=cosine).values - 0.25)
-            left.plot(depth, excess, color=shade)
-            _end_label(left, depth[-1], excess[-1], f"{cosine:g}", shade)
-        start = excess[0]
-        left.plot(depth, start + 0.375 * np.log(depth / depth[0]) - 0.4, **THEORY)
-        _note(left, 0.45, left.get_ylim()[0], "dashed: slope 3/8 in ln L", data_x=False)
-        left.set_xscale("log")
+        excess = (depth[:, None] + 1) * (rates.plain_ntk.values - 0.25)
+        shades = _drawing.shades(rates.sizes["cosine"])
+        heights = _drawing.apart(excess[-1], 0.055 * (excess.max() - excess.min()))
+        for k, cosine in enumerate(rates.cosine.values):
+            left.plot(depth, excess[:, k], color=shades[k])
+            slope = excess[-1, k] + 0.375 * np.log(depth / depth[-1])
+            left.plot(depth, slope, **THEORY)
+            text = f"cosine {cosine:g}" if k == len(shades) - 1 else f"{cosine:g}"
+            _drawing.end_label(left, depth[-1], heights[k], text.replace("-", "−"))
+        _drawing.log_axis(left.xaxis)
+        left.plot([], [], **THEORY, label="theory: slope 3/8 in ln L")
+        left.legend(loc="upper left")
         left.set_xlabel("depth L")
         left.set_ylabel("(L + 1) (NTK − 1/4), plain")
         blocks = rates.block_depth.values
@@ -310,8 +243,11 @@ def plot_rates(rates: xr.Dataset, *, axes: Any = None):
             right.plot(blocks, distance, "o-", color=colour)
             predicted = distance[-1] * (blocks / blocks[-1]) ** (1 - 2 * gamma)
             right.plot(blocks, predicted, **THEORY)
-            _end_label(right, blocks[-1], distance[-1], f"γ = {gamma:g}", colour)
-        _log_axes(right)
+            _drawing.end_label(right, blocks[-1], distance[-1], f"γ = {gamma:g}")
+        right.plot([], [], **THEORY, label=r"theory: $L^{1-2\gamma}$")
+        right.legend(loc="lower left")
+        _drawing.log_axis(right.xaxis)
+        right.set_yscale("log")
         right.set_xlabel("depth L")
         right.set_ylabel("distance of the NTK to that of one block")
     return axes
@@ -324,29 +260,21 @@ def plot_width(width: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     """Relative error of both empirical kernels against width, and width^(-1/2)."""
     with style():
         ax = new_axes(height=2.9)[0, 0] if ax is None else ax
-        widths = width.width.values.astype(float)
         for name, colour, marker in (
             ("ntk", COLOURS["plain"], "o"),
             ("nngp", COLOURS["γ = 1"], "s"),
         ):
-            error = width[f"{name}_error"].transpose("width", "seed").values
-            for column in error.T:
-                ax.plot(widths, column, marker, color=colour, alpha=0.25, markersize=3)
-            mean = error.mean(axis=1)
             exponent, low, high = (
                 float(width[f"{name}_exponent{end}"]) for end in ("", "_low", "_high")
             )
-            label = (
-                f"{name.upper()}: exponent {exponent:.2f} [{low:.2f}, {high:.2f}]"
-            )
-            ax.plot(widths, mean, marker + "-", color=colour, label=label)
-            half = mean[0] * (widths / widths[0]) ** -0.5
-            ax.plot(widths, half, **THEORY)
-        _log_axes(ax, widths)
+            label = f"{name.upper()}: exponent {exponent:.2f} [{low:.2f}, {high:.2f}]"
+            label = label.replace("-", "−")
+            _drawing.by_width(ax, width[f"{name}_error"], colour, marker, label, -0.5)
+        _drawing.width_axes(ax, width.width.values)
         ax.set_xlabel("width m")
         ax.set_ylabel("relative error of the empirical kernel")
-        ax.plot([], [], **THEORY, label="theory: m^(−1/2)")
-        ax.legend(loc="best")
+        ax.plot([], [], **THEORY, label=r"theory: $m^{-1/2}$")
+        ax.legend(loc="upper right")
     return ax
 
 
@@ -356,7 +284,7 @@ def plot_training(training: xr.Dataset, *, axes: Any = None):
     Returns the axes, `(1, 3)`.
     """
     with style():
-        axes = _given(axes, 1, 3, height=2.7)
+        axes = _drawing.given(axes, 1, 3, height=2.7)
         outputs, loss, drift = axes.flat
         last = training.isel(width=-1, seed=0)
         time = training.time.values
@@ -368,10 +296,12 @@ def plot_training(training: xr.Dataset, *, axes: Any = None):
             outputs.plot(shown, found.predicted_outputs.values, **THEORY)
             outputs.plot(shown, found.outputs.values, "o", color=colours[point])
         outputs.set_ylabel(f"outputs, width {int(last.width)}")
-        loss.plot(shown, training.predicted_loss.isel(width=-1, seed=0).values, **THEORY)
+        loss.plot(
+            shown, training.predicted_loss.isel(width=-1, seed=0).values, **THEORY
+        )
         for k, width in enumerate(training.width.values):
             one = training.sel(width=width).loss.mean("seed").values
-            shade = matplotlib.colormaps["viridis"](0.9 * k / training.sizes["width"])
+            shade = _drawing.shades(training.sizes["width"])[k]
             loss.plot(shown, one, "o-", color=shade, markersize=3, label=f"{width}")
         loss.set_yscale("log")
         loss.set_ylabel("training loss")
@@ -384,22 +314,18 @@ def plot_training(training: xr.Dataset, *, axes: Any = None):
 
 
 def _draw_drift(ax, training):
-    widths = training.width.values.astype(float)
-    for name, label, colour, marker in (
-        ("ntk_drift", "change of the NTK", COLOURS["plain"], "o"),
-        ("output_error", "outputs − prediction", COLOURS["γ = 1"], "s"),
+    for name, label, colour, marker, power in (
+        ("output_error", "outputs − prediction", COLOURS["γ = 1"], "s", -0.5),
+        ("ntk_drift", "change of the NTK", COLOURS["plain"], "o", -1),
     ):
-        values = training[name].isel(time=-1).transpose("width", "seed").values
-        for column in values.T:
-            ax.plot(widths, column, marker, color=colour, alpha=0.25, markersize=3)
-        mean = values.mean(axis=1)
-        ax.plot(widths, mean, marker + "-", color=colour, label=label)
-        ax.plot(widths, mean[0] * (widths / widths[0]) ** -0.5, **THEORY)
-    _log_axes(ax, widths)
-    ax.plot([], [], **THEORY, label="m^(−1/2)")
+        last = training[name].isel(time=-1)
+        _drawing.by_width(ax, last, colour, marker, label, power)
+    ax.plot([], [], **THEORY, label=r"$m^{-1/2}$ and $m^{-1}$")
+    _drawing.width_axes(ax, training.width.values)
+    ax.set_ylim(bottom=ax.get_ylim()[0] / 8)  # room for the legend
     ax.set_xlabel("width m")
-    ax.set_ylabel("after training")
-    ax.legend(loc="best")
+    ax.set_ylabel("after training (rms, relative)")
+    ax.legend(loc="lower left")
 
 
 # ------------------------------------------------------------------------ common pieces
@@ -419,89 +345,13 @@ def _look(family) -> dict[str, Any]:
     }
 
 
-def _log_axes(ax, ticks=None):
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    if ticks is not None:
-        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        ax.set_xticks([], minor=True)
-
-
 def _family_legend(figure, dataset, theory=None):
     handles = [
-        matplotlib.lines.Line2D([], [], label=LABELS.get(family, family), **_look(family))
+        matplotlib.lines.Line2D(
+            [], [], label=LABELS.get(family, family), **_look(family)
+        )
         for family in _families(dataset)
     ]
     if theory:
         handles.append(matplotlib.lines.Line2D([], [], **THEORY, label=theory))
-    figure.legend(
-        handles=handles, loc="outside upper left", ncols=3, columnspacing=1.5
-    )
-
-
-def _note(ax, x, y, text, data_x=False):
-    ax.annotate(
-        text,
-        (x, y),
-        xycoords=("data" if data_x else "axes fraction", "data"),
-        xytext=(0, 2),
-        textcoords="offset points",
-        fontsize=7.5,
-    )
-
-
-def _end_label(ax, x, y, text, colour):
-    ax.annotate(
-        text,
-        (x, y),
-        xytext=(4, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=7.5,
-        color=colour,
-        annotation_clip=False,
-    )
-
-
-# -------------------------------------------------------------------------------- output
-
-
-def figure_of(axes: Any) -> Figure:
-    """The figure that one axes or an array of them belongs to."""
-    return np.asarray(axes, object).flat[0].figure
-
-
-def save(axes: Any, path: str | os.PathLike) -> None:
-    """Writes the figure of the axes as SVG or PNG, the same bytes every time.
-
-    Raises:
-        OSError: the place is not writable.
-    """
-    with style():
-        name = os.fspath(path)
-        metadata = {"Date": None} if name.endswith(".svg") else {"Software": None}
-        figure_of(axes).savefig(path, dpi=200, metadata=metadata)
-
-
-def to_svg(axes: Any, *, name: str, title: str) -> str:
-    """The figure of the axes as an SVG element to be put into a page.
-
-    Ink, grid and paper become the CSS variables `--ink`, `--grid` and `--paper`, so that
-    the page decides on light and dark; `name` keeps the ids of several figures apart, and
-    `title` is what a screen reader says.
-    """
-    import html
-
-    buffer = io.StringIO()
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
-        figure_of(axes).savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    for colour, variable in ((INK, "ink"), (GRID, "grid"), (PAPER, "paper")):
-        text = text.replace(colour, f"var(--{variable})")
-    text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = re.sub(r'(href="|url\()#', rf"\1#{name}-", text)
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
-    label = html.escape(title, quote=True)
-    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    figure.legend(handles=handles, loc="outside upper left", ncols=3, columnspacing=1.5)

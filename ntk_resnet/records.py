@@ -1,7 +1,7 @@
 """Results on disk: what was run, saved so that a broken file cannot pass for a result.
 
-A result is an `xarray.Dataset`; on disk it is a zarr (format 3) store with the SHA-256 of
-its content in its attributes, which every load checks.
+A result is an `xarray.Dataset`; on disk it is a zarr (format 3) store with the SHA-256
+of its content in its attributes, which every load checks.
 """
 
 import contextlib
@@ -38,9 +38,9 @@ def provenance(**extra: Any) -> dict[str, str | int | float]:
             `dtype=`, sizes; dictionaries and sequences become JSON, `None` is left out.
 
     Returns:
-        `extra`, and: `ntk_resnet`, `python` and the versions of the packages that compute;
-        `device` and `devices`; `x64` (1 if JAX's 64-bit mode is on); `commit` where the
-        package is a git checkout; `time_utc` (ISO 8601).
+        `extra`, and: `ntk_resnet`, `python` and the versions of the packages that
+        compute; `device` and `devices`; `x64` (1 if JAX's 64-bit mode is on); `commit`
+        where the package is a git checkout; `time_utc` (ISO 8601).
     """
     import jax
 
@@ -52,7 +52,7 @@ def provenance(**extra: Any) -> dict[str, str | int | float]:
     result |= {
         "device": f"{device.platform}: {device.device_kind}",
         "devices": jax.device_count(),
-        "x64": int(jax.config.jax_enable_x64),
+        "x64": int(jax.config.read("jax_enable_x64")),
         "time_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     if commit := _commit():
@@ -113,7 +113,7 @@ def _commit() -> str | None:
         return None
 
 
-# ------------------------------------------------------------------------- save and load
+# ------------------------------------------------------------------------ save and load
 
 
 def save(
@@ -175,7 +175,8 @@ def load(path: str | os.PathLike) -> xr.Dataset:
         dataset = xr.open_zarr(path, consolidated=False, chunks=None).load()
     except Exception as error:  # zarr, codecs, JSON: whatever a broken byte can cause
         raise ValueError(
-            f"the result {str(path)!r} cannot be read ({type(error).__name__}); {advice}."
+            f"the result {str(path)!r} cannot be read ({type(error).__name__}); "
+            f"{advice}."
         ) from None
     dataset = _with_text_as(str, dataset)
     for variable in dataset.variables.values():
@@ -193,7 +194,7 @@ def resume(
     config: dict[str, Any],
     compute: Callable[[], xr.Dataset],
 ) -> xr.Dataset:
-    """The result at `path` if it is the one wanted, else computes and saves it (with CSV).
+    """The result at `path` if it is the one wanted, else a new one, saved with CSV.
 
     It is the one wanted if it is intact and was made with an equal `config` by the same
     version of the package's code, JAX and neural-tangents.
@@ -212,7 +213,11 @@ def resume(
     start = time.perf_counter()
     dataset = compute()
     seconds = round(time.perf_counter() - start, 1)
-    dataset.attrs = {**provenance(**dataset.attrs), "config": wanted, "seconds": seconds}
+    dataset.attrs = {
+        **provenance(**dataset.attrs),
+        "config": wanted,
+        "seconds": seconds,
+    }
     save(dataset, path, csv=True)
     return load(path)
 
@@ -267,6 +272,8 @@ def content_digest(dataset: xr.Dataset) -> str:
             kind, data = "text", json.dumps(values.tolist()).encode()
         else:
             values = np.ascontiguousarray(values)
+            if values.dtype.kind == "f":  # there are many NaNs; a store keeps only one
+                values = np.where(np.isnan(values), values.dtype.type(np.nan), values)
             kind, data = values.dtype.newbyteorder("<").str, values.tobytes()
         feed(name, list(variable.dims), list(values.shape), kind, attributes(variable))
         feed(data)
@@ -289,11 +296,12 @@ def _storable(dataset: xr.Dataset) -> xr.Dataset:
         text = kind == "O" and all(isinstance(v, str) for v in variable.values.flat)
         if kind not in "biufcUT" and not text:
             raise ValueError(
-                f"variable {name!r} of the result holds {variable.dtype}; only numbers, "
-                "booleans and text can be saved."
+                f"variable {name!r} of the result holds {variable.dtype}; only "
+                "numbers, booleans and text can be saved."
             )
     dataset = _with_text_as(object, dataset)
-    for owner in (dataset, *dataset.variables.values()):
+    owners: list[Any] = [dataset, *dataset.variables.values()]
+    for owner in owners:
         owner.attrs = {key: _plain(value) for key, value in owner.attrs.items()}
     return dataset
 
@@ -310,15 +318,15 @@ def _with_text_as(dtype, dataset: xr.Dataset) -> xr.Dataset:
     return dataset
 
 
-# ----------------------------------------------------------------------------------- CSV
+# ---------------------------------------------------------------------------------- CSV
 
 
 def to_csv(dataset: xr.Dataset, path: str | os.PathLike) -> list[pathlib.Path]:
     """Writes the numbers of a result as plain tables, one row a point.
 
     Variables over the same dimensions share a table: `name.csv` for those over the most
-    dimensions, `name.a_b.csv` for those over `a` and `b`, `name.scalars.csv`. Numbers are
-    written so that reading gives the same float back.
+    dimensions, `name.a_b.csv` for those over `a` and `b`, `name.scalars.csv`. Numbers
+    are written so that reading gives the same float back.
 
     Returns:
         The files, `path` first.
@@ -330,7 +338,7 @@ def to_csv(dataset: xr.Dataset, path: str | os.PathLike) -> list[pathlib.Path]:
     groups: dict[tuple, list] = {}
     for name, variable in dataset.data_vars.items():
         groups.setdefault(variable.dims, []).append(name)
-    written = []
+    written: list[pathlib.Path] = []
     for dims in sorted(groups, key=len, reverse=True):
         table = dataset[groups[dims]]
         suffix = f".{'_'.join(dims) or 'scalars'}.csv" if written else ".csv"
@@ -339,7 +347,9 @@ def to_csv(dataset: xr.Dataset, path: str | os.PathLike) -> list[pathlib.Path]:
             text = table.to_dataframe(dim_order=list(dims)).to_csv(lineterminator="\n")
         else:
             pairs = ((name, table[name].values.item()) for name in groups[dims])
-            text = "name,value\n" + "".join(f"{name},{value!r}\n" for name, value in pairs)
+            text = "name,value\n" + "".join(
+                f"{name},{value!r}\n" for name, value in pairs
+            )
         write_text(target, text)
         written.append(target)
     return written

@@ -123,12 +123,13 @@ def _residual_network(spec, width, out_features):
 def _block(spec, scale, width):
     """`h + a V phi(W h + b)` or `h + a (W phi(h) + b)`."""
     activation = _activation(spec.activation)
+    square = scale**2
     if spec.block == "two_layer":
         inner = _dense(width, spec.weight_variance, spec.bias_variance)
-        branch = (inner, activation, _dense(width, scale**2, 0.0))
+        branch = [inner, activation, _dense(width, square, 0.0)]
     else:
-        variances = scale**2 * spec.weight_variance, scale**2 * spec.bias_variance
-        branch = (activation, _dense(width, *variances))
+        outer = square * spec.weight_variance, square * spec.bias_variance
+        branch = [activation, _dense(width, *outer)]
     return _add_to_input(_neural_tangents_stax().serial(*branch))
 
 

@@ -135,7 +135,10 @@ def spoilt(value):
         ({"x": X.reshape(40, 5, 1), "y": Y}, r"shape \(n, d\).* got \(40, 5, 1\)"),
         ({"x": X, "y": Y[:-1]}, r"y of set must have the shape \(40,\).* got \(39,\)"),
         ({"x": X, "y": Y[:, None]}, r"y of set must have the shape \(40,\)"),
-        ({"x": X.astype(str), "y": Y}, r"x of set must hold real numbers, got dtype <U"),
+        (
+            {"x": X.astype(str), "y": Y},
+            r"x of set must hold real numbers, got dtype <U",
+        ),
         ({"x": X + 0j, "y": Y}, r"x of set must hold real numbers, got dtype complex"),
         ({"x": X, "y": Y + 0j}, r"y of set must hold class labels or real numbers"),
         ({"x": X[:9], "y": Y[:9]}, r"x of set has 9 rows; at least 10"),

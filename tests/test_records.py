@@ -47,6 +47,13 @@ def test_round_trip_is_identical(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["a.zarr"]  # nothing left beside
 
 
+def test_nan_of_either_sign_is_the_same(tmp_path):
+    dataset = xr.Dataset({"a": ("b", -np.array([np.nan, np.nan]))})
+    xr.testing.assert_identical(
+        records.load(records.save(dataset, tmp_path / "a.zarr")), dataset
+    )
+
+
 def test_save_leaves_its_argument_alone_and_replaces_an_older_store(tmp_path):
     dataset = example()
     records.save(dataset, tmp_path / "a.zarr")

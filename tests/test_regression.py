@@ -1,4 +1,4 @@
-"""Kernel ridge regression and gradient flow, against dense linear algebra and theory."""
+"""Kernel ridge regression and gradient flow, against linear algebra and theory."""
 
 import numpy as np
 import pytest
@@ -57,9 +57,7 @@ def test_gradient_flow_is_the_matrix_exponential(problem):
     rng = np.random.default_rng(2)
     f0, g0 = rng.normal(size=y.shape), rng.normal(size=(4, 2))
     times = np.array([0, 1e-9, 0.1, 7.0, 300.0])
-    flow = gradient_flow(
-        train, test, y, times, initial_train=f0, initial_test=g0
-    )
+    flow = gradient_flow(train, test, y, times, initial_train=f0, initial_test=g0)
     assert flow.train.shape == (5, 8, 2)
     assert flow.test.shape == (5, 4, 2)
     for t, f, g in zip(times, *flow, strict=True):

@@ -1,6 +1,6 @@
 r"""Kernels against depth: sweeps, degeneracy, and the rates that theory predicts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +12,7 @@ from scipy import stats
 
 from ntk_resnet import records
 from ntk_resnet.analysis.spectrum import spectrum
-from ntk_resnet.architectures import Architecture, FeedForward, ResNet, to_json
+from ntk_resnet.architectures import Architecture, FeedForward, ResNet, describe
 from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels._inputs import (
     angle_gaps,
@@ -40,7 +40,7 @@ def sweep_depth(
     spec: Architecture,
     depths: int | Sequence[int],
     *,
-    angles: Num[ArrayLike, " angle"] | None = None,
+    angles: Num[ArrayLike, " angle"] | Sequence[float] | None = None,
     x: Num[ArrayLike, "n d"] | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
@@ -74,67 +74,77 @@ def sweep_depth(
     if (angles is None) == (x is None):
         raise ValueError("pass either angles= or x= to say where the kernels are wanted.")
     if x is None:
-        angles = check_angles("angles", angles)
-        data, dims = angles, ("angle",)
+        angles = data = check_angles("angles", angles)
+        pairs, diagonal = ("angle",), ()
+        coords = {"angle": ("angle", angles, {"units": "rad", "long_name": "angle"})}
     else:
         x = data = check_inputs("x", x, zero_rows=spec.bias_variance > 0)
-        dims = ("row", "column")
-    with precision_of(data):
-        if x is None:
-            gap, cogap = map(jnp.asarray, angle_gaps(angles))
-            logs = jnp.zeros((), angles.dtype)
-        else:
-            x = jnp.asarray(x)
-            gap, cogap = jax.jit(pair_gaps)(x, x)
-            logs = log_variance(x)
-        found = _at_depths(spec, depths, gap, cogap, logs, progress)
-    names = {"nngp": dims, "ntk": dims, "nngp_gap": dims, "ntk_gap": dims}
-    diagonal = dims[:1] if x is not None else ()
-    names |= {"log_nngp_diag": diagonal, "log_ntk_diag": diagonal}
-    coords: dict[str, Any] = {"depth": depths}
-    if x is None:
-        coords["angle"] = ("angle", angles, {"units": "rad", "long_name": "angle"})
+        pairs, diagonal, coords = ("row", "column"), ("row",), {}
+    found = []
+    for count, values in enumerate(_at_depths(spec, depths, angles, x), start=1):
+        found.append(values)
+        if progress is not None:
+            progress(count, len(depths), f"depth {depths[count - 1]}")
+    variables = {}
+    for name, long_name in _LONG_NAMES.items():
+        dims = ("depth", *(diagonal if name.startswith("log") else pairs))
+        stacked = np.stack([values[name] for values in found])
+        variables[name] = (dims, stacked, {"long_name": long_name})
     return xr.Dataset(
-        {
-            name: (("depth", *dims), np.stack(values), {"long_name": _LONG_NAMES[name]})
-            for (name, dims), values in zip(
-                names.items(), zip(*found, strict=True), strict=True
-            )
-        },
-        coords=coords,
-        attrs=records.provenance(spec=to_json(spec), dtype=str(gap.dtype)),
+        variables,
+        coords={"depth": depths, **coords},
+        attrs=records.provenance(spec=describe(spec), dtype=str(data.dtype)),
     )
 
 
-def _at_depths(spec, depths, gap, cogap, logs, progress):
-    """For each depth: nngp, ntk, both gaps, both logarithmic diagonals, as NumPy."""
-    start = jnp.zeros((), gap.dtype) if spec.homogeneous else logs
-    first = recursion.first_state(spec, gap, cogap, start)
+def _at_depths(
+    spec: Architecture, depths: list[int], angles: Any, x: Any
+) -> Iterator[dict[str, np.ndarray]]:
+    """The variables of `sweep_depth`, one depth at a time, each block computed once."""
+    with precision_of(angles, x):
+        if x is None:
+            gap, cogap = map(jnp.asarray, angle_gaps(angles))
+            logs = jnp.zeros((), gap.dtype)
+        else:
+            gap, cogap = jax.jit(pair_gaps)(jnp.asarray(x), jnp.asarray(x))
+            logs = log_variance(jnp.asarray(x))
+        start = jnp.zeros((), gap.dtype) if spec.homogeneous else logs
+        first = recursion.first_state(spec, gap, cogap, start)
     nested = isinstance(spec, FeedForward) or not spec.branch_scale.depends_on_depth
-    shallow = spec.replace(depth=1)  # one compilation: the depth comes as data
-    finish = jax.jit(recursion.readout, static_argnums=0)
-    state, done, found = first, 0, []
-    for count, depth in enumerate(depths, start=1):
+    shape = recursion.shape_of(spec)  # one compilation: depth and scales are data
+    shift = logs if spec.homogeneous else 0
+    state, done = first, 0
+    for depth in depths:
         if not nested:
             state, done = first, 0
         scales = np.zeros(depths[-1])
         scales[:depth] = recursion.block_scales(spec.replace(depth=depth))
-        scales = jnp.asarray(scales, gap.dtype)
-        state, done = recursion.advance(shallow, state, scales, done, depth), depth
-        kernels = finish(shallow, state)
-        shift = logs if spec.homogeneous else 0
-        values = (
-            recursion.cosine(kernels),
-            1 - kernels.ntk_gap,
-            kernels.nngp_gap,
-            kernels.ntk_gap,
-            kernels.log_nngp[0] + shift,
-            kernels.log_ntk[0] + shift,
-        )
-        found.append([np.asarray(value) for value in values])
-        if progress is not None:
-            progress(count, len(depths), f"depth {depth}")
-    return found
+        # Not around the yield: the context must not leak into the caller's code.
+        with precision_of(angles, x):
+            scales = jnp.asarray(scales, gap.dtype)
+            state, done = recursion.advance(shape, state, scales, done, depth), depth
+            kernels = _readout(shape, state)
+            values = {
+                "nngp": recursion.cosine(kernels),
+                "ntk": 1 - kernels.ntk_gap,
+                "nngp_gap": kernels.nngp_gap,
+                "ntk_gap": kernels.ntk_gap,
+                "log_nngp_diag": kernels.log_nngp[0] + shift,
+                "log_ntk_diag": kernels.log_ntk[0] + shift,
+            }
+        values = {name: np.asarray(value) for name, value in values.items()}
+        if x is not None:
+            for name in ("nngp", "ntk", "nngp_gap", "ntk_gap"):
+                values[name] = _mirrored(values[name])
+        yield values
+
+
+_readout = jax.jit(recursion.readout, static_argnums=0)
+
+
+def _mirrored(matrix):
+    """The upper triangle on both sides: rounding may differ between them."""
+    return np.triu(matrix) + np.triu(matrix, 1).T
 
 
 def degeneracy(
@@ -156,15 +166,20 @@ def degeneracy(
 
     Returns:
         A dataset over `depth`. Of the off-diagonal normalised NTK: `ntk_mean`,
-        `ntk_spread` (standard deviation), `distance` (root mean square of NTK - 1/4); of
+        `ntk_spread` (standard deviation), `distance` (root mean square of NTK - 1/4) and
+        `distance_one_block` (that of its difference from the same family at depth 1); of
         the normalised NNGP `nngp_gap`, the median of 1 - value; of the normalised NTK
-        matrix `condition_number` and `effective_rank`. Beside them what theory predicts
-        where the kernel degenerates and the constant is known (ReLU without bias at He's
-        variance; plain, or a constant positive scale), and NaN elsewhere:
-        `predicted_ntk` = :math:`1/4 + (3/8) \ln L / L`, `predicted_nngp_gap` =
-        :math:`9\pi^2 / (2 a_e^2 L^2)` with :math:`a_e = 1` or
-        :math:`\alpha^2/(1+\alpha^2)` (both up to `O(1/L)` terms), and the limit
-        `predicted_condition_number` = :math:`(n+3)/3`.
+        matrix `condition_number` and `effective_rank`. Beside them what theory predicts,
+        NaN where it says nothing, for ReLU at He's variance without bias:
+
+        * plain networks and residual ones with a constant positive scale degenerate:
+          `predicted_ntk` = :math:`1/4 + (3/8) \ln L / L`, `predicted_nngp_gap` =
+          :math:`9\pi^2 / (2 a_e^2 L^2)` with :math:`a_e = 1` or
+          :math:`\alpha^2/(1+\alpha^2)`, and the limit `predicted_condition_number` =
+          :math:`(n+3)/3`, all up to terms smaller by `1/ln L` or `ln L / L`;
+        * two-layer blocks with scale :math:`L^{-\gamma}`, `gamma > 1/2`, trained blocks,
+          tend to one block: `predicted_distance_one_block` = :math:`L^{1-2\gamma}` times
+          the root mean square of D(u) (`one_block_correction`).
 
     Raises:
         ValueError: bad inputs, or fewer than two rows.
@@ -173,55 +188,101 @@ def degeneracy(
     n = x.shape[0]
     if n < 2:
         raise ValueError("x has one row; degeneracy is about pairs, pass two or more.")
-    upper = np.triu_indices(n, 1)
-    rows = []
     depths = check_depths("depths", depths)
-    for count, depth in enumerate(depths, start=1):
-        # A depth at a time: all of them at once would need len(depths) n^2 numbers.
-        sweep = sweep_depth(spec, depth, x=x).isel(depth=0)
-        ntk = sweep.ntk.values
-        matrix = spectrum(ntk)
-        off = ntk[upper].astype(np.float64)
+    upper = np.triu_indices(n, 1)
+    one_block = next(_at_depths(spec, [1], None, x))["ntk"][upper].astype(np.float64)
+    with precision_of(x):
+        gap = np.asarray(jax.jit(pair_gaps)(jnp.asarray(x), jnp.asarray(x))[0])[upper]
+    rows = []
+    # A depth at a time: all of them at once would be len(depths) n^2 numbers.
+    for count, values in enumerate(_at_depths(spec, depths, None, x), start=1):
+        matrix = spectrum(values["ntk"])
+        off = values["ntk"][upper].astype(np.float64)
         rows.append(
             {
                 "ntk_mean": off.mean(),
                 "ntk_spread": off.std(),
-                "distance": np.sqrt(np.mean((off - 0.25) ** 2)),
-                "nngp_gap": np.median(sweep.nngp_gap.values[upper]),
+                "distance": _rms(off - 0.25),
+                "distance_one_block": _rms(off - one_block),
+                "nngp_gap": np.median(values["nngp_gap"][upper]),
                 "condition_number": float(matrix.condition_number),
                 "effective_rank": float(matrix.effective_rank),
             }
         )
         if progress is not None:
-            progress(count, len(depths), f"depth {depth}")
+            progress(count, len(depths), f"depth {depths[count - 1]}")
     found = {name: ("depth", [row[name] for row in rows]) for name in rows[0]}
+    found |= {k: ("depth", v) for k, v in _predict(spec, depths, gap, n).items()}
     return xr.Dataset(
-        found | {k: ("depth", v) for k, v in predict(spec, depths, n).items()},
+        found,
         coords={"depth": depths},
-        attrs=records.provenance(spec=to_json(spec), dtype=str(x.dtype), n=n),
+        attrs=records.provenance(spec=describe(spec), dtype=str(x.dtype), n=n),
     )
 
 
-def predict(
-    spec: Architecture, depths: Sequence[int], n: int
-) -> dict[str, Float[np.ndarray, " depth"]]:
-    """The asymptotes of `degeneracy`; NaN for networks for which none is known."""
+def _rms(values):
+    return float(np.sqrt(np.mean(values**2)))
+
+
+def one_block_correction(
+    angle: Float[np.ndarray, "..."],
+) -> Float[np.ndarray, "..."]:
+    r"""D(u) of residual networks that tend to one block, at `u = cos(angle)`.
+
+    For ReLU two-layer blocks with scale :math:`L^{-\gamma}`, `gamma > 1/2`, the normalised
+    NTK is :math:`\bar\Omega_1(u) + L^{1-2\gamma} D(u) + \dots`, with
+
+    .. math:: D = \tfrac14 \Big[(\kappa_1 - u)\Big(2\kappa_0 + \frac{u}{\pi\sqrt{1-u^2}}\Big)
+        - (1-\kappa_0)(\kappa_1 + u\kappa_0)\Big].
+
+    Derived from the recursion (Huang et al. 2020 prove the limit), checked against it
+    (`tests/test_claims.py`). Singular at the angle pi; 0 at the angle 0.
+    """
+    u, sine = np.cos(angle), np.sin(angle)
+    kappa0 = 1 - angle / np.pi
+    kappa1 = u + (sine - angle * u) / np.pi
+    cusp = u / (np.pi * np.where(sine > 0, sine, 1))
+    return (
+        (kappa1 - u) * (2 * kappa0 + cusp) - (1 - kappa0) * (kappa1 + u * kappa0)
+    ) / 4
+
+
+def _predict(spec, depths, gap, n):
+    """The asymptotes of `degeneracy`, by name."""
     depth = np.asarray(depths, float)
     speed = _degeneration_speed(spec)
+    rate = _one_block_exponent(spec)
+    angle = 2 * np.arcsin(np.sqrt(np.clip(gap, 0, 2) / 2))
     return {
         "predicted_ntk": 0.25 + 0.375 * np.log(depth) / depth + 0 * speed,
         "predicted_nngp_gap": 4.5 * np.pi**2 / (speed * depth) ** 2,
         "predicted_condition_number": np.full_like(depth, (n + 3) / 3) + 0 * speed,
+        "predicted_distance_one_block": depth**rate * _rms(one_block_correction(angle)),
     }
+
+
+def _he_relu(spec):
+    relu = spec.replace(activation="relu").activation
+    return spec.homogeneous and spec.activation == relu and spec.weight_variance == 2
+
+
+def _one_block_exponent(spec):
+    """1 - 2 gamma where the kernel tends to that of one block, else NaN."""
+    huang = isinstance(spec, ResNet) and spec.block == "two_layer"
+    huang = huang and spec.trained == "blocks" and not spec.input_activation
+    gamma = getattr(spec.branch_scale, "gamma", 0.0) if huang else 0.0
+    return 1 - 2 * gamma if _he_relu(spec) and gamma > 0.5 else np.nan
 
 
 def _degeneration_speed(spec):
     """a_e, the share of the branch in a block; NaN where the asymptote is not known."""
-    relu = spec.replace(activation="relu").activation
-    he = spec.homogeneous and spec.activation == relu and spec.weight_variance == 2
-    if he and isinstance(spec, FeedForward):
+    if _he_relu(spec) and isinstance(spec, FeedForward):
         return 1.0
-    if he and isinstance(spec, ResNet) and spec.block != "postactivation":
+    if (
+        _he_relu(spec)
+        and isinstance(spec, ResNet)
+        and spec.block != "postactivation"
+    ):
         alpha = getattr(spec.branch_scale, "alpha", 0.0)
         return alpha**2 / (1 + alpha**2) if alpha > 0 else np.nan
     return np.nan

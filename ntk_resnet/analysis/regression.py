@@ -1,9 +1,9 @@
 r"""Regression with a kernel: ridge regression, and gradient flow on the squared loss.
 
-Everything is computed on the host in float64, whatever the dtype of the kernel; the dtype
-decides only what counts as round-off. With :math:`K = Q \Lambda Q^T`, eigenvalues below
-round-off (n eps times the largest) are taken as zeros: their modes are not learned, which
-gives the minimum-norm solution where a kernel matrix is singular.
+Everything is computed on the host in float64, whatever the dtype of the kernel; the
+dtype decides only what counts as round-off. Eigenvalues of K below round-off (n eps
+times the largest) are taken as zeros: their modes are not learned, which gives the
+minimum-norm solution where a kernel matrix is singular.
 """
 
 from typing import Any, NamedTuple
@@ -42,8 +42,9 @@ def kernel_ridge(
         `(m, k)`, float64.
 
     Raises:
-        ValueError: shapes do not fit, a value is not finite, the ridge is negative, or K
-            is not symmetric or has an eigenvalue below zero by more than round-off.
+        ValueError: shapes do not fit, a value is not finite, the ridge is negative,
+            K is not symmetric, or it is not positive definite with the ridge and has an
+            eigenvalue below zero by more than round-off.
 
     Accuracy:
         About eps times the condition number of the regularised matrix
@@ -81,8 +82,8 @@ def gradient_flow(
 ) -> Trajectory:
     r"""Outputs along gradient flow of the squared loss, with a constant kernel.
 
-    For the loss :math:`\frac1{2nk}\sum_{ij} (f_{ij} - y_{ij})^2`, the mean over rows and
-    outputs that `neural_tangents.predict.gradient_descent_mse` uses,
+    For the loss :math:`\frac1{2nk}\sum_{ij} (f_{ij} - y_{ij})^2`, the mean over rows
+    and outputs that `neural_tangents.predict.gradient_descent_mse` uses,
 
     .. math::
         f(t) &= f_0 + (1 - e^{-K t/(nk)})\,(y - f_0), \\
@@ -91,10 +92,11 @@ def gradient_flow(
     A gradient-descent step with learning rate :math:`\eta` advances t by :math:`\eta`.
 
     Args:
-        k_train: K, `(n, n)`, symmetric and positive semidefinite: the NTK of one output.
+        k_train: K, `(n, n)`, symmetric, positive semidefinite: the NTK of one output.
         k_test: K between test (rows) and training inputs, `(m, n)`.
         y: targets, `(n, k)` or `(n,)`.
-        times: t >= 0 in units of the learning rate, `(t,)` or one number; `inf` is legal.
+        times: t >= 0 in units of the learning rate, `(t,)` or one number; `inf` is
+            legal.
         initial_train, initial_test: outputs at time 0, a number or arrays that fit
             `(n, k)` and `(m, k)` (or `(n,)` and `(m,)` for one output).
 
@@ -129,7 +131,7 @@ def gradient_flow(
     return Trajectory(initial_train + train, initial_test + test)
 
 
-# -------------------------------------------------------------------------------- checks
+# ------------------------------------------------------------------------------ checks
 
 
 def _eigenbasis(matrix, slack):
@@ -183,7 +185,9 @@ def _finite(name, value, *, infinite=False):
     except ValueError as error:
         raise ValueError(f"{name} is not an array of numbers: {error}.") from None
     if array.dtype.kind not in "fiub":
-        raise ValueError(f"{name} has dtype {array.dtype}; convert it to float64 first.")
+        raise ValueError(
+            f"{name} has dtype {array.dtype}; convert it to float64 first."
+        )
     bad = np.isnan(array) if infinite else ~np.isfinite(array)
     if bad.any():
         raise ValueError(f"{name} holds {array[bad].flat[0]}; remove or replace it.")

@@ -137,7 +137,8 @@ class KernelFunction:
         x1 = jnp.asarray(x1, dtype)
         x2 = x2 if x2 is None else jnp.asarray(x2, dtype)
         scales = jnp.asarray(scales, dtype)
-        return _by_recursion(self.spec, self.normalised, names, x1, x2, scales)
+        shape = recursion.shape_of(self.spec)
+        return _by_recursion(shape, self.normalised, names, x1, x2, scales)
 
     def _check_range(self, names, values):
         for name, value in zip(names, values, strict=True):
@@ -176,7 +177,7 @@ def diag(
     with precision_of(x):
         x = jnp.asarray(x)
         scales = jnp.asarray(recursion.block_scales(spec), x.dtype)
-        logs = _log_diag(spec, x, scales)[KERNELS.index(get)]
+        logs = _log_diag(recursion.shape_of(spec), x, scales)[KERNELS.index(get)]
         values = logs if log else jnp.exp(logs)
     if not log and not is_traced(x) and not np.isfinite(values).all():
         raise ValueError(

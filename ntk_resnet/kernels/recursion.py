@@ -382,7 +382,7 @@ def cosine(kernels: Kernels) -> Float[Array, "..."]:
 # ------------------------------------------------------------------------- all the blocks
 
 
-def block_scales(spec: Architecture) -> Float[Array, " depth"]:
+def block_scales(spec: Architecture) -> Float[np.ndarray, " depth"]:
     """The branch scales in float64; ones for a plain network, which has none."""
     return spec.scales if isinstance(spec, ResNet) else np.ones(spec.depth)
 
@@ -396,6 +396,13 @@ def propagate(
     )[0]
 
 
+def shape_of(spec: Architecture) -> Architecture:
+    """The specification without its depth and scales, so that compilations are shared."""
+    if isinstance(spec, ResNet):
+        return spec.replace(depth=1, branch_scale=1.0)
+    return spec.replace(depth=1)
+
+
 @functools.partial(jax.jit, static_argnames="spec")
 def advance(
     spec: Architecture,
@@ -407,7 +414,7 @@ def advance(
     """The state after the blocks `begin .. end - 1` of `scales`.
 
     The bounds are data, so that one compilation serves every depth; not differentiable.
-    `spec.depth` plays no role: pass the same specification for every depth.
+    The depth and scales of `spec` play no role: pass `shape_of(spec)`.
     """
     return jax.lax.fori_loop(
         begin, end, lambda block, state: step(spec, state, scales[block]), state

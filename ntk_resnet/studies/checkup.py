@@ -3,7 +3,7 @@
 import pathlib
 import tempfile
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def _devices() -> str:
     return ", ".join(f"{d.platform}: {d.device_kind}" for d in jax.devices())
 
 
-def _kernel(engine: str) -> str:
+def _kernel(engine: Any) -> str:
     from ntk_resnet.architectures import FeedForward
     from ntk_resnet.kernels import kernel_fn
 

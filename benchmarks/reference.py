@@ -80,3 +80,42 @@ def relative_error(actual, exact):
         for got, want in zip(np.ravel(actual), exact, strict=True)
     ]
     return max(errors)
+
+
+def smooth_gaps(activation, angle, depth, weight_variance, bias_variance):
+    """The same for plain networks with erf or GELU, unit input kernel, any bias."""
+    ctx.dps = DIGITS
+    weight, bias = arb(float(weight_variance)), arb(float(bias_variance))
+    k, q = _cos(angle), arb(1)
+    ntk, size = arb(0), arb(0)  # of the hidden weights
+    value, slope = {"erf": (_erf, _erf_slope), "gelu": (_gelu, _gelu_slope)}[activation]
+    for _ in range(depth):
+        c, p = weight * k + bias, weight * q + bias
+        ntk = _mid(slope(p, c) * (c + weight * ntk))
+        size = _mid(slope(p, p) * (p + weight * size))
+        k, q = _mid(value(p, c)), _mid(value(p, p))
+    return 1 - k / q, 1 - (ntk + k) / (size + q)
+
+
+def _erf(p, c):
+    return 2 / arb.pi() * (2 * c / (1 + 2 * p)).asin()
+
+
+def _erf_slope(p, c):
+    return 4 / arb.pi() / ((1 + 2 * p) ** 2 - 4 * c * c).sqrt()
+
+
+def _gelu(p, c):
+    d = (1 + p) ** 2 - c * c
+    n = p * p + c * c * (1 - 2 * p / (1 + p))
+    half = 2 * arb.pi()
+    return c / 4 + c * (c / (1 + p)).asin() / half + n / (half * d.sqrt())
+
+
+def _gelu_slope(p, c):
+    # d/dc of `_gelu`, term by term.
+    d = (1 + p) ** 2 - c * c
+    v = 1 - 2 * p / (1 + p)
+    n, root = p * p + c * c * v, d.sqrt()
+    total = (c / (1 + p)).asin() + c / root + 2 * c * v / root + n * c / (d * root)
+    return arb(1) / 4 + total / (2 * arb.pi())

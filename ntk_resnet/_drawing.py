@@ -1,0 +1,201 @@
+"""The house style of figures, the pieces they share, and figures as files.
+
+Global matplotlib settings stay as they are: everything happens within `style`.
+"""
+
+import contextlib
+import html
+import io
+import itertools
+import os
+import re
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import ticker
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+INK, GRID, PAPER = "#1b1b1f", "#d9d9de", "#ffffff"
+
+STYLE: Any = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 8.5,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8.5,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.facecolor": PAPER,
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.5,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "ntk_resnet",
+    "path.simplify": True,
+}
+THEORY: dict[str, Any] = {
+    "color": INK,
+    "linewidth": 0.9,
+    "linestyle": (0, (4, 2)),
+    "zorder": 3,
+}
+
+
+def new_axes(rows: int = 1, columns: int = 1, *, height: float = 2.6, **options: Any):
+    """Axes of the house style in a figure of page width: an array `(rows, columns)`.
+
+    `height` is that of a row in inches; options go to `Figure.subplots`.
+    """
+    with style():
+        figure = Figure(figsize=(7.2, height * rows + 0.35), layout="constrained")
+        FigureCanvasAgg(figure)
+        return figure.subplots(rows, columns, squeeze=False, **options)
+
+
+@contextlib.contextmanager
+def style():
+    """The house style, for the duration of a `with` block."""
+    with matplotlib.rc_context(rc=STYLE):
+        yield
+
+
+def given(axes, rows, columns, **options) -> np.ndarray:
+    """The caller's axes as an array of that shape, or new ones."""
+    if axes is None:
+        return new_axes(rows, columns, **options)
+    return np.asarray(axes, object).reshape(rows, columns)
+
+
+# ----------------------------------------------------------------------- axes and marks
+
+
+def shades(count):
+    """A sequential scale for ordered curves, legible on light and on dark paper."""
+    return matplotlib.colormaps["plasma"](np.linspace(0.12, 0.85, count))
+
+
+def log_axis(axis, steps=(1,)):
+    """Logarithmic, with numbers written out at `steps` times powers of ten."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(ticker.LogLocator(subs=steps))
+    axis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(ticker.NullLocator())
+
+
+def width_axes(ax, widths):
+    """Logarithmic axes with a tick at each width."""
+    ax.set_xscale("log")
+    ax.set_xticks(widths, [f"{width:g}" for width in widths])
+    ax.set_xticks([], minor=True)
+    log_axis(ax.yaxis, steps=(1, 2, 5))
+
+
+def apart(values, least):
+    """Heights of labels next to `values`, in the same order, at least so far apart."""
+    heights = np.array(values, float)
+    order = np.argsort(heights)[::-1]
+    for above, below in itertools.pairwise(order):
+        heights[below] = min(heights[below], heights[above] - least)
+    return heights
+
+
+def by_width(ax, values, colour, marker, label, power):
+    """Single networks as small points, their means as a line, and a power of the width.
+
+    The power goes through the middle of the means, in logarithms.
+    """
+    widths = values.width.values.astype(float)
+    single = values.transpose("width", "seed").values
+    # Beside the means, and the two kinds on different sides.
+    aside = widths * (0.97 if marker == "o" else 1.03)
+    ax.plot(aside, single, marker, color=colour, alpha=0.3, markersize=2.5)
+    mean = single.mean(axis=1)
+    ax.plot(widths, mean, marker + "-", color=colour, label=label)
+    middle = np.exp(np.mean(np.log(mean) - power * np.log(widths)))
+    ax.plot(widths, middle * widths**power, **THEORY)
+
+
+def note(ax, x, y, text):
+    """A small text above the height `y`, at the fraction `x` of the axes' width."""
+    ax.annotate(
+        text,
+        (x, y),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 2),
+        textcoords="offset points",
+        fontsize=7.5,
+    )
+
+
+def end_label(ax, x, y, text):
+    """A small text to the right of a line's end."""
+    ax.annotate(
+        text,
+        (x, y),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=7.5,
+        annotation_clip=False,
+    )
+
+
+# -------------------------------------------------------------------------------- files
+
+
+def figure_of(axes: Any) -> Figure:
+    """The figure that one axes or an array of them belongs to."""
+    return np.asarray(axes, object).flat[0].figure
+
+
+def save(axes: Any, path: str | os.PathLike) -> None:
+    """Writes the figure of the axes as SVG or PNG, the same bytes every time.
+
+    Raises:
+        OSError: the place is not writable.
+    """
+    with style():
+        name = os.fspath(path)
+        metadata = {"Date": None} if name.endswith(".svg") else {"Software": None}
+        figure_of(axes).savefig(path, dpi=200, metadata=metadata)
+
+
+def to_svg(axes: Any, *, name: str, title: str) -> str:
+    """The figure of the axes as an SVG element to be put into a page.
+
+    Ink, grid and paper become the CSS variables `--ink`, `--grid` and `--paper`, so
+    that the page decides on light and dark; `name` keeps the ids of several figures
+    apart, and `title` is what a screen reader says.
+    """
+    buffer = io.StringIO()
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure_of(axes).savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    for colour, variable in ((INK, "ink"), (GRID, "grid"), (PAPER, "paper")):
+        text = text.replace(colour, f"var(--{variable})")
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'(href="|url\()#', rf"\1#{name}-", text)
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
+    label = html.escape(title, quote=True)
+    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

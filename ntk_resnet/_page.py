@@ -1,0 +1,76 @@
+"""The frame of a self-contained HTML page, and its style."""
+
+import string
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1b1b1f; --paper: #ffffff; --grid: #d9d9de;
+  --soft: #5d5d68; --panel: #f5f5f7; --good: #00694b; --bad: #b03000; --link: #005a9c; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8e8ec; --paper: #17171a;
+  --grid: #3a3a42; --soft: #a4a4b0; --panel: #212126; --good: #4cc9a0; --bad: #ff8a5c;
+  --link: #7cc0ff; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+main { max-width: 920px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
+h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 1rem; }
+h2 { font-size: 1.25rem; line-height: 1.3; margin: 3rem 0 .75rem; }
+.message { font-size: 1.12rem; border-left: 4px solid #009e73; padding-left: 1rem;
+  margin: 0 0 1.5rem; }
+a { color: var(--link); }
+figure { margin: 0; }
+figcaption { color: var(--soft); max-width: 46rem; margin-top: .5rem; }
+.wide { overflow-x: auto; }
+.plot svg { display: block; width: 100%; min-width: 600px; height: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .875rem; }
+th { text-align: left; font-weight: 600; color: var(--soft); }
+th, td { padding: .4rem .6rem; border-bottom: 1px solid var(--grid);
+  vertical-align: top; }
+.verdicts { min-width: 680px; }
+.verdicts td:nth-child(3), .verdicts td:nth-child(4) { min-width: 10rem; }
+.verdicts td:last-child { white-space: nowrap; }
+.numbers { width: auto; margin-bottom: 1rem; font-variant-numeric: tabular-nums; }
+.numbers td { white-space: nowrap; padding: .2rem .8rem .2rem .3rem; }
+.numbers th { padding: .2rem .8rem .2rem .3rem; vertical-align: bottom; }
+.interval { display: block; color: var(--soft); font-size: .8rem; }
+.holds strong { color: var(--good); } .fails strong { color: var(--bad); }
+.fails { background: var(--panel); }
+details { margin: .75rem 0; background: var(--panel); border-radius: 6px;
+  padding: .5rem .9rem; }
+summary { cursor: pointer; font-weight: 600; }
+.links { font-size: .85rem; color: var(--soft); margin: .25rem 0; }
+.specs dt { font-weight: 600; margin-top: .5rem; } .specs dd { margin: 0; }
+code { font-size: .82rem; overflow-wrap: anywhere; }
+.files { columns: 18rem; padding-left: 1.1rem; font-size: .875rem; }
+@media (max-width: 600px) { main { padding: 1.25rem 1rem 3rem; }
+  h1 { font-size: 1.5rem; } .message { font-size: 1.02rem; } }
+"""
+
+PAGE = string.Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>$style</style>
+</head>
+<body>
+<main>
+<h1>$title</h1>
+<p class="message">$message</p>
+<section id="verdicts"><h2>Predicted and measured: $count</h2>
+$verdicts
+</section>
+$figures
+<section id="run"><h2>What was run</h2>
+$runs
+<details><summary>Versions, device and time</summary>$provenance</details>
+</section>
+<section id="files"><h2>Files beside this page</h2>
+<p>Every result is a zarr store (format 3, opened by <code>xarray.open_zarr</code>) with
+its full provenance in the attributes; the CSV files hold the same numbers.</p>
+$files
+</section>
+</main>
+</body>
+</html>
+""")

@@ -1,0 +1,162 @@
+"""The numbers of the report as HTML tables; everything put in is escaped."""
+
+import html
+
+import numpy as np
+
+from ntk_resnet.figures import LABELS
+
+
+def kernel_table(kernels, which):
+    angles = np.linspace(0, len(kernels.angle) - 1, 7).round().astype(int)
+    head = ["network", "depth", *(f"θ = {t:.2f}" for t in kernels.angle.values[angles])]
+    rows = [
+        [
+            LABELS[family],
+            depth,
+            *map(number, kernels[which].values[i, j, angles]),
+        ]
+        for i, family in enumerate(kernels.family.values.tolist())
+        for j, depth in enumerate(kernels.depth.values.tolist())
+    ]
+    return table(head, rows)
+
+
+def degeneracy_table(found):
+    columns = {
+        "ntk_mean": "mean NTK",
+        "predicted_ntk": "predicted",
+        "ntk_spread": "its spread",
+        "distance": "distance to 1/4",
+        "nngp_gap": "NNGP gap",
+        "predicted_nngp_gap": "predicted",
+        "condition_number": "condition number",
+        "predicted_condition_number": "predicted limit",
+        "effective_rank": "effective rank",
+    }
+    head = ["network", "depth", *columns.values()]
+    rows = []
+    for family in found.family.values.tolist():
+        for depth in found.depth.values.tolist():
+            one = found.sel(family=family, depth=depth)
+            numbers = [number(float(one[name])) for name in columns]
+            rows.append([LABELS[family], depth, *numbers])
+    return table(head, rows)
+
+
+def regression_table(found):
+    measures = {"mse": "MSE / variance", "r2": "R²", "accuracy": "accuracy"}
+    if not found.attrs["classes"]:
+        measures.pop("accuracy")
+    head = ["network", "depth", *(f"{label} ± 95 %" for label in measures.values())]
+    rows = []
+    for family in found.family.values.tolist():
+        for depth in found.depth.values.tolist():
+            one = found.sel(family=family, depth=depth)
+            cells = []
+            for name in measures:
+                mean, high = float(one[f"{name}_mean"]), float(one[f"{name}_high"])
+                cells.append(f"{mean:.4f} ± {high - mean:.4f}")
+            rows.append([LABELS[family], depth, *cells])
+    return table(head, rows)
+
+
+def rates_table(found):
+    head = ["γ", *(f"L = {depth}" for depth in found.block_depth.values)]
+    rows = [
+        [
+            f"{gamma:g}",
+            *map(number, found.shallow_distance.sel(exponent=gamma).values),
+        ]
+        for gamma in found.exponent.values
+    ]
+    cosines = found.cosine.values
+    head_plain = ["plain, L", *(f"u = {u:g}" for u in cosines)]
+    rows_plain = [
+        [
+            int(depth),
+            *(number(v, 6) for v in found.plain_ntk.sel(plain_depth=depth).values),
+        ]
+        for depth in found.plain_depth.values[::4]
+    ]
+    return table(head, rows) + table(head_plain, rows_plain)
+
+
+def width_table(found):
+    head = ["width", "NTK error", "± s.e.", "NNGP error", "± s.e."]
+    rows = []
+    for width in found.width.values.tolist():
+        one = found.sel(width=width)
+        names = [
+            f"{k}_error_{what}" for k in ("ntk", "nngp") for what in ("mean", "sem")
+        ]
+        rows.append([width, *(number(float(one[name])) for name in names)])
+    return table(head, rows)
+
+
+def training_table(found):
+    head = ["width", "final loss", "predicted", "outputs − prediction", "change of NTK"]
+    rows = []
+    for width in found.width.values.tolist():
+        one = found.sel(width=width).isel(time=-1)
+        names = ("loss", "predicted_loss", "output_error", "ntk_drift")
+        rows.append([width, *(number(float(one[name].mean())) for name in names)])
+    return table(head, rows)
+
+
+def verdicts(claims) -> str:
+    rows = []
+    for label in range(claims.sizes["claim"]):
+        one = claims.isel(claim=label)
+        value = lambda name, one=one: one[name].values.item()  # noqa: E731
+        bound, prediction = value("bound"), number(value("prediction"), 5)
+        allowed = {"below": f"&lt; {prediction}", "above": f"&gt; {prediction}"}.get(
+            bound, f"{prediction} ± {value('tolerance'):.2g}"
+        )
+        measured = number(value("measured"), 5)
+        if np.isfinite(value("low")):
+            low, high = number(value("low"), 4), number(value("high"), 4)
+            measured += (
+                f'<span class="interval">[{low}, {high}] '
+                f"{html.escape(value('interval'))}</span>"
+            )
+        holds = value("holds")
+        verdict = "✓ holds" if holds else "✗ does not hold"
+        rows.append(
+            f'<tr class="{"holds" if holds else "fails"}">'
+            f"<td>{html.escape(value('claim'))}</td>"
+            f"<td>{html.escape(value('statement'))}</td><td>{allowed}"
+            f'<span class="interval">{html.escape(value("reason"))}</span></td>'
+            f"<td>{measured}</td><td><strong>{verdict}</strong></td></tr>"
+        )
+    head = "".join(
+        f"<th>{name}</th>"
+        for name in ("claim", "prediction", "predicted", "measured", "verdict")
+    )
+    return (
+        '<div class="wide"><table class="verdicts"><thead><tr>'
+        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def table(head: list, rows: list[list]) -> str:
+    """Plain cells as an HTML table; everything is escaped."""
+    cells = "".join(f"<th>{html.escape(str(cell))}</th>" for cell in head)
+    lines = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<div class="wide"><table class="numbers"><thead><tr>{cells}</tr></thead>'
+        f"<tbody>{lines}</tbody></table></div>"
+    )
+
+
+def number(value: float, digits: int = 4) -> str:
+    if not np.isfinite(value):
+        return "–" if np.isnan(value) else "∞"
+    text = f"{value:.{digits}g}"
+    if "e" in text:
+        mantissa, exponent = text.split("e")
+        text = f"{mantissa}e{int(exponent)}"
+    return text.replace("-", "−")

@@ -1,0 +1,12 @@
+"""Finite networks of a specification: Flax modules, empirical kernels, training.
+
+`build` makes the network, `empirical_ntk` and `empirical_nngp` measure its kernels,
+`width_study` and `train_study` compare many networks with the closed forms.
+"""
+
+from ntk_resnet.finite.empirical import empirical_nngp as empirical_nngp
+from ntk_resnet.finite.empirical import empirical_ntk as empirical_ntk
+from ntk_resnet.finite.networks import Frozen as Frozen
+from ntk_resnet.finite.networks import build as build
+from ntk_resnet.finite.training import train_study as train_study
+from ntk_resnet.finite.width import width_study as width_study

@@ -1,0 +1,331 @@
+r"""The specification as a Flax network of a given width, in NTK parametrisation.
+
+All weights are standard normal; the factors :math:`\sqrt{\sigma_w^2/m}` and
+:math:`\sigma_b` are in the forward pass, so gradient descent at a learning rate of
+order one has the infinite-width limit that the closed forms describe. Blocks are
+stacked and run by one scan: the compiled program does not grow with depth.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from ntk_resnet._checks import check_count
+from ntk_resnet.architectures import Architecture, FeedForward, ResNet
+
+BATCH_BYTES = 2**28
+"""Memory for the seeds that `over_seeds` runs at a time."""
+
+
+class Frozen(nnx.Variable):
+    """A weight that keeps its initial value: not an `nnx.Param`, so never trained."""
+
+
+class Network(nnx.Module):
+    """A finite network of a specification; made by `build`.
+
+    Weights are stored as `(fan_in, fan_out)`, those of the blocks stacked along a
+    leading axis. Trained ones are `nnx.Param`, frozen ones `Frozen`.
+    """
+
+    spec: Any  # a FeedForward or a ResNet
+    in_features: int
+    width: int
+    readout: nnx.Variable
+
+    def hidden(self, x: Any) -> Float[Array, "depth n m"]:
+        """The features after every layer, for `x` as in `__call__`.
+
+        Returns:
+            For `FeedForward` `h_1 .. h_L`, after the activation, of shape
+            `(L, n, width)`; for `ResNet` `h_0 .. h_L`, `(L + 1, n, width)`.
+        """
+        first = self._first(self._inputs(x))
+        _, rest = jax.lax.scan(
+            lambda h, w: (self._block(h, w),) * 2, first, self._stack
+        )
+        return jnp.concatenate([first[None], rest])
+
+    def features(self, x: Any) -> Float[Array, "n m"]:
+        """The last layer's features `h_L`, `(n, width)`, for `x` as in `__call__`."""
+        first = self._first(self._inputs(x))
+        last, _ = jax.lax.scan(
+            lambda h, w: (self._block(h, w), None), first, self._stack
+        )
+        return last
+
+    def __call__(self, x: Any) -> Float[Array, "n k"]:
+        """The outputs `v . h_L / sqrt(width)`, of shape `(n, out_features)`.
+
+        Args:
+            x: `(n, in_features)`, one input a row; cast to the dtype of the parameters.
+
+        Raises:
+            ValueError: `x` is not an `(n, in_features)` array of finite numbers; in a
+                trace only the shape is checked.
+        """
+        return self.features(x) @ self.readout[...] / math.sqrt(self.width)
+
+    def _inputs(self, x: Any) -> Array:
+        """`x` in the dtype of the parameters, checked."""
+        x = x if isinstance(x, jax.Array) else np.asarray(x)
+        if x.ndim != 2 or x.shape[1] != self.in_features or x.shape[0] == 0:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}; this network takes (n, "
+                f"{self.in_features}), one input a row."
+            )
+        if not (
+            jnp.issubdtype(x.dtype, jnp.floating)
+            or jnp.issubdtype(x.dtype, jnp.integer)
+        ):
+            raise ValueError(
+                f"x has dtype {x.dtype}; convert it to a float dtype first."
+            )
+        if not isinstance(x, jax.core.Tracer) and not np.isfinite(np.asarray(x)).all():
+            raise ValueError("x holds NaN or infinity; remove or replace those rows.")
+        return jnp.asarray(x, self.readout[...].dtype)
+
+    def _affine(self, h: Array, weight: Array, bias: Array | None) -> Array:
+        """`sqrt(weight_variance / fan_in) W h + sqrt(bias_variance) b`."""
+        z = math.sqrt(self.spec.weight_variance / h.shape[-1]) * (h @ weight)
+        return z if bias is None else z + math.sqrt(self.spec.bias_variance) * bias
+
+    def _first(self, x: Array) -> Array:
+        """From inputs to the carry of the scan."""
+        raise NotImplementedError
+
+    def _block(self, h: Array, weights: dict[str, Array | None]) -> Array:
+        """One layer or block; `weights` is one slice of `_stack`."""
+        raise NotImplementedError
+
+    @property
+    def _stack(self) -> dict[str, Array | None]:
+        """What the scan runs over, every array with a leading axis of blocks."""
+        raise NotImplementedError
+
+
+class FeedForwardNetwork(Network):
+    """`FeedForward` at finite width; all of its variables are `nnx.Param`.
+
+    Attributes:
+        input_weight: `(in_features, width)`; input_bias: `(width,)` or `None`.
+        weights: `(depth - 1, width, width)`; biases: `(depth - 1, width)` or `None`.
+        readout: `(width, out_features)`.
+    """
+
+    def __init__(self, spec, in_features, width, out_features, *, rngs, param_dtype):
+        self.spec, self.in_features, self.width = spec, in_features, width
+        biased = spec.bias_variance > 0
+        drawn = _normal(
+            rngs,
+            param_dtype,
+            input_weight=(in_features, width),
+            input_bias=(width,) if biased else None,
+            weights=(spec.depth - 1, width, width),
+            biases=(spec.depth - 1, width) if biased else None,
+            readout=(width, out_features),
+        )
+        self.input_weight = nnx.Param(drawn["input_weight"])
+        self.input_bias = nnx.Param(drawn["input_bias"]) if biased else None
+        self.weights = nnx.Param(drawn["weights"])
+        self.biases = nnx.Param(drawn["biases"]) if biased else None
+        self.readout = nnx.Param(drawn["readout"])
+
+    def _first(self, x):
+        bias = _value(self.input_bias)
+        return self.spec.activation(self._affine(x, self.input_weight[...], bias))
+
+    def _block(self, h, weights):
+        return self.spec.activation(self._affine(h, weights["weight"], weights["bias"]))
+
+    @property
+    def _stack(self):
+        return {"weight": self.weights[...], "bias": _value(self.biases)}
+
+
+class ResidualNetwork(Network):
+    """`ResNet` at finite width; with `trained="blocks"` A and v are `Frozen`.
+
+    Attributes:
+        input_weight: A, `(in_features, width)`.
+        weights: W, `(depth, width, width)`; biases: `(depth, width)` or `None`.
+        outer_weights: V, `(depth, width, width)`, or `None` without two-layer blocks.
+        readout: v, `(width, out_features)`.
+    """
+
+    def __init__(self, spec, in_features, width, out_features, *, rngs, param_dtype):
+        self.spec, self.in_features, self.width = spec, in_features, width
+        biased, two_layer = spec.bias_variance > 0, spec.block == "two_layer"
+        stacked = (spec.depth, width, width)
+        drawn = _normal(
+            rngs,
+            param_dtype,
+            input_weight=(in_features, width),
+            weights=stacked,
+            biases=(spec.depth, width) if biased else None,
+            outer_weights=stacked if two_layer else None,
+            readout=(width, out_features),
+        )
+        ends = nnx.Param if spec.trained == "all" else Frozen
+        self.input_weight = ends(drawn["input_weight"])
+        self.weights = nnx.Param(drawn["weights"])
+        self.biases = nnx.Param(drawn["biases"]) if biased else None
+        self.outer_weights = nnx.Param(drawn["outer_weights"]) if two_layer else None
+        self.readout = ends(drawn["readout"])
+
+    def _first(self, x):
+        h = x @ self.input_weight[...] / math.sqrt(self.in_features)
+        return self.spec.activation(h) if self.spec.input_activation else h
+
+    def _block(self, h, weights):
+        phi, weight, bias = self.spec.activation, weights["weight"], weights["bias"]
+        if self.spec.block == "preactivation":
+            branch = self._affine(phi(h), weight, bias)
+        else:
+            branch = phi(self._affine(h, weight, bias))
+        if weights["outer"] is not None:
+            branch = branch @ weights["outer"] / math.sqrt(self.width)
+        return h + weights["scale"] * branch
+
+    @property
+    def _stack(self):
+        return {
+            "weight": self.weights[...],
+            "bias": _value(self.biases),
+            "outer": _value(self.outer_weights),
+            "scale": jnp.asarray(self.spec.scales, self.weights[...].dtype),
+        }
+
+
+def _value(variable: nnx.Variable | None) -> Array | None:
+    return None if variable is None else variable[...]
+
+
+def _normal(rngs, dtype, **shapes):
+    """Standard normal arrays of those shapes (or `None`), from a single draw.
+
+    One draw, because a random generator takes longer to compile than a network.
+    """
+    sizes = {name: math.prod(shape) for name, shape in shapes.items() if shape}
+    flat = jax.random.normal(rngs.params(), (sum(sizes.values()),), dtype)
+    parts = jnp.split(flat, np.cumsum(list(sizes.values()))[:-1])
+    return {
+        name: part.reshape(shapes[name])
+        for name, part in zip(sizes, parts, strict=True)
+    }
+
+
+def build(
+    spec: Architecture,
+    in_features: int,
+    width: int,
+    out_features: int = 1,
+    *,
+    rngs: nnx.Rngs,
+    param_dtype: Any = jnp.float32,
+) -> Network:
+    r"""The network of `spec` with hidden layers of `width`, at random initialisation.
+
+    Its kernels tend to those of `kernel_fn(spec, normalised=False)` as the width grows,
+    with relative fluctuations of order :math:`\sqrt{L/m}` or less.
+
+    Args:
+        spec: a `FeedForward` or `ResNet`.
+        in_features: d, columns of the inputs.
+        width: m, units of every hidden layer.
+        out_features: k; the limit kernels are those of one output.
+        rngs: where the weights come from (stream `params`), such as `nnx.Rngs(0)`.
+        param_dtype: of weights and of all computing; float64 needs JAX's x64 mode.
+
+    Returns:
+        An `nnx.Module`: `model(x)` is `(n, out_features)`, `model.features(x)` the last
+        hidden layer, `model.hidden(x)` all of them.
+
+    Raises:
+        ValueError: an argument is out of its range; the text names it.
+
+    Accuracy:
+        Second moments of every layer and the NTK agree with the closed forms within
+        their own standard errors (`tests/test_finite_networks.py`,
+        `tests/test_finite_empirical.py`).
+    """
+    check_spec(spec)
+    if not isinstance(rngs, nnx.Rngs):
+        raise ValueError(
+            f"rngs must be an nnx.Rngs, such as nnx.Rngs(0); got {rngs!r}."
+        )
+    return _KINDS[type(spec)](
+        spec,
+        check_count("in_features", in_features),
+        check_count("width", width),
+        check_count("out_features", out_features),
+        rngs=rngs,
+        param_dtype=_check_dtype(param_dtype),
+    )
+
+
+_KINDS = {FeedForward: FeedForwardNetwork, ResNet: ResidualNetwork}
+
+
+def check_spec(spec: Any) -> None:
+    """Raises a `ValueError` unless networks of `spec` can be built."""
+    if type(spec) not in _KINDS:
+        raise ValueError(f"spec must be a FeedForward or a ResNet, got {spec!r}.")
+
+
+def _check_dtype(dtype: Any) -> np.dtype:
+    try:
+        given = jnp.dtype(dtype)
+    except TypeError:
+        raise ValueError(f"param_dtype must be a float dtype, got {dtype!r}.") from None
+    if not jnp.issubdtype(given, jnp.floating):
+        raise ValueError(f"param_dtype must be a float dtype, got {given}.")
+    if jax.dtypes.canonicalize_dtype(given) != given:
+        raise ValueError(
+            "param_dtype float64 needs JAX's x64 mode; call "
+            'jax.config.update("jax_enable_x64", True) first.'
+        )
+    return given
+
+
+# ------------------------------------------------------------------------ over seeds
+
+
+def over_seeds(
+    function: Callable[[Array], Any], keys: Array, *, numbers_per_seed: int
+) -> Iterator[tuple[int, Any]]:
+    """`function(key)` for many keys, vectorised over as many as fit the memory.
+
+    Args:
+        function: of one key; a pytree of arrays comes out. Compiled once.
+        keys: `(seeds,)`, random keys.
+        numbers_per_seed: how many numbers one seed holds at its peak.
+
+    Yields:
+        `(done, results)`: seeds finished so far, and those of the last batch, as NumPy
+        arrays with a leading axis of seeds.
+    """
+    seeds = len(keys)
+    fit = max(1, BATCH_BYTES // (4 * numbers_per_seed))
+    batches = -(-seeds // fit)
+    size = -(-seeds // batches)
+    vectorised = jax.jit(jax.vmap(function))
+    for begin in range(0, seeds, size):
+        # The last batch is filled up, so that there is one shape to compile for.
+        index = np.minimum(np.arange(begin, begin + size), seeds - 1)
+        done = min(begin + size, seeds)
+        results = jax.device_get(vectorised(keys[index]))
+        yield done, jax.tree.map(lambda leaf: leaf[: done - begin], results)  # noqa: B023
+
+
+def seed_keys(seed: int, width: int, seeds: int) -> Array:
+    """Random keys of `seeds` networks; the first ones do not depend on their number."""
+    key = jax.random.fold_in(jax.random.key(seed), width)
+    return jax.vmap(functools.partial(jax.random.fold_in, key))(np.arange(seeds))

@@ -1,0 +1,178 @@
+r"""How the kernels of finite networks approach the closed forms as the width grows."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from flax import nnx
+from jaxtyping import Float
+
+from ntk_resnet import records
+from ntk_resnet._checks import check_count
+from ntk_resnet.analysis.depth import PowerFit, fit_power
+from ntk_resnet.architectures import Architecture
+from ntk_resnet.finite.empirical import feature_kernel, ntk_of_rows
+from ntk_resnet.finite.networks import build, check_spec, over_seeds, seed_keys
+from ntk_resnet.kernels import kernel_fn
+from ntk_resnet.kernels._inputs import check_inputs
+
+Progress = Callable[[int, int, str], Any]
+
+
+def width_study(
+    spec: Architecture,
+    x: Any,
+    widths: Sequence[int],
+    seeds: int,
+    *,
+    seed: int = 0,
+    param_dtype: Any = jnp.float32,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    r"""The error of the empirical kernels at many widths, over many initialisations.
+
+    Both kernels of a network of width m are means over m units, so their error
+    :math:`\|\hat\Theta - \Theta\|_F / \|\Theta\|_F` against the closed form should fall
+    as :math:`m^{-1/2}`.
+
+    Args:
+        spec: a `FeedForward` or `ResNet`.
+        x: inputs, `(n, d)`; the kernels are those of all pairs of rows.
+        widths: hidden widths, each >= 1.
+        seeds: networks per width.
+        seed: of the random keys; a network depends on it, on its width and its number.
+        param_dtype: of the networks. The closed forms are computed in float64.
+        progress: called as `progress(done, total, description)`, counting networks.
+
+    Returns:
+        A Dataset over `width` and `seed`:
+
+        * `ntk_error`, `nngp_error` `(width, seed)`: relative Frobenius error,
+        * `*_error_mean`, `*_error_sem` `(width)`: mean over seeds, its standard error
+          (NaN for one seed),
+        * `*_bias` `(width)`: relative Frobenius error of the kernel averaged over
+          seeds, and `*_bias_noise`: the root mean square it would have without bias,
+          from the spread over seeds,
+        * `*_exponent`, `*_exponent_low`, `*_exponent_high`: of the width, with a 95 %
+          interval; NaN for a single width. See `fit_exponent`.
+
+    Raises:
+        ValueError: an argument is out of its range; the text names it.
+    """
+    check_spec(spec)
+    x = check_inputs("x", x, zero_rows=True).astype(np.float64)
+    widths, seeds = check_widths(widths), check_count("seeds", seeds)
+    seed = check_count("seed", seed, least=0)
+    limits = kernel_fn(spec, normalised=False)(x, get=("nngp", "ntk"))
+    limits = {"nngp": np.asarray(limits.nngp), "ntk": np.asarray(limits.ntk)}
+    kernels: dict[str, list] = {name: [] for name in limits}
+    for step, width in enumerate(widths):
+        make = functools.partial(
+            build, spec, x.shape[1], width, param_dtype=param_dtype
+        )
+        inputs = jnp.asarray(x, param_dtype)
+        batches = []
+        for done, batch in over_seeds(
+            functools.partial(_both_kernels, make, inputs),
+            seed_keys(seed, width, seeds),
+            numbers_per_seed=3 * len(x) * count_parameters(make),
+        ):
+            batches.append(batch)
+            if progress is not None:
+                total = seeds * len(widths)
+                progress(seeds * step + done, total, f"kernels at width {width}")
+        for name, values in kernels.items():
+            values.append(np.concatenate([batch[name] for batch in batches]))
+
+    result = xr.Dataset(
+        coords={"width": widths, "seed": np.arange(seeds)},
+        attrs=records.provenance(
+            spec=spec, seed=seed, rows=len(x), dtype=str(jnp.dtype(param_dtype))
+        ),
+    )
+    for name, values in kernels.items():
+        _add_errors(result, name, np.stack(values).astype(np.float64), limits[name])
+    return result
+
+
+def _both_kernels(make, x, key):
+    model = make(rngs=nnx.Rngs(key))
+    with jax.default_matmul_precision("highest"):
+        return {
+            "ntk": ntk_of_rows(model, x, outputs="mean"),
+            "nngp": feature_kernel(model, x),
+        }
+
+
+def _add_errors(result, name, kernels, limit):
+    """Relative errors of `kernels` `(width, seed, n, n)` against `limit` `(n, n)`."""
+    axes, seeds = (-2, -1), kernels.shape[1]
+    size = float(np.linalg.norm(limit)) or np.nan  # zeros have no relative error
+    error = np.linalg.norm(kernels - limit, axis=axes) / size
+    mean = kernels.mean(axis=1, keepdims=True)
+    bias = np.linalg.norm(mean[:, 0] - limit, axis=axes) / size
+    if seeds > 1:
+        spread = (np.linalg.norm(kernels - mean, axis=axes) / size) ** 2
+        noise = np.sqrt(spread.sum(axis=1) / (seeds - 1) / seeds)
+        sem = error.std(axis=1, ddof=1) / np.sqrt(seeds)
+    else:
+        noise = sem = np.full(len(error), np.nan)
+    long = {"ntk": "NTK", "nngp": "NNGP kernel"}[name]
+    note = {"long_name": f"relative error of the empirical {long}"}
+    result[f"{name}_error"] = ("width", "seed"), error, note
+    result[f"{name}_error_mean"] = "width", error.mean(axis=1)
+    result[f"{name}_error_sem"] = "width", sem
+    result[f"{name}_bias"] = "width", bias
+    result[f"{name}_bias_noise"] = "width", noise
+    add_exponent(result, f"{name}_exponent", error)
+
+
+# ------------------------------------------------------- shared with finite/training.py
+
+
+def fit_exponent(
+    widths: np.ndarray, errors: Float[np.ndarray, "width seed"]
+) -> PowerFit:
+    """The exponent p of `error ~ constant * width^p`; each network is one observation.
+
+    Networks are independent, and their errors have nearly the same distribution at all
+    widths up to its scale; so the logarithms have equal variances around a line, and
+    least squares on all of them gives an honest interval, with `width * seed - 2`
+    degrees of freedom. It is the interval of the exponent over these widths:
+    corrections of higher order in 1/width count as part of it.
+
+    NaN if there is only one width, or if an error is not a positive number.
+
+    Accuracy:
+        The interval held the exponent of a pool of 512 networks in 94 % of studies of 4
+        to 32 seeds (three specifications, widths 32 to 256).
+    """
+    good = np.isfinite(errors).all() and (errors > 0).all()
+    if len(errors) < 2 or not good:
+        return PowerFit(*[np.nan] * 4)
+    return fit_power(np.repeat(widths, errors.shape[1]), errors.ravel())
+
+
+def add_exponent(result: xr.Dataset, name: str, errors: np.ndarray) -> None:
+    """Adds `name`, `name_low` and `name_high` of errors `(width, seed)` to `result`."""
+    fit = fit_exponent(result["width"].values, errors)
+    result[name] = (), fit.exponent, {"long_name": "fitted exponent of the width"}
+    result[f"{name}_low"], result[f"{name}_high"] = fit.low, fit.high
+
+
+def count_parameters(make: Callable[..., nnx.Module]) -> int:
+    """How many numbers a network holds; `make(rngs=...)` builds it."""
+    shapes = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(shapes)))
+
+
+def check_widths(widths: Any) -> list[int]:
+    """`widths` as a list of distinct whole numbers >= 1."""
+    widths = [check_count("widths", width) for width in np.atleast_1d(widths).tolist()]
+    if not widths or len(set(widths)) < len(widths):
+        raise ValueError(f"widths must be distinct and at least one; got {widths}.")
+    return widths

@@ -1,0 +1,43 @@
+"""The depth study at a size that computes in seconds, shared by several test modules."""
+
+import functools
+import pathlib
+import tempfile
+
+from ntk_resnet.data import load_data
+from ntk_resnet.studies import depth_claims, depth_study
+
+SIZES = depth_study.Sizes(
+    angles=7,
+    depths=(1, 3, 10, 30),
+    rows=15,
+    train=20,
+    test=20,
+    splits=2,
+    teacher_rows=20,
+    widths=(8, 16),
+    width_seeds=2,
+    train_widths=(8, 16),
+    train_seeds=2,
+    longest=20_000,
+)
+
+
+@functools.cache
+def folder() -> pathlib.Path:
+    """A folder with the results in `data`; do not write into it."""
+    out = pathlib.Path(tempfile.mkdtemp(prefix="small_study_"))
+    depth_study.run(out / "data", load_data("digits"), SIZES)
+    return out
+
+
+@functools.cache
+def results():
+    """The parts by name; copy before changing one."""
+    return depth_study.run(folder() / "data", load_data("digits"), SIZES)
+
+
+@functools.cache
+def claims():
+    """The verdicts on them."""
+    return depth_claims.judge(results())

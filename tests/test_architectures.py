@@ -1,0 +1,111 @@
+"""Specifications: values, equality, JSON, and refusal of what makes no sense."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ntk_resnet as nr
+from ntk_resnet.architectures import BLOCKS, TRAINED
+
+SPECS = [
+    nr.FeedForward(depth=3),
+    nr.FeedForward(depth=2, activation="tanh", weight_variance=1.5, bias_variance=0.1),
+    nr.FeedForward(depth=2, activation=nr.LeakyReLU(0.3)),
+    nr.ResNet(depth=4, branch_scale=0.5),
+    nr.ResNet(depth=4, branch_scale=nr.DepthScale(0.75), trained="all"),
+    nr.ResNet(depth=4, branch_scale=nr.DecreasingScale(), block="preactivation"),
+    nr.ResNet(
+        depth=9,
+        branch_scale=nr.ConstantScale(0.0),
+        block="postactivation",
+        input_activation=True,
+        activation="gelu",
+    ),
+]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_json_round_trip_and_value_semantics(spec):
+    again = nr.from_json(nr.to_json(spec))
+    assert again == spec
+    assert hash(again) == hash(spec)
+    assert spec.replace(depth=spec.depth + 1) != spec
+    assert json.loads(nr.to_json(spec))["kind"] == type(spec).__name__
+
+
+def test_defaults_are_resolved_so_that_equal_networks_are_equal():
+    assert nr.FeedForward(depth=3) == nr.FeedForward(depth=3, weight_variance=2.0)
+    assert nr.ResNet(depth=3, branch_scale=0.5) == nr.ResNet(
+        depth=3, branch_scale=nr.ConstantScale(0.5)
+    )
+    assert nr.FeedForward(depth=1, activation="leaky_relu") == nr.FeedForward(
+        depth=1, activation=nr.LeakyReLU(0.01)
+    )
+
+
+@pytest.mark.parametrize("name", ["relu", "abs", "erf", "gelu", "tanh", "linear"])
+def test_default_weight_variance_keeps_a_unit_variance(name):
+    spec = nr.FeedForward(depth=1, activation=name)
+    np.testing.assert_allclose(
+        spec.weight_variance * spec.activation.unit_second_moment, 1, rtol=1e-14
+    )
+
+
+def test_scales():
+    assert (nr.ConstantScale(0.3).values(4) == 0.3).all()
+    np.testing.assert_allclose(nr.DepthScale(0.5).values(16), np.full(16, 0.25))
+    # Hayou et al. 2021: the sums of squares quoted in theory 9.3 / 9.4d.
+    for depth, total in ((100, 3.17), (1000, 3.24), (10000, 3.28)):
+        assert abs((nr.DecreasingScale().values(depth) ** 2).sum() - total) < 0.005
+    nested = nr.DecreasingScale().values(10)
+    assert (nested == nr.DecreasingScale().values(20)[:10]).all()
+
+
+BAD = [
+    (lambda: nr.FeedForward(depth=0), "depth must be at least 1, got 0"),
+    (lambda: nr.FeedForward(depth=-3), "depth must be at least 1"),
+    (lambda: nr.FeedForward(depth=2.0), "depth must be a whole number"),
+    (lambda: nr.FeedForward(depth=True), "depth must be a whole number"),
+    (lambda: nr.FeedForward(depth=1, activation="swish"), "activation must be one of"),
+    (lambda: nr.FeedForward(depth=1, weight_variance=0), "weight_variance must be"),
+    (lambda: nr.FeedForward(depth=1, weight_variance=-1), "weight_variance must be"),
+    (lambda: nr.FeedForward(depth=1, bias_variance=-1), "bias_variance must be"),
+    (lambda: nr.FeedForward(depth=1, bias_variance=np.nan), "bias_variance must be"),
+    (lambda: nr.ResNet(depth=1, branch_scale=-0.1), "branch_scale must be"),
+    (lambda: nr.ResNet(depth=1, branch_scale=np.inf), "branch_scale must be"),
+    (lambda: nr.ResNet(depth=1, branch_scale="half"), "branch_scale must be"),
+    (lambda: nr.ResNet(depth=1, branch_scale=1.0, block="v3"), "block must be one of"),
+    (lambda: nr.ResNet(depth=1, branch_scale=1.0, trained="some"), "trained must be"),
+    (
+        lambda: nr.ResNet(depth=1, branch_scale=1.0, input_activation="no"),
+        "input_activation must be True or False",
+    ),
+    (lambda: nr.DepthScale(-1), "gamma must be"),
+    (lambda: nr.from_json("{"), "not JSON"),
+    (lambda: nr.from_json("[]"), "a specification is an object"),
+    (lambda: nr.from_json('{"kind": "RNN"}'), "a specification is an object"),
+    (lambda: nr.from_json('{"kind": "ConstantScale", "alpha": 1}'), "a network was"),
+    (lambda: nr.from_json('{"kind": "ResNet", "depth": 2}'), "needs branch_scale"),
+    (
+        lambda: nr.from_json('{"kind": "FeedForward", "depth": 2, "width": 3}'),
+        "a field of FeedForward",
+    ),
+    (
+        lambda: nr.to_json(nr.FeedForward(depth=1, activation=nr.Activation(jnp.sin))),
+        "no JSON form",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "words"), BAD)
+def test_bad_specifications_get_one_clear_line(make, words, as_users_run_it):
+    with pytest.raises(ValueError, match=words) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_the_choices_are_those_of_the_docstring():
+    assert BLOCKS == ("two_layer", "preactivation", "postactivation")
+    assert TRAINED == ("blocks", "all")

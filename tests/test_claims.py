@@ -1,0 +1,170 @@
+"""The paper's limits and rates (theory 1.4, 1.5, 1.7, 1.8), each at its tolerance."""
+
+import numpy as np
+import pytest
+
+import ntk_resnet as nr
+from ntk_resnet.analysis.depth import one_block_correction
+from ntk_resnet.analysis.regression import kernel_ridge
+
+U = np.array([-0.9, -0.5, 0.0, 0.3, 0.7, 0.95])
+ANGLES = np.arccos(U)
+PLAIN = nr.FeedForward(depth=1)
+
+
+def residual(scale):
+    return nr.ResNet(depth=1, branch_scale=scale)
+
+
+def ntk(spec, depths, angles=ANGLES):
+    return nr.sweep_depth(spec, depths, angles=angles).ntk.values
+
+
+TABLE = """
+FF 1       -0.059836 -0.028834 0.159155 0.330920 0.636431 0.903668
+FF 2        0.087632 0.114621 0.228570 0.344867 0.589388 0.862447
+FF 5        0.236710 0.251184 0.298699 0.353167 0.500921 0.762618
+FF 10       0.287067 0.294287 0.316307 0.342980 0.427942 0.649174
+FF 100      0.270022 0.270648 0.272496 0.274824 0.283385 0.323418
+FF 1000     0.253046 0.253108 0.253291 0.253521 0.254369 0.258401
+1.0 1      -0.059836 -0.028834 0.159155 0.330920 0.636431 0.903668
+0.3 1      -0.059836 -0.028834 0.159155 0.330920 0.636431 0.903668
+1.0 5       0.086285 0.130271 0.231883 0.330242 0.546948 0.825197
+1.0 100     0.267357 0.269560 0.274526 0.280184 0.299490 0.379996
+0.5 10      0.050805 0.103068 0.217815 0.325344 0.553518 0.832627
+0.1 100    -0.015368 0.046370 0.192470 0.325483 0.586509 0.863394
+0.1 10     -0.062508 -0.021385 0.162672 0.330277 0.631330 0.899824
+"""
+
+
+@pytest.mark.parametrize("row", TABLE.strip().splitlines())
+def test_the_table_of_reference_values_to_all_printed_digits(row):
+    kind, depth, *values = row.split()
+    spec = PLAIN if kind == "FF" else residual(float(kind))
+    got = ntk(spec, int(depth))[0]
+    assert [f"{value:.6f}" for value in got] == [f"{float(v):.6f}" for v in values]
+
+
+def test_1a_plain_networks_tend_to_one_quarter():
+    off = ntk(PLAIN, 1000)[0][U <= 0.7] - 0.25
+    assert np.abs(off).max() < 6e-3
+
+
+def test_1b_with_the_logarithmic_rate_three_eighths():
+    depths = np.array([10_000, 100_000])
+    scaled = (depths[:, None] + 1) * (ntk(PLAIN, depths.tolist()) - 0.25)
+    slopes = (scaled[1] - scaled[0]) / np.log(10)
+    assert np.abs(slopes - 0.375).max() <= 0.005
+
+
+def test_1c_the_gap_of_the_features_falls_as_nine_pi_squared_over_two_depth_squared():
+    gap = nr.sweep_depth(PLAIN, 10_000, angles=ANGLES).nngp_gap.values[0]
+    assert np.abs(gap * 2e8 / (9 * np.pi**2) - 1).max() <= 0.01
+
+
+@pytest.mark.parametrize("gamma", [0.6, 0.75, 1.0])
+def test_1d_residual_networks_tend_to_one_block_at_rate_one_minus_two_gamma(gamma):
+    """The slope of ln sup|difference| in ln L. Over 100 .. 10,000 it is theory's number
+    (NUM: -.194, -.497, -.998), within .01 of 1 - 2 gamma."""
+    spec = residual(nr.DepthScale(gamma))
+    angles = np.linspace(0, np.arccos(-0.9), 60)
+    one = ntk(PLAIN, 1, angles)[0]
+    depths = [100, 1000, 10_000]
+    sup = [np.abs(row - one).max() for row in ntk(spec, depths, angles)]
+    slope = np.polyfit(np.log(depths), np.log(sup), 1)[0]
+    assert abs(slope - (1 - 2 * gamma)) <= 0.01
+
+
+def test_1e_with_the_coefficient_d():
+    difference = ntk(residual(nr.DepthScale(1.0)), 1000)[0] - ntk(PLAIN, 1)[0]
+    ratio = 1000 * difference / one_block_correction(ANGLES)
+    assert np.abs(ratio[1:] - 1).max() <= 0.01
+    assert abs(ratio[0] - 1) <= 0.02
+
+
+def limit_of_gamma_one_half(u, steps=4000):
+    """theory 1.4, T = 1: du/dt = kappa1(u) - u by Runge-Kutta, the integral by Simpson."""
+    kappa0 = lambda u: 1 - np.arccos(np.clip(u, -1, 1)) / np.pi  # noqa: E731
+    excess = lambda u: (  # noqa: E731 - kappa1(u) - u
+        np.sqrt(np.maximum(1 - u * u, 0)) - np.arccos(np.clip(u, -1, 1)) * u
+    ) / np.pi
+    h, path = 1 / steps, [np.array(u)]
+    for _ in range(steps):
+        v = path[-1]
+        k1 = excess(v)
+        k2 = excess(v + h / 2 * k1)
+        k3 = excess(v + h / 2 * k2)
+        k4 = excess(v + h * k3)
+        path.append(v + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4))
+    path = np.array(path)
+    loss = 1 - kappa0(path)
+    tail = np.cumsum(((loss[1:] + loss[:-1]) * h / 2)[::-1], axis=0)[::-1]
+    decay = np.exp(-np.vstack([tail, np.zeros_like(tail[:1])]))
+    integrand = decay * (excess(path) + path + path * kappa0(path))
+    weights = np.ones(steps + 1)
+    weights[1:-1:2], weights[2:-1:2] = 4, 2
+    return (weights[:, None] * integrand).sum(0) * h / 3 / 2
+
+
+def test_1f_gamma_one_half_has_the_limit_of_the_differential_equation():
+    limit = limit_of_gamma_one_half(U)
+    # The six digits of theory 1.4.
+    printed = [-0.014441, 0.047345, 0.192847, 0.325310, 0.585624, 0.862631]
+    np.testing.assert_allclose(limit, printed, atol=1.5e-6)
+    values = ntk(residual(nr.DepthScale(0.5)), [100, 1000, 10_000])
+    assert np.abs(values[1] - limit).max() <= 2e-4
+    errors = np.abs(values - limit).max(axis=1)
+    slope = np.polyfit(np.log([100, 1000, 10_000]), np.log(errors), 1)[0]
+    assert abs(slope + 1) <= 0.02  # in proportion to 1/L
+
+
+def test_1g_larger_branches_degenerate():
+    depths = [1000, 10_000, 100_000]
+    slow = ntk(residual(nr.DepthScale(0.25)), depths)[:, U <= 0.7]
+    # T (NTK - 1/4) with T = L^(1/2) is bounded: it grows by less than 10 % a decade.
+    scaled = np.sqrt(depths)[:, None] * np.abs(slow - 0.25)
+    assert (scaled[2] <= 1.1 * scaled[1]).all()
+    constant = ntk(residual(1.0), 10_000)[0]
+    assert np.abs(constant - 0.25)[U <= 0.7].max() < 1e-3
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.5])
+def test_1i_the_degenerate_kernel_predicts_one_constant(ridge):
+    n, m = 40, 7
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(n, 1))
+    gram = 0.75 * np.eye(n) + 0.25
+    got = kernel_ridge(gram, np.full((m, n), 0.25), y, ridge=ridge)  # diagonal 1
+    np.testing.assert_allclose(got, n * y.mean() / (n + 3 + 4 * ridge), rtol=1e-10)
+
+
+def test_1j_error_rises_to_chance_for_plain_and_stays_for_residual_networks():
+    """theory 1.5: S^4, 200 training and 500 test points, a smooth target, no ridge."""
+    shares = {"plain": [], "one": [], "half": []}
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(700, 5))
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        y = x[:, :1] + 2.5 * x[:, 1:2] * x[:, 2:3]
+        y = (y - y.mean()) / y.std()
+        train, test = slice(0, 200), slice(200, None)
+
+        def share(spec, x=x, y=y, train=train, test=test):
+            """Test MSE over the variance of the target, and sign accuracy."""
+            kernel = nr.kernel_fn(spec)
+            predicted = kernel_ridge(
+                kernel(x[train]), kernel(x[test], x[train]), y[train], ridge=0.0
+            )
+            mse = np.mean((predicted - y[test]) ** 2) / y[test].var()
+            return mse, np.mean(np.sign(predicted) == np.sign(y[test]))
+
+        shares["plain"].append(share(nr.FeedForward(depth=1000)))
+        for name, gamma in (("one", 1.0), ("half", 0.5)):
+            for depth in (1, 10, 100, 1000):
+                spec = nr.ResNet(depth=depth, branch_scale=nr.DepthScale(gamma))
+                shares[name].append(share(spec))
+    plain = np.array(shares["plain"])
+    assert plain[:, 0].min() > 0.9
+    assert plain[:, 1].min() > 0.75  # accuracy does not fall to chance
+    for name in ("one", "half"):
+        assert np.array(shares[name])[:, 0].max() < 0.01

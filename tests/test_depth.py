@@ -1,0 +1,136 @@
+"""Sweeps over depth and what they say about degeneracy."""
+
+import numpy as np
+import pytest
+
+import ntk_resnet as nr
+from ntk_resnet.analysis.depth import degeneracy, fit_power, one_block_correction
+
+EPS = np.finfo(float).eps
+X = np.random.default_rng(0).normal(size=(12, 6))
+FAMILIES = [
+    nr.FeedForward(depth=1),
+    nr.FeedForward(depth=1, activation="erf", bias_variance=0.1),
+    nr.ResNet(depth=1, branch_scale=0.5),
+    nr.ResNet(depth=1, branch_scale=nr.DepthScale(0.5)),
+    nr.ResNet(depth=1, branch_scale=nr.DecreasingScale(), block="postactivation"),
+]
+
+
+@pytest.mark.parametrize("spec", FAMILIES)
+def test_a_sweep_equals_one_network_at_a_time(spec):
+    sweep = nr.sweep_depth(spec, [7, 1, 3], x=X)
+    assert sweep.depth.values.tolist() == [1, 3, 7]
+    assert sweep.ntk.dims == ("depth", "row", "column")
+    for depth in (1, 3, 7):
+        one = spec.replace(depth=depth)
+        at = sweep.sel(depth=depth)
+        values = nr.kernel_fn(one)(X, get=("nngp", "ntk"))
+        np.testing.assert_allclose(at.nngp, values.nngp, atol=16 * EPS)
+        np.testing.assert_allclose(at.ntk, values.ntk, atol=16 * EPS)
+        np.testing.assert_allclose(
+            at.log_ntk_diag, nr.diag(one, X, log=True), rtol=16 * EPS, atol=16 * EPS
+        )
+        np.testing.assert_allclose(
+            at.log_nngp_diag, nr.diag(one, X, "nngp", log=True), atol=64 * EPS
+        )
+        assert (np.diag(at.ntk) == 1).all()
+        assert (at.ntk.values == at.ntk.values.T).all()
+
+
+def test_scales_that_depend_on_the_depth_are_not_prefixes():
+    spec = nr.ResNet(depth=1, branch_scale=nr.DepthScale(0.5))
+    angles = np.array([1.0])
+    sweep = nr.sweep_depth(spec, [10, 100], angles=angles)
+    prefix = nr.sweep_depth(spec.replace(branch_scale=100**-0.5), [10], angles=angles)
+    alone = nr.sweep_depth(spec.replace(branch_scale=10**-0.5), [10], angles=angles)
+    np.testing.assert_allclose(sweep.ntk[0], alone.ntk[0], rtol=8 * EPS)
+    assert abs(float(sweep.ntk[0, 0] - prefix.ntk[0, 0])) > 1e-3
+
+
+def test_sweeps_carry_units_and_provenance_and_follow_the_dtype():
+    angles = np.array([0.5, 1.0], np.float32)
+    sweep = nr.sweep_depth(FAMILIES[0], 5, angles=angles)
+    assert sweep.ntk.dims == ("depth", "angle")
+    assert sweep.ntk.dtype == np.float32
+    assert sweep.angle.attrs["units"] == "rad"
+    assert nr.from_json(sweep.attrs["spec"]) == FAMILIES[0]
+    seen = []
+    nr.sweep_depth(FAMILIES[0], [1, 2], angles=angles, progress=lambda *a: seen.append(a))
+    assert [a[:2] for a in seen] == [(1, 2), (2, 2)]
+
+
+def test_user_activations_can_be_swept():
+    import jax.numpy as jnp
+
+    spec = nr.FeedForward(depth=1, activation=nr.Activation(jnp.sin))
+    sweep = nr.sweep_depth(spec, 3, angles=np.array([1.0]))
+    assert "sin" in sweep.attrs["spec"]
+
+
+def test_degeneracy_describes_the_matrix():
+    spec = nr.FeedForward(depth=1)
+    table = degeneracy(spec, [1, 100], X)
+    ntk = np.asarray(nr.kernel_fn(spec.replace(depth=100))(X))
+    off = ntk[np.triu_indices(12, 1)]
+    at = table.sel(depth=100)
+    np.testing.assert_allclose(at.ntk_mean, off.mean(), rtol=1e-13)
+    np.testing.assert_allclose(at.ntk_spread, off.std(), rtol=1e-10)
+    values = np.linalg.eigvalsh(ntk)
+    np.testing.assert_allclose(at.condition_number, values[-1] / values[0], rtol=1e-12)
+    weights = values / values.sum()
+    np.testing.assert_allclose(
+        at.effective_rank, np.exp(-(weights * np.log(weights)).sum()), rtol=1e-12
+    )
+    assert float(table.sel(depth=1).distance_one_block) == 0
+
+
+def test_predictions_are_given_where_theory_has_them_and_only_there():
+    gamma = lambda g: nr.ResNet(depth=1, branch_scale=nr.DepthScale(g))  # noqa: E731
+    constant = nr.ResNet(depth=1, branch_scale=1.0)
+    names = ["predicted_ntk", "predicted_nngp_gap", "predicted_condition_number"]
+    for spec, degenerate, one_block in (
+        (nr.FeedForward(depth=1), True, False),
+        (constant, True, False),
+        (constant.replace(branch_scale=0.0, trained="all"), False, False),
+        (gamma(1.0), False, True),
+        (gamma(0.5), False, False),
+        (gamma(1.0).replace(trained="all"), False, False),
+        (nr.FeedForward(depth=1, bias_variance=0.1), False, False),
+        (nr.FeedForward(depth=1, activation="erf"), False, False),
+    ):
+        table = degeneracy(spec, [4], X)
+        for name in names:
+            assert np.isfinite(table[name]).all() == degenerate
+        assert np.isfinite(table.predicted_distance_one_block).all() == one_block
+
+
+def test_degeneracy_needs_pairs(as_users_run_it):
+    with pytest.raises(ValueError, match="one row"):
+        degeneracy(FAMILIES[0], [1], X[:1])
+
+
+def test_fit_power_recovers_exponent_and_covers_it():
+    x = np.geomspace(1, 100, 9)
+    exact = fit_power(x, 3 * x**-0.5)
+    np.testing.assert_allclose([exact.exponent, exact.constant], [-0.5, 3], rtol=1e-12)
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        fit = fit_power(x, x**-0.5 * np.exp(0.1 * rng.normal(size=9)))
+        covered += fit.low <= -0.5 <= fit.high
+    # 95 % of 400, within four standard errors of a binomial count.
+    assert abs(covered - 380) <= 4 * np.sqrt(400 * 0.95 * 0.05)
+    assert np.isnan(fit_power(np.array([1.0, 2.0]), np.array([1.0, 2.0])).low)
+
+
+def test_fit_power_refuses_what_has_no_logarithm(as_users_run_it):
+    for x, y in (([1, 2], [1, 0]), ([1, 2], [1, np.nan]), ([-1, 2], [1, 1]), ([1], [1])):
+        with pytest.raises(ValueError, match="x|y"):
+            fit_power(x, y)
+
+
+def test_one_block_correction_at_the_ends():
+    angle = np.array([0.0, 1.0])
+    assert one_block_correction(angle)[0] == 0
+    assert np.isfinite(one_block_correction(angle)).all()

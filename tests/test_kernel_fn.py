@@ -1,0 +1,313 @@
+"""The kernel function: laws over all networks, oracles, transformations, bad input."""
+
+import itertools
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_finite_oracle import limit_kernels
+
+import ntk_resnet as nr
+from ntk_resnet.architectures import BLOCKS, TRAINED
+from ntk_resnet.kernels import recursion
+
+EPS = np.finfo(float).eps
+RNG = np.random.default_rng(0)
+X1 = RNG.normal(size=(5, 4)) * np.array([0.5, 1, 2, 1.3, 0.9])[:, None]
+X2 = RNG.normal(size=(3, 4))
+
+EVERY_RESIDUAL = [
+    nr.ResNet(
+        depth=3,
+        branch_scale=0.7,
+        block=block,
+        trained=trained,
+        activation=activation,
+        bias_variance=bias,
+        input_activation=start,
+        weight_variance=1.7,
+    )
+    for activation, bias, start, block, trained in itertools.product(
+        ("relu", "erf"), (0.0, 0.3), (False, True), BLOCKS, TRAINED
+    )
+]
+# Every seventh of the 48: each block, both settings of `trained`, activation, bias, start.
+RESIDUAL = EVERY_RESIDUAL[::7]
+PLAIN = [
+    nr.FeedForward(depth=4, activation=activation, bias_variance=bias)
+    for activation, bias in itertools.product(("relu", "erf"), (0.0, 0.3))
+]
+OTHERS = [
+    nr.FeedForward(depth=3, activation=a) for a in ("gelu", "tanh", "abs", "linear")
+] + [
+    nr.ResNet(depth=3, branch_scale=nr.DecreasingScale(), activation=nr.LeakyReLU(0.2))
+]
+SPECS = PLAIN + RESIDUAL + OTHERS
+
+
+@pytest.mark.parametrize(
+    "spec",
+    PLAIN
+    + RESIDUAL
+    + [
+        pytest.param(spec, marks=pytest.mark.slow)
+        for spec in EVERY_RESIDUAL
+        if spec not in RESIDUAL
+    ],
+)
+def test_raw_kernels_equal_the_definitions_at_any_norm(spec):
+    """Against twenty lines of NumPy, relative to the diagonals, to 64 depth eps."""
+    both = np.concatenate([X1, X2])
+    nngp, ntk = limit_kernels(spec, both)
+    kernel = nr.kernel_fn(spec, normalised=False)
+    n = len(X1)
+    pair = kernel(X1, X2, ("nngp", "ntk"))
+    own = kernel(X1, get=("nngp", "ntk"))
+    slack = 64 * spec.depth * EPS
+    for got, got_own, want, name in (
+        (pair.nngp, own.nngp, nngp, "nngp"),
+        (pair.ntk, own.ntk, ntk, "ntk"),
+    ):
+        size = np.sqrt(np.outer(np.diag(want), np.diag(want)))
+        # The oracle's arc-cosine loses half its digits at coincident inputs.
+        off = ~np.eye(n, dtype=bool)
+        error = np.abs(got_own - want[:n, :n]) / size[:n, :n]
+        assert error[off].max() <= slack
+        assert (np.abs(got - want[:n, n:]) / size[:n, n:]).max() <= slack
+        np.testing.assert_allclose(
+            nr.diag(spec, X1, name), np.diag(got_own), rtol=16 * EPS
+        )
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_laws(spec):
+    kernel, raw = nr.kernel_fn(spec), nr.kernel_fn(spec, normalised=False)
+    for get in ("nngp", "ntk"):
+        matrix = kernel(X1, get=get)
+        assert (np.diag(matrix) == 1).all()
+        assert (matrix == matrix.T).all()
+        assert np.linalg.eigvalsh(matrix)[0] >= -len(X1) * EPS * len(X1)
+        np.testing.assert_allclose(kernel(X1, X1, get), matrix, atol=16 * EPS)
+        np.testing.assert_allclose(kernel(X2, X1, get), kernel(X1, X2, get).T, atol=16 * EPS)
+        turn = np.linalg.qr(RNG.normal(size=(4, 4)))[0]
+        np.testing.assert_allclose(kernel(X1 @ turn, get=get), matrix, atol=1e-13)
+        size = np.sqrt(nr.diag(spec, X1, get))
+        np.testing.assert_allclose(
+            raw(X1, get=get), matrix * np.outer(size, size), rtol=64 * EPS
+        )
+        if spec.homogeneous:
+            np.testing.assert_allclose(raw(3 * X1, get=get), 9 * raw(X1, get=get), rtol=64 * EPS)
+
+
+@pytest.mark.parametrize("spec", [PLAIN[0], PLAIN[3], RESIDUAL[1], OTHERS[0]])
+def test_transformations(spec):
+    kernel = nr.kernel_fn(spec)
+    x1, x2 = jnp.asarray(X1), jnp.asarray(X2)
+    want = kernel(x1, x2)
+    np.testing.assert_allclose(jax.jit(kernel)(x1, x2), want, atol=16 * EPS)
+    many = jax.vmap(lambda row: kernel(row[None], x2)[0])(x1)
+    np.testing.assert_allclose(many, want, atol=16 * EPS)
+
+
+def directional(function, x, along):
+    """Derivative by central differences, exact to about 1e-9 relative."""
+    step = 1e-5
+    return (function(x + step * along) - function(x - step * along)) / (2 * step)
+
+
+SLOW = [pytest.param(spec, marks=pytest.mark.slow) for spec in SPECS]
+
+
+@pytest.mark.parametrize(
+    "spec", [PLAIN[0], RESIDUAL[1], RESIDUAL[3], RESIDUAL[5], OTHERS[0], *SLOW]
+)
+@pytest.mark.parametrize("normalised", [True, False])
+def test_gradients(spec, normalised):
+    kernel = nr.kernel_fn(spec, normalised=normalised)
+    rng = np.random.default_rng(1)
+    weights, pair_weights = rng.normal(size=(5, 5)), rng.normal(size=(5, 3))
+    along = jnp.asarray(rng.normal(size=X1.shape))
+    for function in (
+        lambda x: jnp.sum(kernel(x) * weights),
+        lambda x: jnp.sum(kernel(x, X2) * pair_weights),
+        lambda x: jnp.sum(kernel(X2, x, "nngp") * pair_weights.T),
+    ):
+        x = jnp.asarray(X1)
+        gradient = jax.grad(function)(x)
+        assert np.isfinite(gradient).all()
+        want = directional(function, x, along)
+        scale = float(jnp.linalg.norm(gradient) * jnp.linalg.norm(along)) + 1
+        assert abs(float(jnp.sum(gradient * along) - want)) <= 1e-7 * scale
+
+
+@pytest.mark.parametrize("spec", RESIDUAL[::3])
+def test_gradients_with_respect_to_the_scales(spec):
+    kernel = nr.kernel_fn(spec, normalised=False)
+    scales = jnp.array([0.3, 0.7, 0.5])
+    along = jnp.array([0.2, -1.0, 0.4])
+    function = lambda s: jnp.sum(kernel(X1, scales=s) ** 2)  # noqa: E731
+    gradient = jax.grad(function)(scales)
+    want = directional(function, scales, along)
+    assert abs(float(gradient @ along - want)) <= 1e-7 * abs(float(want))
+    np.testing.assert_allclose(
+        kernel(X1, scales=spec.scales), kernel(X1), rtol=4 * EPS
+    )
+
+
+def test_gradient_at_coincident_inputs_is_finite():
+    kernel = nr.kernel_fn(nr.FeedForward(depth=3))
+    x = jnp.asarray(X1)
+    assert np.isfinite(jax.grad(lambda x: jnp.sum(kernel(x, X1)))(x)).all()
+    # Normalised and with itself, the diagonal is the constant 1.
+    own = jax.grad(lambda x: jnp.trace(kernel(x)))(x)
+    assert np.abs(own).max() <= 64 * EPS
+
+
+def test_float64_data_keep_their_digits_where_x64_is_off():
+    spec = nr.ResNet(depth=5, branch_scale=0.3, bias_variance=0.1)
+    want = np.asarray(nr.kernel_fn(spec)(X1))
+    with jax.enable_x64(False):
+        got = nr.kernel_fn(spec)(X1)
+        assert got.dtype == np.float64
+        np.testing.assert_allclose(np.asarray(got), want, rtol=0, atol=4 * EPS)
+        assert nr.kernel_fn(spec)(X1.astype(np.float32)).dtype == np.float32
+        assert nr.diag(spec, X1).dtype == np.float64
+        assert nr.sweep_depth(spec, 3, x=X1).ntk.dtype == np.float64
+        assert not jax.config.jax_enable_x64
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.floats(1e-3, 3.1),
+    st.integers(1, 200),
+    st.floats(0.0, 2.0),
+    st.sampled_from(BLOCKS),
+)
+def test_normalised_kernels_stay_in_range(angle, depth, alpha, block):
+    spec = nr.ResNet(depth=depth, branch_scale=alpha, block=block)
+    sweep = nr.sweep_depth(spec, depth, angles=np.array([angle]))
+    assert 0 <= float(sweep.nngp_gap[0, 0]) <= 2
+    if alpha > 1e-150:  # below, the squared scale underflows: nothing is trained
+        assert 0 <= float(sweep.ntk_gap[0, 0]) <= 2
+
+
+def test_zero_scale_is_the_linear_network():
+    spec = nr.ResNet(depth=4, branch_scale=0.0)
+    raw = nr.kernel_fn(spec, normalised=False)
+    np.testing.assert_allclose(raw(X1, get="nngp"), X1 @ X1.T / 4, atol=16 * EPS)
+    assert (np.asarray(raw(X1)) == 0).all()
+    assert np.isnan(nr.kernel_fn(spec)(X1)).all()
+    assert (np.asarray(nr.diag(spec, X1, log=True)) == -np.inf).all()
+    everything = nr.kernel_fn(spec.replace(trained="all"), normalised=False)
+    np.testing.assert_allclose(everything(X1), 2 * X1 @ X1.T / 4, atol=32 * EPS)
+
+
+def test_what_comes_back():
+    spec = nr.FeedForward(depth=2)
+    kernel = nr.kernel_fn(spec)
+    assert kernel.engine == "recursion"
+    assert kernel.spec == spec
+    both = kernel(X1, X2, ("nngp", "ntk"))
+    assert both._fields == ("nngp", "ntk")
+    assert kernel(X1, X2, ("ntk",))._fields == ("ntk",)
+    assert kernel == nr.kernel_fn(spec)
+    assert pickle.loads(pickle.dumps(kernel)) == kernel
+    with_bias = nr.FeedForward(depth=2, bias_variance=0.1)
+    zeros = nr.kernel_fn(with_bias, normalised=False)(np.zeros((1, 4)), X1)
+    assert np.isfinite(zeros).all()
+
+
+HAS_REFERENCE = [
+    spec
+    for spec in SPECS
+    if getattr(spec, "block", "") != "postactivation"
+    and spec.activation != nr.FeedForward(depth=1, activation="tanh").activation
+]
+
+
+@pytest.mark.parametrize("spec", HAS_REFERENCE)
+def test_equal_to_neural_tangents(spec):
+    """To 1e-12 relative at depth <= 64, wherever it has the kernel."""
+    names = ("nngp", "ntk")
+    for depth in (3, 64):
+        deep = spec.replace(depth=depth)
+        if isinstance(spec, nr.ResNet):
+            deep = deep.replace(branch_scale=nr.DepthScale(0.5))
+        ours = nr.kernel_fn(deep, normalised=False)(X1, X2, names)
+        theirs = nr.kernel_fn(deep, normalised=False, engine="neural_tangents")(
+            X1, X2, names
+        )
+        for name, a, b in zip(names, ours, theirs, strict=True):
+            size = np.sqrt(np.outer(nr.diag(deep, X1, name), nr.diag(deep, X2, name)))
+            assert (np.abs(a - b) / size).max() <= 1e-12
+    normalised = nr.kernel_fn(spec, engine="neural_tangents")(X1, X2)
+    np.testing.assert_allclose(normalised, nr.kernel_fn(spec)(X1, X2), atol=1e-12)
+
+
+def test_where_neural_tangents_has_no_kernel():
+    spec = nr.ResNet(depth=2, branch_scale=0.5, block="postactivation")
+    with pytest.raises(ValueError, match="kernel_fn"):
+        nr.kernel_fn(spec, engine="neural_tangents")(X1)
+
+
+def test_neural_tangents_tools_accept_our_kernel_function():
+    nt = nr.neural_tangents
+    kernel = nr.kernel_fn(nr.FeedForward(depth=3), normalised=False)
+    x, y = X1[:4], np.arange(4.0)[:, None]
+    batched = nt.batch(kernel, batch_size=2, device_count=0)
+    np.testing.assert_allclose(batched(x, None, "ntk"), kernel(x), rtol=64 * EPS)
+    predict = nt.predict.gradient_descent_mse_ensemble(kernel, x, y, diag_reg=1e-3)
+    got = predict(x_test=X2, get="ntk")
+    k = np.asarray(kernel(x))
+    ridge = 1e-3 * np.trace(k) / 4 * np.eye(4)
+    want = np.asarray(kernel(X2, x)) @ np.linalg.solve(k + ridge, y)
+    np.testing.assert_allclose(got, want, rtol=1e-9)
+
+
+SPEC = nr.FeedForward(depth=2)
+RES = nr.ResNet(depth=2, branch_scale=0.5)
+DEEP = nr.ResNet(depth=5000, branch_scale=1.0)
+BAD = [
+    (lambda: nr.kernel_fn("relu"), "spec must be a network"),
+    (lambda: nr.kernel_fn(SPEC, engine="magic"), "engine must be one of"),
+    (lambda: nr.kernel_fn(SPEC, normalised="yes"), "normalised must be True or False"),
+    (lambda: nr.kernel_fn(SPEC)(X1, get="cov"), "get must be one of"),
+    (lambda: nr.kernel_fn(SPEC)(X1, get=()), "get is empty"),
+    (lambda: nr.kernel_fn(SPEC)(X1, X2[:, :2]), "must agree"),
+    (lambda: nr.kernel_fn(SPEC)(X1 * np.nan), "x1 holds nan"),
+    (lambda: nr.kernel_fn(SPEC)(X1, X2 * np.inf), "x2 holds"),
+    (lambda: nr.kernel_fn(SPEC)(X1 * 0), "only zeros"),
+    (lambda: nr.kernel_fn(SPEC)(X1.astype(np.float16)), "dtype float16"),
+    (lambda: nr.kernel_fn(SPEC)(X1[0]), "shape"),
+    (lambda: nr.kernel_fn(SPEC)(X1, scales=np.ones(2)), "scales belong to residual"),
+    (lambda: nr.kernel_fn(RES)(X1, scales=np.ones(3)), "one number for each"),
+    (lambda: nr.kernel_fn(RES)(X1, scales=np.array([1, -1.0])), "scales must be finite"),
+    (lambda: nr.kernel_fn(DEEP, normalised=False)(X1), "beyond the range of float64"),
+    (lambda: nr.diag(DEEP, X1), "pass log=True"),
+    (lambda: nr.diag(SPEC, X1, "cov"), "get must be one of"),
+    (lambda: nr.sweep_depth(SPEC, [1]), "either angles= or x="),
+    (lambda: nr.sweep_depth(SPEC, [1], angles=[1.0], x=X1), "either angles= or x="),
+    (lambda: nr.sweep_depth(SPEC, [0], angles=[1.0]), "depths must be whole"),
+    (lambda: nr.sweep_depth(SPEC, [1], angles=[4.0]), "angles must lie"),
+]
+
+
+@pytest.mark.parametrize(("call", "words"), BAD)
+def test_bad_input_gets_one_clear_line(call, words, as_users_run_it):
+    with pytest.raises(ValueError, match=words) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_in_a_trace_bad_values_give_nan():
+    kernel = jax.jit(nr.kernel_fn(SPEC))
+    assert np.isnan(kernel(jnp.asarray(X1).at[0, 0].set(jnp.nan))[0, 1])
+
+
+def test_state_shapes_are_scalars_where_nothing_depends_on_the_row():
+    state = recursion.first_state(SPEC, jnp.ones((3, 3)), jnp.ones((3, 3)), jnp.zeros(()))
+    assert state.rows[0].log_variance.value.shape == ()
