@@ -90,7 +90,7 @@ def given(axes, rows, columns, **options) -> np.ndarray:
 
 def shades(count):
     """A sequential scale for ordered curves, legible on light and on dark paper."""
-    return matplotlib.colormaps["plasma"](np.linspace(0.12, 0.85, count))
+    return matplotlib.colormaps["plasma"](np.linspace(0.24, 0.87, count))
 
 
 def log_axis(axis, steps=(1,)):

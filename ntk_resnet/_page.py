@@ -31,9 +31,12 @@ th, td { padding: .4rem .6rem; border-bottom: 1px solid var(--grid);
 .numbers { width: auto; margin-bottom: 1rem; font-variant-numeric: tabular-nums; }
 .numbers td { white-space: nowrap; padding: .2rem .8rem .2rem .3rem; }
 .numbers th { padding: .2rem .8rem .2rem .3rem; vertical-align: bottom; }
+#run .numbers td:last-child { white-space: normal; }
 .interval { display: block; color: var(--soft); font-size: .8rem; }
 .holds strong { color: var(--good); } .fails strong { color: var(--bad); }
 .fails { background: var(--panel); }
+sup { line-height: 0; font-size: .72em; }
+nav { font-size: .9rem; display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; }
 details { margin: .75rem 0; background: var(--panel); border-radius: 6px;
   padding: .5rem .9rem; }
 summary { cursor: pointer; font-weight: 600; }
@@ -42,7 +45,15 @@ summary { cursor: pointer; font-weight: 600; }
 code { font-size: .82rem; overflow-wrap: anywhere; }
 .files { columns: 18rem; padding-left: 1.1rem; font-size: .875rem; }
 @media (max-width: 600px) { main { padding: 1.25rem 1rem 3rem; }
-  h1 { font-size: 1.5rem; } .message { font-size: 1.02rem; } }
+  h1 { font-size: 1.5rem; } .message { font-size: 1.02rem; }
+  .verdicts { min-width: 0; } .verdicts thead { display: none; }
+  .verdicts tr { display: block; border-bottom: 1px solid var(--grid);
+    padding: .6rem 0; }
+  .verdicts td { display: block; border: 0; padding: .1rem .3rem; }
+  .verdicts td:first-child { float: right; color: var(--soft); }
+  .verdicts td:nth-child(2) { font-weight: 600; }
+  .verdicts [data-label]::before { content: attr(data-label) ": ";
+    color: var(--soft); } }
 """
 
 PAGE = string.Template("""<!doctype html>
@@ -57,6 +68,7 @@ PAGE = string.Template("""<!doctype html>
 <main>
 <h1>$title</h1>
 <p class="message">$message</p>
+<nav>$contents</nav>
 <section id="verdicts"><h2>Predicted and measured: $count</h2>
 $verdicts
 </section>

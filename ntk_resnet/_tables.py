@@ -1,6 +1,7 @@
-"""The numbers of the report as HTML tables; everything put in is escaped."""
+"""Text and numbers of the report as HTML; everything put in is escaped."""
 
 import html
+import re
 
 import numpy as np
 
@@ -104,6 +105,11 @@ def training_table(found):
     return table(head, rows)
 
 
+def prose(text: str) -> str:
+    """Text for the page: escaped, and `L^(1/2)` set as a superscript."""
+    return re.sub(r"\^\(([^)]*)\)", r"<sup>\1</sup>", html.escape(text))
+
+
 def verdicts(claims) -> str:
     rows = []
     for label in range(claims.sizes["claim"]):
@@ -125,9 +131,11 @@ def verdicts(claims) -> str:
         rows.append(
             f'<tr class="{"holds" if holds else "fails"}">'
             f"<td>{html.escape(value('claim'))}</td>"
-            f"<td>{html.escape(value('statement'))}</td><td>{allowed}"
-            f'<span class="interval">{html.escape(value("reason"))}</span></td>'
-            f"<td>{measured}</td><td><strong>{verdict}</strong></td></tr>"
+            f"<td>{prose(value('statement'))}</td>"
+            f'<td data-label="predicted">{allowed}'
+            f'<span class="interval">{prose(value("reason"))}</span></td>'
+            f'<td data-label="measured">{measured}</td>'
+            f"<td><strong>{verdict}</strong></td></tr>"
         )
     head = "".join(
         f"<th>{name}</th>"

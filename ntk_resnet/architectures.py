@@ -152,7 +152,9 @@ class ResNet(Architecture):
         block: see above.
         trained: `"blocks"` (A and v frozen at initialisation, as in Huang et al.) or
             `"all"`.
-        input_activation: with `True`, `h_0 = phi(A x / sqrt(d))` (Frei et al. 2019).
+        input_activation: with `True`, `h_0 = phi(A x / sqrt(d))` (Frei et al. 2019); not
+            with pre-activation blocks, which would apply phi to features that are not
+            Gaussian, and no closed form is known.
         activation, weight_variance, bias_variance: as in `FeedForward`.
 
     Raises:
@@ -174,6 +176,11 @@ class ResNet(Architecture):
             raise ValueError(
                 "input_activation must be True or False, "
                 f"got {self.input_activation!r}."
+            )
+        if self.input_activation and self.block == "preactivation":
+            raise ValueError(
+                "input_activation=True has no closed form with block='preactivation' "
+                "(phi of features that are not Gaussian); take another block."
             )
 
     @property

@@ -130,7 +130,7 @@ def plot_degeneracy(degeneracy: xr.Dataset, *, axes: Any = None):
     """Four measures of a Gram matrix against depth, with the predicted asymptotes.
 
     Distance to the constant kernel 1/4, gap of the NNGP kernel, condition number and
-    effective rank, on logarithmic axes. Returns the axes, `(2, 2)`.
+    effective rank, all but the last on logarithmic axes. Returns the axes, `(2, 2)`.
     """
     panels = (
         ("distance", "distance of the NTK to 1/4 (rms)"),
@@ -145,9 +145,10 @@ def plot_degeneracy(degeneracy: xr.Dataset, *, axes: Any = None):
                 one = degeneracy.sel(family=family)
                 ax.plot(one.depth.values, one[name].values, **_look(family))
             _drawing.log_axis(ax.xaxis)
-            ax.set_yscale("log")
-            if name in ("condition_number", "effective_rank"):
+            if name == "condition_number":
                 _drawing.log_axis(ax.yaxis, steps=(1, 2, 5))
+            elif name != "effective_rank":
+                ax.set_yscale("log")
             ax.set_ylabel(label)
             ax.set_xlabel("depth L")
         _draw_asymptotes(axes.flat, degeneracy)

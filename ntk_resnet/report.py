@@ -29,18 +29,36 @@ class Section:
     picture: str = ""  # file name of the figure; the part's name by default
 
     @property
+    def short(self) -> str:
+        """What the contents call it."""
+        return _SHORT[self.stem]
+
+    @property
     def stem(self) -> str:
         return self.picture or self.name
+
+
+_SHORT = {
+    "kernels_ntk": "Tangent kernels",
+    "kernels_nngp": "Feature kernels",
+    "degeneracy": "Real data",
+    "regression": "Regression",
+    "teacher": "Known target",
+    "rates": "Rates",
+    "width": "Finite width",
+    "training": "Training",
+}
 
 
 def write(
     out: pathlib.Path, results: dict[str, xr.Dataset], claims: xr.Dataset
 ) -> pathlib.Path:
-    """Writes the page and its figures (SVG and PNG) into `out`.
+    """Writes the page, its figures (SVG, PNG) and the verdicts (zarr, CSV) into `out`.
 
     Args:
         out: the folder; the results lie in `out/data` as `depth_study.run` saved them.
-        results: parts of the study by name; sections of missing parts are left out.
+        results: parts of the study by name; all but `regression` and `degeneracy` may
+            be missing, their sections are then left out.
         claims: what `depth_claims.judge` made of them.
 
     Returns:
@@ -50,8 +68,9 @@ def write(
         OSError: `out` is not writable.
     """
     records.check_writable(out / "figures")
-    body = []
-    for section in _sections(results):
+    records.save(claims, out / "data" / "verdicts.zarr", csv=True)
+    sections, body = list(_sections(results)), []
+    for section in sections:
         axes = section.draw()
         for ending in ("svg", "png"):
             figures.save(axes, out / "figures" / f"{section.stem}.{ending}")
@@ -61,12 +80,13 @@ def write(
         style=_page.STYLE,
         title=html.escape(_title(results)),
         message=_message(results, claims),
+        contents=_contents(sections),
         count=_count(claims),
         verdicts=_tables.verdicts(claims),
         figures="\n".join(body),
         runs=_runs(results),
         provenance=_provenance(claims),
-        files=_files(out),
+        files=_files(out, ["verdicts", *results], [s.stem for s in sections]),
     )
     return records.write_text(out / "index.html", page)
 
@@ -97,7 +117,7 @@ def _message(results, claims) -> str:
     first = (
         f"At depth {deep} the normalised tangent kernel of a plain ReLU network is, on "
         f"{found.attrs['data']}, within {distance['plain']:.3f} (rms) of the constant "
-        f"1/4, that of a residual network with branches scaled by L^(-1/2) is "
+        f"1/4, that of a residual network with branches scaled by L^(−1/2) is "
         f"{distance['γ = 1/2']:.3f} away from it."
     )
     second = (
@@ -121,7 +141,7 @@ def _message(results, claims) -> str:
             else f"; the other {total - holding} are marked below."
         )
     )
-    return html.escape(f"{first} {second}. {third}")
+    return _tables.prose(f"{first} {second}. {third}")
 
 
 def _sections(results) -> Iterable[Section]:
@@ -144,7 +164,7 @@ def _sections(results) -> Iterable[Section]:
     for name, title, caption in (
         (
             "regression",
-            "Squared error shows the degeneracy, accuracy hardly does",
+            "Squared error and accuracy against depth",
             "Kernel ridge regression on {data}: {train} rows for training, {test} for "
             "testing, ridge {ridge:g} of the mean diagonal; means over {splits} random "
             "splits with 95 % intervals (the splits share rows, so the intervals are "
@@ -275,8 +295,8 @@ def _runs(results) -> str:
             if key in found.attrs
         }
         settings = ", ".join(f"{key} = {_short(value)}" for key, value in extra.items())
-        rows.append([name, sizes, settings, found.attrs["seconds"]])
-    table = _tables.table(["part", "sizes", "settings", "seconds"], rows)
+        rows.append([name, found.attrs["seconds"], sizes, settings])
+    table = _tables.table(["part", "seconds", "sizes", "settings"], rows)
     specs = "".join(
         f"<dt>{html.escape(figures.LABELS.get(key, key))}</dt>"
         f"<dd><code>{html.escape(json.dumps(spec, ensure_ascii=False))}</code></dd>"
@@ -301,31 +321,38 @@ def _provenance(claims) -> str:
     return _tables.table(["", ""], rows)
 
 
-def _files(out: pathlib.Path) -> str:
-    """Links to everything beside the page, by folder."""
-    items = []
-    for path in sorted([*(out / "data").glob("*"), *(out / "figures").glob("*")]):
-        if path.name.startswith("."):
-            continue
-        target = path.relative_to(out).as_posix() + ("/" if path.is_dir() else "")
-        items.append(
-            f'<li><a href="{html.escape(target)}">{html.escape(target)}</a></li>'
-        )
+def _files(out: pathlib.Path, parts: list[str], pictures: list[str]) -> str:
+    """Links to what belongs to this page, by folder; other files are left out."""
+    links = [link for part in parts for link in _data_links(out, part)]
+    links += [f"figures/{stem}.{end}" for stem in pictures for end in ("svg", "png")]
+    items = [f"<li>{_link(link)}</li>" for link in links]
     return f'<ul class="files">{"".join(items)}</ul>'
 
 
+def _data_links(out, part):
+    found = sorted((out / "data").glob(f"{part}.*"), key=lambda path: len(path.name))
+    return [f"data/{path.name}" + ("/" if path.is_dir() else "") for path in found]
+
+
+def _link(target, text=None):
+    return f'<a href="{html.escape(target)}">{html.escape(text or target)}</a>'
+
+
+def _contents(sections) -> str:
+    """Links to the sections of the page."""
+    named = [("verdicts", "Verdicts"), *((s.stem, s.short) for s in sections)]
+    named += [("run", "What was run"), ("files", "Files")]
+    return "".join(_link(f"#{anchor}", text) for anchor, text in named)
+
+
 def _figure(out, section, svg) -> str:
-    links = [f"figures/{section.stem}.svg", f"figures/{section.stem}.png"]
-    data = sorted((out / "data").glob(f"{section.name}.*"))
-    links += [f"data/{path.name}" + ("/" if path.is_dir() else "") for path in data]
-    linked = " · ".join(
-        f'<a href="{html.escape(link)}">{html.escape(link.split("/", 1)[1])}</a>'
-        for link in links
-    )
+    links = [f"figures/{section.stem}.{ending}" for ending in ("svg", "png")]
+    links += _data_links(out, section.name)
+    linked = " · ".join(_link(link, link.split("/", 1)[1]) for link in links)
     return (
-        f'<section id="{section.stem}"><h2>{html.escape(section.title)}</h2>'
+        f'<section id="{section.stem}"><h2>{_tables.prose(section.title)}</h2>'
         f'<figure><div class="wide plot">{svg}</div>'
-        f"<figcaption>{html.escape(section.caption)}</figcaption></figure>"
+        f"<figcaption>{_tables.prose(section.caption)}</figcaption></figure>"
         f"<details><summary>The numbers</summary>{section.table}</details>"
         f'<p class="links">{linked}</p></section>'
     )

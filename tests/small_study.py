@@ -1,4 +1,4 @@
-"""The depth study at a size that computes in seconds, shared by several test modules."""
+"""The depth study at a size that computes in seconds, for several test modules."""
 
 import functools
 import pathlib

@@ -82,6 +82,12 @@ BAD = [
         lambda: nr.ResNet(depth=1, branch_scale=1.0, input_activation="no"),
         "input_activation must be True or False",
     ),
+    (
+        lambda: nr.ResNet(
+            depth=1, branch_scale=1.0, block="preactivation", input_activation=True
+        ),
+        "no closed form",
+    ),
     (lambda: nr.DepthScale(-1), "gamma must be"),
     (lambda: nr.from_json("{"), "not JSON"),
     (lambda: nr.from_json("[]"), "a specification is an object"),

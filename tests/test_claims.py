@@ -121,9 +121,10 @@ def test_1f_gamma_one_half_has_the_limit_of_the_differential_equation():
 def test_1g_larger_branches_degenerate():
     depths = [1000, 10_000, 100_000]
     slow = ntk(residual(nr.DepthScale(0.25)), depths)[:, U <= 0.7]
-    # T (NTK - 1/4) with T = L^(1/2) is bounded: it grows by less than 10 % a decade.
-    scaled = np.sqrt(depths)[:, None] * np.abs(slow - 0.25)
-    assert (scaled[2] <= 1.1 * scaled[1]).all()
+    # T (NTK - 1/4) with T = L^(1/2) is bounded: each decade adds less than half of what
+    # the one before has added.
+    steps = np.diff(np.sqrt(depths)[:, None] * (slow - 0.25), axis=0)
+    assert (np.abs(steps[1]) <= 0.5 * np.abs(steps[0])).all()
     constant = ntk(residual(1.0), 10_000)[0]
     assert np.abs(constant - 0.25)[U <= 0.7].max() < 1e-3
 
@@ -138,33 +139,35 @@ def test_1i_the_degenerate_kernel_predicts_one_constant(ridge):
     np.testing.assert_allclose(got, n * y.mean() / (n + 3 + 4 * ridge), rtol=1e-10)
 
 
-def test_1j_error_rises_to_chance_for_plain_and_stays_for_residual_networks():
-    """theory 1.5: S^4, 200 training and 500 test points, a smooth target, no ridge."""
-    shares = {"plain": [], "one": [], "half": []}
-    for seed in range(3):
-        rng = np.random.default_rng(seed)
-        x = rng.normal(size=(700, 5))
-        x /= np.linalg.norm(x, axis=1, keepdims=True)
-        y = x[:, :1] + 2.5 * x[:, 1:2] * x[:, 2:3]
-        y = (y - y.mean()) / y.std()
-        train, test = slice(0, 200), slice(200, None)
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in range(1, 6))]
+)
+def test_1j_error_rises_to_chance_for_plain_and_stays_for_residual_networks(seed):
+    """theory 1.5: S^4, 200 training points, a smooth target, no ridge.
 
-        def share(spec, x=x, y=y, train=train, test=test):
-            """Test MSE over the variance of the target, and sign accuracy."""
-            kernel = nr.kernel_fn(spec)
-            predicted = kernel_ridge(
-                kernel(x[train]), kernel(x[test], x[train]), y[train], ridge=0.0
-            )
-            mse = np.mean((predicted - y[test]) ** 2) / y[test].var()
-            return mse, np.mean(np.sign(predicted) == np.sign(y[test]))
+    The target is centred on its training mean: the degenerate prediction is that mean plus
+    a small part that still tells the sign, so accuracy does not fall to chance with R^2.
+    """
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(320, 5))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    y = x[:, :1] + 2.5 * x[:, 1:2] * x[:, 2:3]
+    train, test = slice(0, 200), slice(200, None)
+    y = (y - y[train].mean()) / y.std()
 
-        shares["plain"].append(share(nr.FeedForward(depth=1000)))
-        for name, gamma in (("one", 1.0), ("half", 0.5)):
-            for depth in (1, 10, 100, 1000):
-                spec = nr.ResNet(depth=depth, branch_scale=nr.DepthScale(gamma))
-                shares[name].append(share(spec))
-    plain = np.array(shares["plain"])
-    assert plain[:, 0].min() > 0.9
-    assert plain[:, 1].min() > 0.75  # accuracy does not fall to chance
-    for name in ("one", "half"):
-        assert np.array(shares[name])[:, 0].max() < 0.01
+    def mse_and_accuracy(spec):
+        kernel = nr.kernel_fn(spec)
+        predicted = kernel_ridge(
+            kernel(x[train]), kernel(x[test], x[train]), y[train], ridge=0.0
+        )
+        mse = np.mean((predicted - y[test]) ** 2) / y[test].var()
+        return mse, np.mean(np.sign(predicted) == np.sign(y[test]))
+
+    error, accuracy = mse_and_accuracy(nr.FeedForward(depth=1000))
+    assert error > 0.9
+    # Chance is 1/2, with a standard error of sqrt(1/4/120).
+    assert accuracy > 0.5 + 5 * np.sqrt(0.25 / 120)
+    for gamma in (1.0, 0.5):
+        for depth in (1, 10, 1000):
+            spec = nr.ResNet(depth=depth, branch_scale=nr.DepthScale(gamma))
+            assert mse_and_accuracy(spec)[0] < 0.01

@@ -14,7 +14,6 @@ from ntk_resnet.data import Data
 from ntk_resnet.studies import depth_claims, depth_study
 from ntk_resnet.studies import depth_measurements as measures
 
-
 # ------------------------------------------------------------------------- measurements
 
 
@@ -83,7 +82,7 @@ def test_tiny_data_sets_are_enough():
     assert found.accuracy.isnull().all()
 
 
-# ------------------------------------------------------------------------------ resuming
+# ---------------------------------------------------------------------------- resuming
 
 
 def test_a_second_run_computes_nothing(monkeypatch):
@@ -161,7 +160,7 @@ def test_progress_goes_from_nothing_to_everything(tmp_path):
     assert any("Gram matrix of plain, depth 3" in text for *_, text in seen)
 
 
-# ------------------------------------------------------------------------------ verdicts
+# ---------------------------------------------------------------------------- verdicts
 
 
 def judged(**changed):
@@ -169,7 +168,10 @@ def judged(**changed):
     return [
         (str(label), str(text), bool(holds))
         for label, text, holds in zip(
-            claims.claim.values, claims.statement.values, claims.holds.values, strict=True
+            claims.claim.values,
+            claims.statement.values,
+            claims.holds.values,
+            strict=True,
         )
     ]
 
@@ -202,7 +204,6 @@ def test_the_rates_hold():
         ("rates", "one_ntk", 1.001, "1e", "coefficient D"),
         ("degeneracy", "condition_number", 3.0, "1i", "the data"),
         ("regression", "mse", 0.1, "1j", "near chance"),
-        ("regression", "accuracy", 0.0, "1j", "collapse"),
         ("teacher", "mse", 0.01, "1j", "sphere, plain"),
     ],
 )
@@ -217,29 +218,42 @@ def test_wrong_exponents_fail():
     rates["shallow_distance"] = rates.shallow_distance * rates.block_depth**0.05
     assert not verdict(judged(rates=rates), "1d", "γ = 1:")
     width = small_study.results()["width"].copy(deep=True)
-    width["ntk_exponent"] = width.ntk_exponent * 0 - 0.25
+    for end in ("", "_low", "_high"):
+        width[f"ntk_exponent{end}"] = width[f"ntk_exponent{end}"] * 0 - 0.25
     assert not verdict(judged(width=width), "1h", "NTK")
     training = small_study.results()["training"].copy(deep=True)
-    training["drift_exponent"] = training.drift_exponent * 0 - 0.5
+    for end in ("", "_low", "_high"):
+        training[f"drift_exponent{end}"] = training[f"drift_exponent{end}"] * 0 - 0.5
     assert not verdict(judged(training=training), "training", "change")
+
+
+@pytest.mark.parametrize("deepest_only", [True, False])
+def test_accuracy_at_chance_fails(deepest_only):
+    regression = small_study.results()["regression"].copy(deep=True)
+    guessing = xr.where(regression.depth >= 30 * deepest_only, 0.1, 1.0)
+    regression["accuracy"] = xr.where(guessing < 1, guessing, regression.accuracy)
+    assert not verdict(judged(regression=regression), "1j", "collapse")
 
 
 def test_rising_error_of_a_residual_network_fails():
     regression = small_study.results()["regression"].copy(deep=True)
     rising = xr.where(regression.family == "γ = 1/2", regression.depth**0.5, 1.0)
     regression["mse"] = regression.mse * rising
-    assert not verdict(judged(regression=regression), "1j", "residual, γ = 1/2")
+    claims = judged(regression=regression)
+    assert not verdict(claims, "1j", "γ = 1/2: test MSE at its worst")
 
 
 def test_nan_never_holds():
     width = small_study.results()["width"].copy(deep=True)
-    width["nngp_exponent"] = width.nngp_exponent * np.nan
+    for end in ("", "_low", "_high"):
+        width[f"nngp_exponent{end}"] = width[f"nngp_exponent{end}"] * np.nan
     assert not verdict(judged(width=width), "1h", "NNGP")
     claim = depth_claims.Claim(
         "a", "b", 0.0, np.nan, np.nan, np.nan, "", 1.0, "within", ""
     )
     assert not any(
-        claim._replace(bound=bound).holds for bound in ("within", "above", "below")
+        claim._replace(bound=bound).holds
+        for bound in ("within", "above", "below", "interval")
     )
 
 

@@ -74,9 +74,9 @@ LAYERS = [
     {"_neural_tangents", "stax", "kernels", "finite.networks"},
     {"analysis"},
     {"finite"},
-    {"figures"},
+    {"figures", "_drawing"},
     {"studies"},
-    {"report"},
+    {"report", "_page", "_tables"},
     {"cli"},
 ]
 

@@ -28,7 +28,7 @@ def test_ridge_is_relative_to_the_mean_diagonal(problem):
 
 @pytest.mark.parametrize("ridge", [0.0, 0.01, 3.0])
 def test_limit_gram_predicts_a_constant(ridge):
-    """theory.md 1i: f = n ybar / (n + 3 + 4 delta), condition number 1 + n/3."""
+    """Huang et al. 2020: f = n ybar / (n + 3 + 4 delta), condition number 1 + n/3."""
     n = 50
     gram = 0.75 * np.eye(n) + 0.25
     y = np.random.default_rng(1).normal(size=n) + 1

@@ -352,16 +352,20 @@ def training(
     """Training against the gradient-flow prediction (`finite.train_study`)."""
     from ntk_resnet import finite
 
-    train, test = split(data, train=min(16, len(data) - 4), test=4, seed=1)
+    train, test = split(data, train=min(16, len(data) // 2), seed=1)
+    x, test = data.x[train], test[:16]
     y = targets(data)[:, :1]
     y = y / np.abs(y).max()
+    kernel = np.asarray(kernel_fn(WIDTH_SPEC, normalised=False)(x))
+    constant = len(x) / np.linalg.eigvalsh(kernel)[-1]  # of the fastest mode
     return finite.train_study(
         WIDTH_SPEC,
-        data.x[train],
+        x,
         y[train],
         widths,
         seeds,
         x_test=data.x[test],
+        times=constant * np.geomspace(0.1, 30, 10),
         seed=0,
         progress=progress,
     )

@@ -32,9 +32,9 @@ class Sizes:
     splits: int = 10
     teacher_rows: int = 500  # 0: without the known target
     widths: tuple[int, ...] = (32, 64, 128, 256, 512)
-    width_seeds: int = 10
-    train_widths: tuple[int, ...] = (64, 128, 256, 512)
-    train_seeds: int = 4
+    width_seeds: int = 20
+    train_widths: tuple[int, ...] = (32, 64, 128, 256)
+    train_seeds: int = 8
     longest: int = 100_000  # depth, of plain networks at a few angles
 
 
@@ -47,9 +47,9 @@ QUICK = Sizes(
     splits=5,
     teacher_rows=0,
     widths=(32, 64, 128),
-    width_seeds=8,
+    width_seeds=24,
     train_widths=(32, 64, 128),
-    train_seeds=4,
+    train_seeds=6,
 )
 
 

@@ -1,0 +1,249 @@
+"""Commands print what they are asked for, and every mistake is one line and a code."""
+
+import dataclasses
+import json
+import pathlib
+import resource
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import small_study
+
+import ntk_resnet as nr
+from ntk_resnet import cli, records
+from ntk_resnet.studies import checkup, depth_study
+
+
+def run(capsys, *args):
+    code = cli.main([str(arg) for arg in args])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def spec(tmp_path):
+    path = tmp_path / "net.json"
+    path.write_text(nr.to_json(nr.ResNet(depth=1, branch_scale=0.5)))
+    return path
+
+
+# ---------------------------------------------------------------------------- commands
+
+
+def test_depth(capsys, spec, tmp_path):
+    out = tmp_path / "out"
+    code, text, _ = run(
+        capsys, "depth", "--spec", spec, "--depths", 1, 10, "--out", out, "--json"
+    )
+    assert code == 0
+    answer = json.loads(text)
+    assert [row["depth"] for row in answer["rows"]] == [1, 10]
+    assert answer["rows"][0]["family"] == "net"
+    assert answer["provenance"]["rows"] == 300
+    saved = records.load(out / "depth.zarr")
+    assert float(saved.ntk_mean[0, 1]) == answer["rows"][1]["ntk_mean"]
+    assert {pathlib.Path(path).name for path in answer["saved"]} == {
+        "depth.zarr",
+        "depth.csv",
+        "depth.svg",
+    }
+
+
+def test_depth_prints_a_table_for_people(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "own.npz", x=rng.normal(size=(20, 3)), y=np.arange(20.0))
+    code, text, err = run(
+        capsys, "depth", "--depths", 1, 3, "--data", tmp_path / "own.npz"
+    )
+    assert code == 0
+    assert "NTK of 20 rows of own" in text
+    assert "γ = 1/2" in text
+    assert "Gram matrix" in err
+    assert "Gram matrix" not in text
+
+
+def test_width(capsys, spec, tmp_path):
+    args = ("width", "--widths", 8, 16, "--seeds", 2, "--spec", spec)
+    code, text, err = run(capsys, *args, "--json", "--out", tmp_path / "out")
+    assert code == 0
+    answer = json.loads(text)
+    assert [row["width"] for row in answer["rows"]] == [8, 16]
+    assert answer["ntk_exponent_low"] < answer["ntk_exponent"]
+    assert (tmp_path / "out" / "width.svg").exists()
+    assert "kernels at width 8" in err
+
+
+def test_report(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(depth_study, "QUICK", small_study.SIZES)
+    shutil.copytree(small_study.folder() / "data", tmp_path / "data")
+    code, text, err = run(capsys, "report", "--quick", "--out", tmp_path, "--json")
+    assert code == 0
+    answer = json.loads(text)
+    assert pathlib.Path(answer["page"]) == tmp_path / "index.html"
+    assert {row["claim"] for row in answer["claims"]} >= {"1a", "1j", "training"}
+    assert all(isinstance(row["holds"], bool) for row in answer["claims"])
+    assert "100%" in err
+    code, text, _ = run(capsys, "report", "--quick", "--out", tmp_path)
+    assert code == 0
+    assert "index.html" in text
+
+
+def test_doctor(capsys, monkeypatch):
+    code, text, _ = run(capsys, "doctor", "--json")
+    answer = json.loads(text)
+    assert code == 0, answer
+    assert answer["works"]
+    assert {"neural-tangents", "storage"} <= {c["check"] for c in answer["checks"]}
+
+    def broken():
+        raise ImportError("no such\nthing")
+
+    monkeypatch.setitem(checkup._CHECKS, "neural-tangents", broken)
+    code, text, _ = run(capsys, "doctor")
+    assert code == 1
+    assert "ImportError: no such" in text
+    assert "NO" in text
+
+
+def test_json_has_neither_nan_nor_infinity(capsys):
+    cli._print_json({"a": [float("nan"), 1.0], "b": (float("inf"),)})
+    assert json.loads(capsys.readouterr().out) == {"a": [None, 1.0], "b": [None]}
+
+
+# ---------------------------------------------------------------------------- mistakes
+
+
+KINDS = (
+    "unknown data",
+    "missing data",
+    "nan",
+    "depth 0",
+    "no depths",
+    "missing spec",
+    "broken spec",
+    "no network",
+    "binary spec",
+    "negative scale",
+    "width 0",
+    "seeds 0",
+    "unwritable",
+    "unwritable depth",
+    "unwritable width",
+)
+
+
+def bad(tmp_path):
+    """Arguments that cannot be used, and what the line must say."""
+    x = np.random.default_rng(0).normal(size=(20, 3))
+    x[3, 1] = np.nan
+    np.savez(tmp_path / "nan.npz", x=x, y=np.arange(20))
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "scale.json").write_text('{"kind": "DepthScale", "gamma": 1}')
+    (tmp_path / "negative.json").write_text(
+        '{"kind": "ResNet", "depth": 1, "branch_scale": -1}'
+    )
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    return {
+        "unknown data": (("depth", "--data", "mnits"), "'mnits' is neither"),
+        "missing data": (("report", "--data", "no.npz"), "does not exist"),
+        "nan": (
+            ("depth", "--data", tmp_path / "nan.npz"),
+            "x of nan has nan at [3, 1]",
+        ),
+        "depth 0": (("depth", "--depths", "0"), "got 0"),
+        "no depths": (("depth", "--depths"), "depths"),
+        "missing spec": (("depth", "--spec", "no.json"), "'no.json' cannot be read"),
+        "broken spec": (("depth", "--spec", tmp_path / "broken.json"), "not JSON"),
+        "no network": (("width", "--spec", tmp_path / "scale.json"), "a network was"),
+        "binary spec": (("depth", "--spec", tmp_path / "binary.json"), "is not text"),
+        "negative scale": (
+            ("width", "--spec", tmp_path / "negative.json"),
+            "branch_scale must be a finite number >= 0, got -1",
+        ),
+        "width 0": (("width", "--widths", "0"), "got 0"),
+        "seeds 0": (("width", "--seeds", "0"), "seeds must be at least 1"),
+        "unwritable": (("report", "--out", tmp_path / "file" / "x"), "cannot write"),
+        "unwritable depth": (("depth", "--out", tmp_path / "file"), "cannot write"),
+        "unwritable width": (("width", "--out", tmp_path / "file"), "cannot write"),
+    }
+
+
+@pytest.mark.usefixtures("as_users_run_it")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mistake_is_one_line_and_code_2(capsys, tmp_path, kind):
+    kinds = bad(tmp_path)
+    assert set(kinds) == set(KINDS)
+    args, message = kinds[kind]
+    code, out, err = run(capsys, *args)
+    assert code == 2
+    assert out == ""
+    lines = [line for line in err.splitlines() if line.startswith("ntk-resnet: ")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "args", [(), ("reprot",), ("depth", "--depth", "3"), ("width", "--seeds", "many")]
+)
+def test_arguments_that_make_no_sense_exit_with_2(capsys, args):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(list(args))
+    assert caught.value.code == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_interrupted_report_keeps_what_was_finished(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(depth_study, "QUICK", small_study.SIZES)
+    shutil.copytree(small_study.folder() / "data", tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "width.zarr")
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(depth_study.Part, "compute", interrupt)
+    code, out, err = run(capsys, "report", "--quick", "--out", tmp_path)
+    assert code == 130
+    assert out == ""
+    assert "finished parts are kept" in err
+    assert (tmp_path / "data" / "kernels.zarr" / "zarr.json").exists()
+
+
+def test_a_fault_of_ours_is_not_passed_off_as_the_users(monkeypatch):
+    def fault(_):
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(cli, "_doctor", fault)
+    with pytest.raises(TypeError, match="a bug"):
+        cli.main(["doctor"])
+
+
+# ---------------------------------------------------------------------------- start-up
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    program = (
+        "import sys; from ntk_resnet import cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'jax', 'xarray', 'matplotlib', 'flax', 'sklearn', 'zarr', 'numpy'}\n"
+        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True
+    )
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+    assert done.returncode == 0, done.stderr
+    assert "report" in done.stdout
+    assert spent < 1  # seconds of processor time; the clock depends on who else runs
+
+
+def test_every_command_has_json_and_help():
+    for command in (cli.Report, cli.Depth, cli.Width, cli.Doctor):
+        assert command.__doc__
+        assert "json" in {field.name for field in dataclasses.fields(command)}
