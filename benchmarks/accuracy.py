@@ -1,7 +1,7 @@
 """Prints how exact the closed forms are: `make accuracy`.
 
-First the gaps of both kernels against 50-digit arithmetic, the worst over a set of angles
-for each family, depth and dtype; then the raw kernels against neural-tangents.
+First the gaps of both kernels against 50-digit arithmetic, the worst over a set of
+angles for each family, depth and dtype; then the raw kernels against neural-tangents.
 """
 
 import argparse
@@ -68,9 +68,13 @@ def gap_errors(spec, angles):
 
 
 def neural_tangents_error(spec):
-    """Worst difference of raw kernels, over the diagonals, at unequal norms, float64."""
+    """Worst difference of raw kernels, over the diagonals, at unequal norms,
+    float64."""
     rng = np.random.default_rng(0)
-    x1, x2 = rng.normal(size=(6, 5)) * np.geomspace(0.3, 3, 6)[:, None], rng.normal(size=(4, 5))
+    x1, x2 = (
+        rng.normal(size=(6, 5)) * np.geomspace(0.3, 3, 6)[:, None],
+        rng.normal(size=(4, 5)),
+    )
     errors = []
     for get in ("nngp", "ntk"):
         ours = nr.kernel_fn(spec, normalised=False)(x1, x2, get)
@@ -104,12 +108,20 @@ def main():
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     if not options.json:
-        print(f"{'against':16} {'network':25} {'dtype':8} {'depth':>6} {'nngp':>9} {'ntk':>9}")
+        print(
+            f"{'against':16} {'network':25} {'dtype':8} {'depth':>6} "
+            f"{'nngp':>9} {'ntk':>9}"
+        )
     for against, name, dtype, depth, nngp, ntk in rows(options.depths):
         if options.json:
-            record = dict(
-                against=against, network=name, dtype=dtype, depth=depth, nngp=nngp, ntk=ntk
-            )
+            record = {
+                "against": against,
+                "network": name,
+                "dtype": dtype,
+                "depth": depth,
+                "nngp": nngp,
+                "ntk": ntk,
+            }
             print(json.dumps(record), flush=True)
         else:
             print(

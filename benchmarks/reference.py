@@ -1,7 +1,8 @@
-"""Kernels of ReLU-family networks in 50-digit arithmetic: the tests' independent oracle.
+"""Kernels of ReLU-family networks in 50-digit arithmetic: the tests' independent
+oracle.
 
-Plain recursions of theory (cosines, no gap form, no logarithms), one network at one angle
-at a time, with python-flint's ball arithmetic. Zonal: unit input kernel, no bias.
+Plain recursions of theory (cosines, no gap form, no logarithms), one network at one
+angle at a time, with python-flint's ball arithmetic. Zonal: unit input kernel, no bias.
 """
 
 import numpy as np
@@ -21,8 +22,9 @@ def dual(u, share):
 def gaps(family, angle, scales, *, share=0.5, trained="blocks"):
     """(1 - NNGP, 1 - NTK), both normalised, of one network at one float angle.
 
-    `family` is "feed_forward", "two_layer", "preactivation" or "postactivation"; `scales`
-    is the float branch scale of each block (their number is the depth). He's variance.
+    `family` is "feed_forward", "two_layer", "preactivation" or "postactivation";
+    `scales` is the float branch scale of each block (their number is the depth). He's
+    variance.
     """
     ctx.dps = DIGITS
     share = arb(float(share))
@@ -32,7 +34,8 @@ def gaps(family, angle, scales, *, share=0.5, trained="blocks"):
     mean = arb(0)
     if family == "feed_forward":
         ntk, size = u0, arb(1)  # Theta_l = rho_l + slope Theta_{l-1}, theory 1.2
-    # E phi / sqrt(E phi^2) for slopes (a, b) with kink `share`: (b-a)/sqrt(pi (a^2+b^2))
+    # E phi / sqrt(E phi^2) for slopes (a, b) with kink `share`: (b-a)/sqrt(pi
+    # (a^2+b^2))
     drift = (2 * share / arb.pi()).sqrt()
     for scale in scales:
         a = arb(float(scale))

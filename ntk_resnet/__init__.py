@@ -31,7 +31,7 @@ _HOME = {
 }
 _MODULES = ("finite",)
 
-__all__ = ["__version__", *_HOME, *_MODULES]  # noqa: PLE0604
+__all__ = ["__version__", *_HOME, *_MODULES]
 
 
 def __getattr__(name):

@@ -1,10 +1,10 @@
 r"""What an activation does to two correlated Gaussians, in gap form.
 
-For Gaussians :math:`z_1, z_2` of variances `p_1, p_2` and cosine `u`, the kernels of the
-activations and of their slopes are :math:`E\,\varphi(z_1)\varphi(z_2)` and
-:math:`E\,\varphi'(z_1)\varphi'(z_2)` (the dual activations). Both are handed out as gaps,
-one minus the cosine, computed without subtracting nearly equal numbers, since deep kernels
-live at cosines next to one.
+For Gaussians :math:`z_1, z_2` of variances `p_1, p_2` and cosine `u`, the kernels of
+the activations and of their slopes are :math:`E\,\varphi(z_1)\varphi(z_2)` and
+:math:`E\,\varphi'(z_1)\varphi'(z_2)` (the dual activations). Both are handed out as
+gaps, one minus the cosine, computed without subtracting nearly equal numbers, since
+deep kernels live at cosines next to one.
 """
 
 import abc
@@ -70,7 +70,7 @@ class AbstractActivation(abc.ABC):
             return float(jnp.exp(self.moments(jnp.zeros(())).log_gain))
 
 
-# --------------------------------------------------------------------------- ReLU family
+# -------------------------------------------------------------------------- ReLU family
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +83,8 @@ class PiecewiseLinear(AbstractActivation):
     :math:`\kappa_{abs} = (2/\pi)(\sqrt{1-u^2} + u \arcsin u)`, and the cosine of the
     slopes is :math:`1 - 2\lambda\theta/\pi` (Cho and Saul 2009, orders 1 and 0).
 
-    Accuracy: `gap`, `drop` and `slope_gap` to 8 eps relative for angles from 1e-6 (1e-3 in
-    float32) to pi (`tests/test_activations.py`, against 50-digit arithmetic).
+    Accuracy: `gap`, `drop` and `slope_gap` to 8 eps relative for angles from 1e-6
+    (1e-3 in float32) to pi (`tests/test_activations.py`, against 50-digit arithmetic).
     """
 
     negative: float
@@ -138,7 +138,7 @@ class PiecewiseLinear(AbstractActivation):
         )
 
 
-def LeakyReLU(slope: float = 0.01) -> PiecewiseLinear:  # noqa: N802 - reads as a class
+def LeakyReLU(slope: float = 0.01) -> PiecewiseLinear:
     """`phi(z) = slope * z` below 0 and `z` above."""
     return PiecewiseLinear(slope, 1.0)
 
@@ -185,7 +185,9 @@ def _bend(gap, cogap):
     """(2/pi)(sin t - t cos t) = kappa_abs(cos t) - cos t, t the acute angle."""
     t = _acute(gap, cogap)
     # 2k / (2k+1)! with alternating signs; seven terms are exact to float64 below 1/2.
-    coefficients = [(-1) ** (k + 1) * 2 * k / math.factorial(2 * k + 1) for k in range(1, 8)]
+    coefficients = [
+        (-1) ** (k + 1) * 2 * k / math.factorial(2 * k + 1) for k in range(1, 8)
+    ]
     series = t**3 * jnp.polyval(jnp.asarray(coefficients[::-1], t.dtype), t * t)
     direct = jnp.sqrt(gap * cogap) - t * jnp.abs(cogap - gap) / 2
     return (2 / math.pi) * jnp.where(t < 0.5, series, direct)
@@ -200,7 +202,7 @@ def _(primals, tangents):
     return _bend(gap, cogap), slope * _gap_tangent(primals, tangents)
 
 
-# -------------------------------------------------------- smooth activations, closed form
+# ------------------------------------------------------ smooth activations, closed form
 
 
 def _variance(log_variance):
@@ -229,8 +231,8 @@ class Erf(AbstractActivation):
     r"""The error function (Williams 1997): :math:`E\,\varphi\varphi' = (2/\pi)
     \arcsin(2c / \sqrt{(1+2p_1)(1+2p_2)})`.
 
-    Accuracy: gaps to 32 eps relative where the variances are equal, 8 eps absolute where
-    they differ (`tests/test_activations.py`).
+    Accuracy: gaps to 32 eps relative where the variances are equal, 8 eps absolute
+    where they differ (`tests/test_activations.py`).
     """
 
     def __call__(self, z):
@@ -290,15 +292,16 @@ class Gelu(AbstractActivation):
     :math:`\nu = (1 - p_1 p_2)/S`,
 
     .. math::
-        E\,\varphi\varphi' &= c\,\Big(\tfrac14 + \tfrac1{2\pi}\arcsin\tfrac{c}{\sqrt S}\Big)
+        E\,\varphi\varphi' &=
+            c\,\Big(\tfrac14 + \tfrac1{2\pi}\arcsin\tfrac{c}{\sqrt S}\Big)
             + \frac{1}{2\pi}\Big(\frac{1}{\sqrt D} - \nu\sqrt D\Big), \\
         E\,\varphi'\varphi'' &= \tfrac14 + \tfrac1{2\pi}\arcsin\tfrac{c}{\sqrt S}
             + \frac{c}{2\pi}\Big(D^{-3/2} + \frac{2+s}{S} D^{-1/2}\Big),
 
     the second line for the slopes, the derivative of the first in `c` (Price).
 
-    Accuracy: gaps to 64 eps relative where the variances are equal, 16 eps absolute where
-    they differ (`tests/test_activations.py`).
+    Accuracy: gaps to 64 eps relative where the variances are equal, 16 eps absolute
+    where they differ (`tests/test_activations.py`).
     """
 
     def __call__(self, z):
@@ -352,15 +355,15 @@ class Gelu(AbstractActivation):
             * (inverse0**2 + inverse0 * inverse + inverse**2 + ratio)
             + fall * ratio * inverse
         )
-        slope0 = (
-            math.pi / 2 + arc0 + aligned * inverse0 * (inverse0**2 + ratio)
-        )
+        slope0 = math.pi / 2 + arc0 + aligned * inverse0 * (inverse0**2 + ratio)
         first, second = self.moments(log_variance1), self.moments(log_variance2)
         norm = 2 * math.pi * aligned * jnp.exp((first.log_gain + second.log_gain) / 2)
         slope_norm = 2 * math.pi * jnp.exp((first.log_slope + second.log_slope) / 2)
         same = log_variance1, log_variance2
         after = _mismatch(*same, value0 / norm) + difference / norm
-        slope_after = _mismatch(*same, slope0 / slope_norm) + slope_difference / slope_norm
+        slope_after = (
+            _mismatch(*same, slope0 / slope_norm) + slope_difference / slope_norm
+        )
         return Dual(after, gap - after, slope_after, 2 - slope_after)
 
 
@@ -375,7 +378,7 @@ def _arcsin_minus(w):
     return jnp.where(w < 0.3, series, jnp.arcsin(w) - w)
 
 
-# --------------------------------------------------------- smooth activations, quadrature
+# ------------------------------------------------------- smooth activations, quadrature
 
 
 @functools.cache
@@ -404,8 +407,8 @@ class QuadratureActivation(AbstractActivation):
     polynomial with coefficients that are tails of the series: no cancellation.
 
     Accuracy: for tanh 1e-12 up to variance 1, 1e-9 up to 4 and 1e-6 up to 10
-    (`tests/test_activations.py`); the series has 256 terms from 512 nodes, and functions
-    with nearer singularities or kinks converge more slowly.
+    (`tests/test_activations.py`); the series has 256 terms from 512 nodes, and
+    functions with nearer singularities or kinks converge more slowly.
     """
 
     _terms = 256
@@ -427,8 +430,8 @@ class QuadratureActivation(AbstractActivation):
         return function(scale * jnp.asarray(x, log_variance.dtype))
 
     def moments(self, log_variance):
-        _, weight, _ = _hermite_table(self._terms, self._nodes)
-        weight = jnp.asarray(weight, log_variance.dtype)
+        _, table, _ = _hermite_table(self._terms, self._nodes)
+        weight = jnp.asarray(table, log_variance.dtype)
         slope = lambda z: jax.jvp(self, (z,), (jnp.ones_like(z),))[1]  # noqa: E731
         values = self._at_nodes(self, log_variance)
         second = values**2 @ weight
@@ -448,7 +451,12 @@ class QuadratureActivation(AbstractActivation):
             a1, a2, b1, b2 = coefficients
             tail, poly, slope_tail, slope_poly = carry
             tail, slope_tail = tail + a1 * a2, slope_tail + b1 * b2
-            return (tail, poly * u + tail, slope_tail, slope_poly * u + slope_tail), None
+            return (
+                tail,
+                poly * u + tail,
+                slope_tail,
+                slope_poly * u + slope_tail,
+            ), None
 
         (_, poly, _, slope_poly), _ = jax.lax.scan(
             horner, (zero,) * 4, (a1[1:], a2[1:], b1[1:], b2[1:]), reverse=True
@@ -473,11 +481,11 @@ class Activation(QuadratureActivation):
     Args:
         function: phi, a smooth function of an array, entry by entry, in jax.numpy.
         dual_fn: optionally its dual activation in closed form, a differentiable
-            `dual_fn(p1, p2, c)` that returns `E phi(z1) phi(z2)` for Gaussians of variances
-            `p1, p2` and covariance `c`, entry by entry. Without it the dual comes from
-            quadrature (`QuadratureActivation`). With it, gaps are differences of its values,
-            so they are exact to a few eps absolute and not relative; `E phi'^2` still
-            comes from quadrature.
+            `dual_fn(p1, p2, c)` that returns `E phi(z1) phi(z2)` for Gaussians of
+            variances `p1, p2` and covariance `c`, entry by entry. Without it the dual
+            comes from quadrature (`QuadratureActivation`). With it, gaps are
+            differences of its values, so they are exact to a few eps absolute and not
+            relative; `E phi'^2` still comes from quadrature.
 
     Equal to another one if both functions are the same objects. Has no JSON form.
     """
@@ -503,19 +511,21 @@ class Activation(QuadratureActivation):
         return moments._replace(log_gain=log_gain)
 
     def dual(self, log_variance1, log_variance2, gap, cogap):
-        if self.dual_fn is None:
+        covariance = self.dual_fn
+        if covariance is None:
             return super().dual(log_variance1, log_variance2, gap, cogap)
         logs = (log_variance1, log_variance2)
         p1, p2 = jnp.exp(log_variance1), jnp.exp(log_variance2)
         c = jnp.sqrt(p1 * p2) * (1 - gap)
         p1, p2, c = jnp.broadcast_arrays(p1, p2, c)
         pair, slope = jax.jvp(
-            lambda c: self.dual_fn(p1, p2, c), (c,), (jnp.ones_like(c),)
+            lambda c: covariance(p1, p2, c), (c,), (jnp.ones_like(c),)
         )
         own = [self.moments(log) for log in logs]
         norm = jnp.exp(sum(log + m.log_gain for log, m in zip(logs, own, strict=True)))
         slope_norm = jnp.exp(sum(m.log_slope for m in own))
-        # Where the cosine is exactly 1, rounding and singular derivatives are not asked.
+        # Where the cosine is exactly 1, rounding and singular derivatives are not
+        # asked.
         after, slope_after = (
             jnp.where(gap > 0, 1 - value / jnp.sqrt(size), 0)
             for value, size in ((pair, norm), (slope, slope_norm))
@@ -542,9 +552,9 @@ def as_activation(activation: AbstractActivation | str) -> AbstractActivation:
         return activation
     if not isinstance(activation, str) or activation not in _NAMED:
         raise ValueError(
-            f"activation must be one of {', '.join(map(repr, _NAMED))} or an activation "
-            f"object such as nr.LeakyReLU(0.1) or nr.Activation(function); got "
-            f"{activation!r}."
+            f"activation must be one of {', '.join(map(repr, _NAMED))} or an "
+            "activation object such as nr.LeakyReLU(0.1) or nr.Activation(function); "
+            f"got {activation!r}."
         )
     return _NAMED[activation]
 
@@ -556,7 +566,9 @@ def to_data(activation: AbstractActivation) -> str | list[float]:
             return name
     if isinstance(activation, PiecewiseLinear):
         return [activation.negative, activation.positive]
-    raise ValueError(f"activation {activation!r} is the user's own and has no JSON form.")
+    raise ValueError(
+        f"activation {activation!r} is the user's own and has no JSON form."
+    )
 
 
 def from_data(data) -> AbstractActivation:

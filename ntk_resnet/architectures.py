@@ -7,7 +7,7 @@ be a cache key, a static argument under `jax.jit`, and part of a saved result.
 import abc
 import dataclasses
 import json
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from ntk_resnet import activations
 from ntk_resnet._checks import check_choice, check_count, check_number
 
 
+@dataclasses.dataclass(frozen=True)
 class BranchScale(abc.ABC):
     """The factors `a_1, ..., a_L` in front of the residual branches."""
 
@@ -44,8 +45,8 @@ class ConstantScale(BranchScale):
 class DepthScale(BranchScale):
     """`a_l = L^-gamma` in a network of depth `L` (Huang et al. 2020, section 2).
 
-    `gamma = 1/2` keeps the signal bounded and the kernel non-trivial, `1/2 < gamma <= 1`
-    tends to the kernel of one block, below 1/2 the kernel degenerates with depth.
+    `gamma = 1/2` keeps the signal bounded and the kernel non-trivial, `1/2 < gamma <=
+    1` tends to the kernel of one block, below 1/2 the kernel degenerates with depth.
     """
 
     gamma: float
@@ -78,8 +79,9 @@ class Architecture:
     """What plain and residual networks have in common."""
 
     depth: int
-    activation: activations.AbstractActivation | str = "relu"
-    weight_variance: float | None = None
+    # Names and None are accepted; from construction on these hold the resolved values.
+    activation: Any = "relu"
+    weight_variance: Any = None
     bias_variance: float = 0.0
 
     def __post_init__(self):
@@ -152,16 +154,16 @@ class ResNet(Architecture):
         block: see above.
         trained: `"blocks"` (A and v frozen at initialisation, as in Huang et al.) or
             `"all"`.
-        input_activation: with `True`, `h_0 = phi(A x / sqrt(d))` (Frei et al. 2019); not
-            with pre-activation blocks, which would apply phi to features that are not
-            Gaussian, and no closed form is known.
+        input_activation: with `True`, `h_0 = phi(A x / sqrt(d))` (Frei et al. 2019);
+            not with pre-activation blocks, which would apply phi to features that are
+            not Gaussian, and no closed form is known.
         activation, weight_variance, bias_variance: as in `FeedForward`.
 
     Raises:
         ValueError: an argument is out of its range; the text names it.
     """
 
-    branch_scale: BranchScale | float
+    branch_scale: Any  # a BranchScale, or a number that is made one
     block: str = "two_layer"
     trained: str = "blocks"
     input_activation: bool = False
@@ -245,14 +247,6 @@ def to_json(spec: Architecture) -> str:
         ValueError: the activation is a function of the user's, which JSON cannot hold.
     """
     return json.dumps(to_dict(spec))
-
-
-def describe(spec: Architecture) -> str:
-    """JSON where there is one, else the repr: for records that only people read back."""
-    try:
-        return to_json(spec)
-    except ValueError:
-        return repr(spec)
 
 
 def from_json(text: str) -> Architecture:

@@ -14,6 +14,7 @@ import pathlib
 import platform
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -229,9 +230,15 @@ def check_writable(folder: str | os.PathLike) -> pathlib.Path:
         OSError: that failed; the text says where.
     """
     folder = pathlib.Path(folder)
-    trial = write_text(folder / f".trial-{os.getpid()}", "")
-    trial.unlink()
-    return folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(
+            f"cannot write to the folder {str(folder)!r}: {reason}; choose another."
+        ) from None
 
 
 _SHOWS_ONLY = {"figures.py", "report.py", "cli.py"}

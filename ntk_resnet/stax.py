@@ -54,9 +54,8 @@ def stax(
 
     Raises:
         ValueError: an argument is out of its range, or neural-tangents has no kernel
-            for the specification: `block="postactivation"`, `block="preactivation"`
-            with `input_activation=True` (both make the activation see what is not a
-            zero-mean Gaussian), or an activation of unknown kind.
+            for the specification: `block="postactivation"` (its increments have a
+            mean), or an activation of unknown kind.
         ImportError: neural-tangents 0.6.5 is not installed.
 
     Accuracy:
@@ -100,11 +99,6 @@ def _residual_network(spec, width, out_features):
         raise ValueError(
             'neural-tangents has no kernel for block="postactivation" (its increments '
             "have a mean); nr.kernel_fn(spec) has it."
-        )
-    if spec.block == "preactivation" and spec.input_activation:
-        raise ValueError(
-            'neural-tangents has no kernel for block="preactivation" with '
-            "input_activation=True (h_0 is not Gaussian); set one of the two otherwise."
         )
     first, readout = nt_stax.Dense(width), nt_stax.Dense(out_features)
     if spec.trained == "blocks":

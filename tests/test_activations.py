@@ -40,8 +40,10 @@ def exact_gelu(p, u, _):
     def value(c):
         d = (1 + p) ** 2 - c * c
         n = p * p + c * c * (1 - 2 * p / (1 + p))
-        return c / 4 + c * mp.asin(c / (1 + p)) / (2 * mp.pi) + n / (
-            2 * mp.pi * mp.sqrt(d)
+        return (
+            c / 4
+            + c * mp.asin(c / (1 + p)) / (2 * mp.pi)
+            + n / (2 * mp.pi * mp.sqrt(d))
         )
 
     slope = lambda c: mp.diff(value, c)  # noqa: E731

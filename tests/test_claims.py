@@ -83,11 +83,15 @@ def test_1e_with_the_coefficient_d():
 
 
 def limit_of_gamma_one_half(u, steps=4000):
-    """theory 1.4, T = 1: du/dt = kappa1(u) - u by Runge-Kutta, the integral by Simpson."""
-    kappa0 = lambda u: 1 - np.arccos(np.clip(u, -1, 1)) / np.pi  # noqa: E731
-    excess = lambda u: (  # noqa: E731 - kappa1(u) - u
-        np.sqrt(np.maximum(1 - u * u, 0)) - np.arccos(np.clip(u, -1, 1)) * u
-    ) / np.pi
+    """theory 1.4 at T = 1: the flow by Runge-Kutta, the integral by Simpson's rule."""
+
+    def kappa0(u):
+        return 1 - np.arccos(np.clip(u, -1, 1)) / np.pi
+
+    def excess(u):
+        """kappa1(u) - u."""
+        return (np.sqrt(np.maximum(1 - u * u, 0)) - (1 - kappa0(u)) * np.pi * u) / np.pi
+
     h, path = 1 / steps, [np.array(u)]
     for _ in range(steps):
         v = path[-1]
@@ -145,8 +149,9 @@ def test_1i_the_degenerate_kernel_predicts_one_constant(ridge):
 def test_1j_error_rises_to_chance_for_plain_and_stays_for_residual_networks(seed):
     """theory 1.5: S^4, 200 training points, a smooth target, no ridge.
 
-    The target is centred on its training mean: the degenerate prediction is that mean plus
-    a small part that still tells the sign, so accuracy does not fall to chance with R^2.
+    The target is centred on its training mean: the degenerate prediction is that mean
+    plus a small part that still tells the sign, so accuracy does not fall to chance
+    with R^2.
     """
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(320, 5))

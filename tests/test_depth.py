@@ -56,7 +56,9 @@ def test_sweeps_carry_units_and_provenance_and_follow_the_dtype():
     assert sweep.angle.attrs["units"] == "rad"
     assert nr.from_json(sweep.attrs["spec"]) == FAMILIES[0]
     seen = []
-    nr.sweep_depth(FAMILIES[0], [1, 2], angles=angles, progress=lambda *a: seen.append(a))
+    nr.sweep_depth(
+        FAMILIES[0], [1, 2], angles=angles, progress=lambda *a: seen.append(a)
+    )
     assert [a[:2] for a in seen] == [(1, 2), (2, 2)]
 
 
@@ -125,8 +127,13 @@ def test_fit_power_recovers_exponent_and_covers_it():
 
 
 def test_fit_power_refuses_what_has_no_logarithm(as_users_run_it):
-    for x, y in (([1, 2], [1, 0]), ([1, 2], [1, np.nan]), ([-1, 2], [1, 1]), ([1], [1])):
-        with pytest.raises(ValueError, match="x|y"):
+    for x, y in (
+        ([1, 2], [1, 0]),
+        ([1, 2], [1, np.nan]),
+        ([-1, 2], [1, 1]),
+        ([1], [1]),
+    ):
+        with pytest.raises(ValueError, match=r"x|y"):
             fit_power(x, y)
 
 

@@ -165,9 +165,7 @@ def test_gradients_with_respect_to_the_scales(spec):
     gradient = jax.grad(function)(scales)
     want = directional(function, scales, along)
     assert abs(float(gradient @ along - want)) <= 1e-7 * abs(float(want))
-    np.testing.assert_allclose(
-        kernel(X1, scales=spec.scales), kernel(X1), rtol=4 * EPS
-    )
+    np.testing.assert_allclose(kernel(X1, scales=spec.scales), kernel(X1), rtol=4 * EPS)
 
 
 def test_gradient_at_coincident_inputs_is_finite():
@@ -297,7 +295,10 @@ BAD = [
     (lambda: nr.kernel_fn(SPEC)(X1[0]), "shape"),
     (lambda: nr.kernel_fn(SPEC)(X1, scales=np.ones(2)), "scales belong to residual"),
     (lambda: nr.kernel_fn(RES)(X1, scales=np.ones(3)), "one number for each"),
-    (lambda: nr.kernel_fn(RES)(X1, scales=np.array([1, -1.0])), "scales must be finite"),
+    (
+        lambda: nr.kernel_fn(RES)(X1, scales=np.array([1, -1.0])),
+        "scales must be finite",
+    ),
     (lambda: nr.kernel_fn(DEEP, normalised=False)(X1), "beyond the range of float64"),
     (lambda: nr.diag(DEEP, X1), "pass log=True"),
     (lambda: nr.diag(SPEC, X1, "cov"), "get must be one of"),
@@ -321,5 +322,7 @@ def test_in_a_trace_bad_values_give_nan():
 
 
 def test_state_shapes_are_scalars_where_nothing_depends_on_the_row():
-    state = recursion.first_state(SPEC, jnp.ones((3, 3)), jnp.ones((3, 3)), jnp.zeros(()))
+    state = recursion.first_state(
+        SPEC, jnp.ones((3, 3)), jnp.ones((3, 3)), jnp.zeros(())
+    )
     assert state.rows[0].log_variance.value.shape == ()

@@ -59,7 +59,7 @@ def test_smooth_activations_against_fifty_digits(activation, bias, depth, dtype)
 
 
 def test_tanh_does_not_change_with_more_terms():
-    """Twice the series and the nodes: the same gaps, to the accuracy stated for tanh."""
+    """Twice the series and the nodes: the same gaps, to the accuracy stated."""
 
     class Finer(Tanh):
         _terms, _nodes = 512, 1024

@@ -351,11 +351,6 @@ def test_an_activation_of_unknown_kind():
             {},
             r"no kernel for block=.*nr\.kernel_fn\(spec\)",
         ),
-        (
-            {"block": "preactivation", "input_activation": True},
-            {},
-            r"no kernel for block=\"preactivation\" with input_activation=True",
-        ),
     ],
 )
 def test_what_cannot_be_is_a_one_line_error(as_users_run_it, changes, kwargs, text):

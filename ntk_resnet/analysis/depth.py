@@ -12,7 +12,7 @@ from scipy import stats
 
 from ntk_resnet import records
 from ntk_resnet.analysis.spectrum import spectrum
-from ntk_resnet.architectures import Architecture, FeedForward, ResNet, describe
+from ntk_resnet.architectures import Architecture, FeedForward, ResNet
 from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels._inputs import (
     angle_gaps,
@@ -62,8 +62,8 @@ def sweep_depth(
         A dataset over `(depth, angle)`, or `(depth, row, column)`: `nngp` and `ntk`,
         divided by their diagonals, and `nngp_gap`, `ntk_gap`, one minus them, accurate
         relative to themselves; `log_nngp_diag`, `log_ntk_diag` over `(depth,)`, or
-        `(depth, row)`, in neural-tangents' normalisation. The dtype is that of the input.
-        `ntk` is NaN where nothing is trained (all scales zero).
+        `(depth, row)`, in neural-tangents' normalisation. The dtype is that of the
+        input. `ntk` is NaN where nothing is trained (all scales zero).
 
     Raises:
         ValueError: bad inputs, or neither or both of `angles` and `x`.
@@ -72,14 +72,19 @@ def sweep_depth(
     """
     depths = check_depths("depths", depths)
     if (angles is None) == (x is None):
-        raise ValueError("pass either angles= or x= to say where the kernels are wanted.")
+        raise ValueError(
+            "pass either angles= or x= to say where the kernels are wanted."
+        )
+    pairs: tuple[str, ...]
+    coords: dict[str, Any] = {"depth": depths}
     if x is None:
         angles = data = check_angles("angles", angles)
-        pairs, diagonal = ("angle",), ()
-        coords = {"angle": ("angle", angles, {"units": "rad", "long_name": "angle"})}
+        pairs = ("angle",)
+        about = {"units": "rad", "long_name": "angle"}
+        coords["angle"] = ("angle", angles, about)
     else:
         x = data = check_inputs("x", x, zero_rows=spec.bias_variance > 0)
-        pairs, diagonal, coords = ("row", "column"), ("row",), {}
+        pairs = ("row", "column")
     found = []
     for count, values in enumerate(_at_depths(spec, depths, angles, x), start=1):
         found.append(values)
@@ -87,13 +92,13 @@ def sweep_depth(
             progress(count, len(depths), f"depth {depths[count - 1]}")
     variables = {}
     for name, long_name in _LONG_NAMES.items():
-        dims = ("depth", *(diagonal if name.startswith("log") else pairs))
+        dims = ("depth", *(pairs[:-1] if name.startswith("log") else pairs))
         stacked = np.stack([values[name] for values in found])
         variables[name] = (dims, stacked, {"long_name": long_name})
     return xr.Dataset(
         variables,
-        coords={"depth": depths, **coords},
-        attrs=records.provenance(spec=describe(spec), dtype=str(data.dtype)),
+        coords=coords,
+        attrs=records.provenance(spec=spec, dtype=str(data.dtype)),
     )
 
 
@@ -110,7 +115,7 @@ def _at_depths(
             logs = log_variance(jnp.asarray(x))
         start = jnp.zeros((), gap.dtype) if spec.homogeneous else logs
         first = recursion.first_state(spec, gap, cogap, start)
-    nested = isinstance(spec, FeedForward) or not spec.branch_scale.depends_on_depth
+    nested = not (isinstance(spec, ResNet) and spec.branch_scale.depends_on_depth)
     shape = recursion.shape_of(spec)  # one compilation: depth and scales are data
     shift = logs if spec.homogeneous else 0
     state, done = first, 0
@@ -121,8 +126,8 @@ def _at_depths(
         scales[:depth] = recursion.block_scales(spec.replace(depth=depth))
         # Not around the yield: the context must not leak into the caller's code.
         with precision_of(angles, x):
-            scales = jnp.asarray(scales, gap.dtype)
-            state, done = recursion.advance(shape, state, scales, done, depth), depth
+            data = jnp.asarray(scales, gap.dtype)
+            state, done = recursion.advance(shape, state, data, done, depth), depth
             kernels = _readout(shape, state)
             values = {
                 "nngp": recursion.cosine(kernels),
@@ -166,36 +171,40 @@ def degeneracy(
 
     Returns:
         A dataset over `depth`. Of the off-diagonal normalised NTK: `ntk_mean`,
-        `ntk_spread` (standard deviation), `distance` (root mean square of NTK - 1/4) and
-        `distance_one_block` (that of its difference from the same family at depth 1); of
-        the normalised NNGP `nngp_gap`, the median of 1 - value; of the normalised NTK
-        matrix `condition_number` and `effective_rank`. Beside them what theory predicts,
-        NaN where it says nothing, for ReLU at He's variance without bias:
+        `ntk_spread` (standard deviation), `distance` (root mean square of NTK - 1/4)
+        and `distance_one_block` (that of its difference from the same family at depth
+        1); of the normalised NNGP `nngp_gap`, the median of 1 - value; of the
+        normalised NTK matrix `condition_number` and `effective_rank`. Beside them what
+        theory predicts, NaN where it says nothing, for ReLU at He's variance without
+        bias:
 
         * plain networks and residual ones with a constant positive scale degenerate:
           `predicted_ntk` = :math:`1/4 + (3/8) \ln L / L`, `predicted_nngp_gap` =
           :math:`9\pi^2 / (2 a_e^2 L^2)` with :math:`a_e = 1` or
           :math:`\alpha^2/(1+\alpha^2)`, and the limit `predicted_condition_number` =
           :math:`(n+3)/3`, all up to terms smaller by `1/ln L` or `ln L / L`;
-        * two-layer blocks with scale :math:`L^{-\gamma}`, `gamma > 1/2`, trained blocks,
-          tend to one block: `predicted_distance_one_block` = :math:`L^{1-2\gamma}` times
-          the root mean square of D(u) (`one_block_correction`).
+        * two-layer blocks with scale :math:`L^{-\gamma}`, `gamma > 1/2`, trained
+        blocks,
+          tend to one block: `predicted_distance_one_block` = :math:`L^{1-2\gamma}`
+          times the root mean square of D(u) (`one_block_correction`).
 
     Raises:
         ValueError: bad inputs, or fewer than two rows.
     """
-    x = check_inputs("x", x, zero_rows=spec.bias_variance > 0)
-    n = x.shape[0]
+    data = check_inputs("x", x, zero_rows=spec.bias_variance > 0)
+    n = data.shape[0]
     if n < 2:
         raise ValueError("x has one row; degeneracy is about pairs, pass two or more.")
     depths = check_depths("depths", depths)
     upper = np.triu_indices(n, 1)
-    one_block = next(_at_depths(spec, [1], None, x))["ntk"][upper].astype(np.float64)
-    with precision_of(x):
-        gap = np.asarray(jax.jit(pair_gaps)(jnp.asarray(x), jnp.asarray(x))[0])[upper]
+    one_block = next(_at_depths(spec, [1], None, data))["ntk"][upper].astype(np.float64)
+    with precision_of(data):
+        gap = np.asarray(jax.jit(pair_gaps)(jnp.asarray(data), jnp.asarray(data))[0])[
+            upper
+        ]
     rows = []
     # A depth at a time: all of them at once would be len(depths) n^2 numbers.
-    for count, values in enumerate(_at_depths(spec, depths, None, x), start=1):
+    for count, values in enumerate(_at_depths(spec, depths, None, data), start=1):
         matrix = spectrum(values["ntk"])
         off = values["ntk"][upper].astype(np.float64)
         rows.append(
@@ -216,7 +225,7 @@ def degeneracy(
     return xr.Dataset(
         found,
         coords={"depth": depths},
-        attrs=records.provenance(spec=describe(spec), dtype=str(x.dtype), n=n),
+        attrs=records.provenance(spec=spec, dtype=str(data.dtype), n=n),
     )
 
 
@@ -229,10 +238,12 @@ def one_block_correction(
 ) -> Float[np.ndarray, "..."]:
     r"""D(u) of residual networks that tend to one block, at `u = cos(angle)`.
 
-    For ReLU two-layer blocks with scale :math:`L^{-\gamma}`, `gamma > 1/2`, the normalised
-    NTK is :math:`\bar\Omega_1(u) + L^{1-2\gamma} D(u) + \dots`, with
+    For ReLU two-layer blocks with scale :math:`L^{-\gamma}`, `gamma > 1/2`, the
+    normalised NTK is :math:`\bar\Omega_1(u) + L^{1-2\gamma} D(u) + \dots`, with
 
-    .. math:: D = \tfrac14 \Big[(\kappa_1 - u)\Big(2\kappa_0 + \frac{u}{\pi\sqrt{1-u^2}}\Big)
+    .. math::
+        D = \tfrac14 \Big[
+        (\kappa_1 - u)\Big(2\kappa_0 + \frac{u}{\pi\sqrt{1-u^2}}\Big)
         - (1-\kappa_0)(\kappa_1 + u\kappa_0)\Big].
 
     Derived from the recursion (Huang et al. 2020 prove the limit), checked against it
@@ -278,18 +289,14 @@ def _degeneration_speed(spec):
     """a_e, the share of the branch in a block; NaN where the asymptote is not known."""
     if _he_relu(spec) and isinstance(spec, FeedForward):
         return 1.0
-    if (
-        _he_relu(spec)
-        and isinstance(spec, ResNet)
-        and spec.block != "postactivation"
-    ):
+    if _he_relu(spec) and isinstance(spec, ResNet) and spec.block != "postactivation":
         alpha = getattr(spec.branch_scale, "alpha", 0.0)
         return alpha**2 / (1 + alpha**2) if alpha > 0 else np.nan
     return np.nan
 
 
 class PowerFit(NamedTuple):
-    """`y = constant * x^exponent`, fitted; `low` and `high` bound the exponent at 95 %."""
+    """`y = constant * x^exponent`; `low`, `high`: 95 % interval of the exponent."""
 
     exponent: float
     low: float
@@ -300,8 +307,8 @@ class PowerFit(NamedTuple):
 def fit_power(x: Num[ArrayLike, " k"], y: Num[ArrayLike, " k"]) -> PowerFit:
     """Least squares of ln y on ln x, with the 95 % interval of the slope (Student's t).
 
-    The interval takes the residuals for independent and equal in size; it is NaN for two
-    points, which determine a line but not its error.
+    The interval takes the residuals for independent and equal in size; it is NaN for
+    two points, which determine a line but not its error.
 
     Raises:
         ValueError: fewer than two points, or one that is not positive and finite.
@@ -309,7 +316,8 @@ def fit_power(x: Num[ArrayLike, " k"], y: Num[ArrayLike, " k"]) -> PowerFit:
     x, y = np.asarray(x, float), np.asarray(y, float)
     if x.shape != y.shape or x.ndim != 1 or x.size < 2:
         raise ValueError(
-            f"x and y must be lists of equal length >= 2, got shapes {x.shape}, {y.shape}."
+            f"x and y must be lists of equal length >= 2, got shapes {x.shape}, "
+            f"{y.shape}."
         )
     for name, values in (("x", x), ("y", y)):
         if not (np.isfinite(values) & (values > 0)).all():

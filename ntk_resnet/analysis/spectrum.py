@@ -19,14 +19,14 @@ def spectrum(matrix: Float[ArrayLike, "n n"]) -> xr.Dataset:
 
     Returns:
         A dataset over `index` with `eigenvalue`, largest first; the scalars
-        `condition_number` (largest over smallest; infinite where the smallest is zero to
-        rounding), `effective_rank` (exponential of the entropy of the eigenvalues, in
-        [1, n]), `trace`, and `error_bound`, `n eps` times the largest, within which every
-        eigenvalue is exact (Weyl) and below which it cannot be told from zero.
+        `condition_number` (largest over smallest; infinite where the smallest is zero
+        to rounding), `effective_rank` (exponential of the entropy of the eigenvalues,
+        in [1, n]), `trace`, and `error_bound`, `n eps` times the largest, within which
+        every eigenvalue is exact (Weyl) and below which it cannot be told from zero.
 
     Raises:
-        ValueError: not a square symmetric matrix of finite numbers, or an eigenvalue below
-            zero by more than `error_bound`: the matrix is not a kernel's.
+        ValueError: not a square symmetric matrix of finite numbers, or an eigenvalue
+            below zero by more than `error_bound`: the matrix is not a kernel's.
     """
     matrix = _check_matrix(matrix)
     with precision_of(matrix):
@@ -59,7 +59,9 @@ def _check_matrix(matrix):
     if matrix.dtype not in (np.float32, np.float64):
         raise ValueError(f"matrix has dtype {matrix.dtype}; pass float32 or float64.")
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
-        raise ValueError(f"matrix has shape {matrix.shape}; pass a square matrix (n, n).")
+        raise ValueError(
+            f"matrix has shape {matrix.shape}; pass a square matrix (n, n)."
+        )
     host = np.asarray(matrix)
     if not np.isfinite(host).all():
         raise ValueError("matrix holds NaN or infinity; remove the inputs behind them.")
@@ -69,6 +71,7 @@ def _check_matrix(matrix):
     asymmetry = np.abs(host - host.T).max()
     if asymmetry > 8 * len(host) * np.finfo(host.dtype).eps * largest:
         raise ValueError(
-            f"matrix differs from its transpose by {asymmetry:.3g}; pass a symmetric one."
+            f"matrix differs from its transpose by {asymmetry:.3g}; pass a "
+            "symmetric one."
         )
     return matrix

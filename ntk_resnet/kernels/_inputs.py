@@ -21,7 +21,7 @@ def default_float() -> np.dtype:
     return jnp.zeros(()).dtype
 
 
-def check_inputs(name: str, x: Any, *, zero_rows: bool = False):
+def check_inputs(name: str, x: Any, *, zero_rows: bool = False) -> Any:
     """`x` as a float32 or float64 array `(n, d)`, n, d >= 1, of finite numbers.
 
     Integers become the default float. Inside a trace only shape and dtype are checked.
@@ -97,7 +97,7 @@ def check_depths(name: str, depths: Any) -> list[int]:
 
 
 def angle_gaps(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """1 - cos and 1 + cos of float32 or float64 angles, correctly rounded but for an ulp."""
+    """1 - cos and 1 + cos of float32 or float64 angles, exact to an ulp or two."""
     half = angles.astype(np.float64) / 2
     gap, cogap = 2 * np.sin(half) ** 2, 2 * np.cos(half) ** 2
     return gap.astype(angles.dtype), cogap.astype(angles.dtype)
@@ -106,8 +106,8 @@ def angle_gaps(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def log_variance(x: Float[Array, "n d"]) -> Float[Array, " n"]:
     """ln(|x|^2 / d), without overflow; rows of zeros give a value so low as to be none.
 
-    A floor instead of -inf keeps ratios of variances finite. At e^-60 relative to a bias
-    of order one it is below the rounding of either dtype.
+    A floor instead of -inf keeps ratios of variances finite. At e^-60 relative to a
+    bias of order one it is below the rounding of either dtype.
     """
     size = jnp.max(jnp.abs(x), axis=1, keepdims=True)
     size = jax.lax.stop_gradient(jnp.where(size > 0, size, 1))
@@ -122,11 +122,11 @@ def pair_gaps(
     """1 - cosine and 1 + cosine of every pair of rows.
 
     Half the squared chord between the unit rows, and half that between a row and the
-    other's negative. Each unit row is a rounded head plus the tail that rounding cut off,
-    so that nearby rows lose nothing to normalisation: the relative error is a few eps
-    for angles down to 1e-7 (1e-3 in float32) (`tests/test_inputs.py`). Pairs with a row of
-    zeros count as orthogonal. One row of `x1` at a time, forward and backward, so that
-    nothing of size n1 n2 d is kept.
+    other's negative. Each unit row is a rounded head plus the tail that rounding cut
+    off, so that nearby rows lose nothing to normalisation: the relative error is a few
+    eps for angles down to 1e-7 (1e-3 in float32) (`tests/test_inputs.py`). Pairs with
+    a row of zeros count as orthogonal. One row of `x1` at a time, forward and
+    backward, so that nothing of size n1 n2 d is kept.
     """
     empty = ~jnp.any(x1 != 0, axis=1)[:, None] | ~jnp.any(x2 != 0, axis=1)
     head2, tail2 = _unit_rows(x2)
@@ -154,7 +154,7 @@ def _unit_rows(x):
 
 
 def _minus_product(x, head, norm):
-    """x - head * norm, nearly exact: the factors are split into halves of the mantissa."""
+    """x - head * norm, nearly exact: both factors are split into half mantissas."""
     double = x.dtype == jnp.float64
     halve = lambda v: jax.lax.reduce_precision(  # noqa: E731
         v, 11 if double else 8, 25 if double else 11

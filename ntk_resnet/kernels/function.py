@@ -15,7 +15,13 @@ from jaxtyping import Array, ArrayLike, Float, Num
 from ntk_resnet._checks import check_choice
 from ntk_resnet.architectures import Architecture, ResNet
 from ntk_resnet.kernels import recursion
-from ntk_resnet.kernels._inputs import check_inputs, is_traced, log_variance, pair_gaps
+from ntk_resnet.kernels._inputs import (
+    check_inputs,
+    default_float,
+    is_traced,
+    log_variance,
+    pair_gaps,
+)
 
 ENGINES = ("auto", "recursion", "neural_tangents")
 KERNELS = ("nngp", "ntk")
@@ -34,11 +40,11 @@ def kernel_fn(
 
     Args:
         spec: the network.
-        engine: `"recursion"`, our own closed form (`ntk_resnet.kernels.recursion`), exact
-            at any depth; `"neural_tangents"`, the reference, wherever it has the kernel;
-            `"auto"`, the recursion. `k.engine` says which one it is.
-        normalised: divide by the diagonals, :math:`K(x,x')/\sqrt{K(x,x)K(x',x')}`, so that
-            coincident inputs give exactly 1. With `False` the kernels are in
+        engine: `"recursion"`, our own closed form (`ntk_resnet.kernels.recursion`),
+            exact at any depth; `"neural_tangents"`, the reference, wherever it has the
+            kernel; `"auto"`, the recursion. `k.engine` says which one it is.
+        normalised: divide by the diagonals, :math:`K(x,x')/\sqrt{K(x,x)K(x',x')}`, so
+            that coincident inputs give exactly 1. With `False` the kernels are in
             neural-tangents' normalisation: NTK parametrisation, input kernel `x.x'/d`.
 
     Returns:
@@ -76,29 +82,32 @@ class KernelFunction:
         r"""The kernel matrix between the rows of `x1` and of `x2`.
 
         Args:
-            x1: inputs `(n1, d)`; float32 and float64 are computed in their own precision
-                (float64 also where JAX's x64 mode is off), integers in the default float.
-            x2: inputs `(n2, d)`; `None` means `x1`, and gives an exactly symmetric matrix
-                with an exact diagonal.
+            x1: inputs `(n1, d)`; float32 and float64 are computed in their own
+                precision (float64 also where JAX's x64 mode is off), integers in the
+                default float.
+            x2: inputs `(n2, d)`; `None` means `x1`, and gives an exactly symmetric
+                matrix with an exact diagonal.
             get: `"ntk"`, `"nngp"`, or a tuple of them.
-            scales: the branch scales `a_1 .. a_L` of a residual network as data, in place
-                of the specification's, so that one can differentiate with respect to them.
+            scales: the branch scales `a_1 .. a_L` of a residual network as data, in
+                place of the specification's, so that one can differentiate with
+                respect to them.
 
         Returns:
             An array `(n1, n2)`, or for a tuple a namedtuple of such arrays. Works under
-            `jit`, `vmap` and `grad`; at coincident inputs of `x1` and `x2` the NTK has a
-            cusp and the gradient is the mean of its two sides.
+            `jit`, `vmap` and `grad`; at coincident inputs of `x1` and `x2` the NTK has
+            a cusp and the gradient is the mean of its two sides.
 
         Raises:
-            ValueError: bad inputs, named in the text; or a raw kernel beyond the dtype's
-                range. In a trace, bad values give NaN or infinity instead.
+            ValueError: bad inputs, named in the text; or a raw kernel beyond the
+                dtype's range. In a trace, bad values give NaN or infinity instead.
 
         Accuracy:
-            Relative error of both gaps, 1 - normalised value, and of the values relative
-            to 1: at most 1e-11 in float64 and 2e-5 in float32 at the angle of the inputs
-            up to depth 30,000 for the ReLU family without bias (`tests/test_recursion.py`;
-            the errors seen are a few eps). Raw values: 1e-12 relative in float64 to depth
-            64. Memory: about ten matrices `(n1, n2)`.
+            Relative error of both gaps, 1 - normalised value, and of the values
+            relative to 1: at most 1e-11 in float64 and 2e-5 in float32 at the angle of
+            the inputs up to depth 30,000 for the ReLU family without bias
+            (`tests/test_recursion.py`; the errors seen are a few eps). Raw values:
+            1e-12 relative in float64 to depth 64. Memory: about ten matrices `(n1,
+            n2)`.
         """
         names = (get,) if isinstance(get, str) else tuple(get)
         for name in names:
@@ -106,18 +115,19 @@ class KernelFunction:
         if not names:
             raise ValueError("get is empty; ask for 'ntk', 'nngp' or ('nngp', 'ntk').")
         zero_rows = self.spec.bias_variance > 0
-        x1 = check_inputs("x1", x1, zero_rows=zero_rows)
+        first = check_inputs("x1", x1, zero_rows=zero_rows)
+        second = None
         if x2 is not None:
-            x2 = check_inputs("x2", x2, zero_rows=zero_rows)
-            if x1.shape[1] != x2.shape[1]:
+            second = check_inputs("x2", x2, zero_rows=zero_rows)
+            if first.shape[1] != second.shape[1]:
                 raise ValueError(
-                    f"x1 has rows of length {x1.shape[1]} and x2 of length "
-                    f"{x2.shape[1]}; they must agree."
+                    f"x1 has rows of length {first.shape[1]} and x2 of length "
+                    f"{second.shape[1]}; they must agree."
                 )
         check_scales(self.spec, scales)
-        with precision_of(x1, x2, scales):
-            values = self._evaluate(names, x1, x2, scales)
-        if not is_traced(x1, x2, scales):
+        with precision_of(first, second, scales):
+            values = self._evaluate(names, first, second, scales)
+        if not is_traced(first, second, scales):
             self._check_range(names, values)
         if isinstance(get, str):
             return values[0]
@@ -143,7 +153,9 @@ class KernelFunction:
     def _check_range(self, names, values):
         for name, value in zip(names, values, strict=True):
             bad = ~np.isfinite(np.asarray(value))
-            nothing = isinstance(self.spec, ResNet) and name == "ntk" and self.normalised
+            nothing = (
+                isinstance(self.spec, ResNet) and name == "ntk" and self.normalised
+            )
             if bad.any() and not (nothing and np.isnan(value).all()):
                 raise ValueError(
                     f"the raw {name} is beyond the range of {value.dtype}; ask for "
@@ -164,8 +176,8 @@ def diag(
         spec: the network.
         x: inputs `(n, d)`.
         get: `"ntk"` or `"nngp"`.
-        log: return the natural logarithm, which never overflows; -inf where the kernel is
-            zero (a block NTK whose scales are all zero).
+        log: return the natural logarithm, which never overflows; -inf where the kernel
+            is zero (a block NTK whose scales are all zero).
 
     Raises:
         ValueError: bad inputs, or a value beyond the dtype's range (never with `log`).
@@ -209,12 +221,12 @@ def check_scales(spec: Architecture, scales: Any) -> None:
 def precision_of(*arrays: Any) -> contextlib.AbstractContextManager:
     """A context with x64 on if float64 data are given eagerly; nothing else changes."""
     wide = any(getattr(a, "dtype", None) == np.float64 for a in arrays)
-    if wide and not jax.config.jax_enable_x64 and not is_traced(arrays):
+    if wide and default_float() == np.float32 and not is_traced(arrays):
         return jax.enable_x64()
     return contextlib.nullcontext()
 
 
-# ------------------------------------------------------------------------ our own engine
+# ----------------------------------------------------------------------- our own engine
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "normalised", "names"))
@@ -230,7 +242,7 @@ def _by_recursion(spec, normalised, names, x1, x2, scales):
         if not normalised:
             norms = kernels.log_nngp if name == "nngp" else kernels.log_ntk
             if spec.homogeneous:  # it was run on unit rows: |x|^2 / d factors out
-                norms = [log + norms[0] for log in logs]
+                norms = tuple(log + norms[0] for log in logs)
             value = _scaled(value, norms)
         values.append(_symmetric(value) if x2 is None else value)
     return tuple(values)
@@ -260,7 +272,7 @@ def _log_diag(spec, x, scales):
     return tuple(logs + log if spec.homogeneous else log for log in results)
 
 
-# ------------------------------------------------------------------------ neural-tangents
+# ---------------------------------------------------------------------- neural-tangents
 
 
 @functools.cache

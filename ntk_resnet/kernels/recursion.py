@@ -1,20 +1,22 @@
 r"""Both kernels of a specification, block by block, in gap form.
 
-The state holds one minus the cosine of the features (`gap`), one plus it (`cogap`, which
-is what vanishes at opposite inputs), and one minus the normalised NTK (`ntk_gap`); the
-diagonals are logarithms. A network is then sums and products of kernels:
+The state holds one minus the cosine of the features (`gap`), one plus it (`cogap`,
+which is what vanishes at opposite inputs), and one minus the normalised NTK
+(`ntk_gap`); the diagonals are logarithms. A network is then sums and products of
+kernels:
 
-* sum: kernels with shares :math:`f_k` of the two diagonals and gaps :math:`\gamma_k` have
+* sum: kernels with shares :math:`f_k` of the two diagonals and gaps :math:`\gamma_k`
+have
   the gap :math:`\frac12\sum_k(\sqrt{f_{k1}}-\sqrt{f_{k2}})^2
   + \sum_k\sqrt{f_{k1}f_{k2}}\,\gamma_k`,
 * product: :math:`1-(1-\gamma_a)(1-\gamma_b)=\gamma_a+\gamma_b(1-\gamma_a)`,
 
-all terms positive, and each block adds to the gaps an increment that is computed as such
-and accumulated with compensation. So float32 is right at depth 30,000.
+all terms positive, and each block adds to the gaps an increment that is computed as
+such and accumulated with compensation. So float32 is right at depth 30,000.
 
-Sources: Jacot et al. 2018 (NTK), Huang et al. 2020 (two-layer blocks), Hayou et al. 2021
-(pre-activation), Frei et al. 2019 (post-activation: increments with a mean, which adds
-coherently, so the mean is carried too).
+Sources: Jacot et al. 2018 (NTK), Huang et al. 2020 (two-layer blocks), Hayou et al.
+2021 (pre-activation), Frei et al. 2019 (post-activation: increments with a mean, which
+adds coherently, so the mean is carried too).
 """
 
 import functools
@@ -25,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ntk_resnet.architectures import Architecture, FeedForward, ResNet
+from ntk_resnet.architectures import Architecture, ResNet
 
 
 class Sum(NamedTuple):
@@ -60,7 +62,8 @@ class State(NamedTuple):
     """Both kernels after some blocks.
 
     `rows` holds one entry for `x1`, and a second for `x2` if that is another array. For
-    networks without a length scale all rows agree up to |x|, and their fields are scalars.
+    networks without a length scale all rows agree up to |x|, and their fields are
+    scalars.
     """
 
     rows: tuple[Rows, ...]
@@ -178,7 +181,7 @@ def _bias_over_variance(spec, log_variance):
 
 
 def step(spec: Architecture, state: State, scale: Float[Array, ""]) -> State:
-    """The state after one more block with the branch scale `scale` (1 in plain nets)."""
+    """The state after one more block of branch scale `scale` (1 in plain networks)."""
     stepped = [step_rows(spec, rows, scale) for rows in state.rows]
     rows = tuple(after for after, _ in stepped)
     pair = [shares for _, shares in stepped]
@@ -223,15 +226,15 @@ def step(spec: Architecture, state: State, scale: Float[Array, ""]) -> State:
     return State(rows, new_gap, new_cogap, add(state.ntk_gap, ntk_increment))
 
 
-# -------------------------------------------------------------- sums of kernels, gap form
+# ------------------------------------------------------------ sums of kernels, gap form
 
 
-def _pairs(pair, name):
+def _pairs(pair, name) -> tuple[Array, Array]:
     """A row quantity of both inputs, shaped to broadcast over pairs."""
     return _spread([getattr(shares, name) for shares in pair])
 
 
-def _spread(values):
+def _spread(values) -> tuple[Array, Array]:
     first, second = values[0], values[-1]
     if first.ndim == 0:
         return first, second
@@ -258,11 +261,8 @@ def _clash(*shares):
     """Half the squared distance between the rows' amplitudes: 0 where rows agree."""
     if shares[0][0].ndim == 0:
         return jnp.zeros_like(shares[0][0])
-    total = 0.0
-    for values in shares:
-        first, second = _spread([_sqrt(value) for value in values])
-        total = total + (first - second) ** 2
-    return total / 2
+    roots = [_spread([_sqrt(value) for value in values]) for values in shares]
+    return sum((first - second) ** 2 for first, second in roots) / 2
 
 
 def _product(gap1, cogap1, gap2, cogap2):
@@ -295,21 +295,21 @@ def _cross_gap(pair):
     return -2 * jnp.sinh((first - second) / 4) ** 2
 
 
-# ------------------------------------------------------------------- first and last layer
+# ----------------------------------------------------------------- first and last layer
 
 
 def first_rows(spec: Architecture, log_variance: Float[Array, "..."]) -> Rows:
     """The rows before the first block, from ln(|x|^2 / d)."""
     zero = jnp.zeros_like(log_variance)
-    if isinstance(spec, FeedForward):
+    if not isinstance(spec, ResNet):
         return Rows(start(log_variance), start(zero), start(zero))
-    growth = 1.0 if spec.trained == "all" else 0.0
+    growth = zero + (spec.trained == "all")
     mean = zero
     if spec.input_activation:
         moments = spec.activation.moments(log_variance)
         growth = growth * jnp.exp(moments.log_slope - moments.log_gain)
         log_variance, mean = log_variance + moments.log_gain, moments.mean
-    return Rows(start(log_variance), start(jnp.log1p(growth) + zero), start(mean))
+    return Rows(start(log_variance), start(jnp.log1p(growth)), start(mean))
 
 
 def first_state(
@@ -318,7 +318,7 @@ def first_state(
     cogap: Float[Array, "..."],
     *log_variances: Float[Array, "..."],
 ) -> State:
-    """The state before the first block, from the input kernel (one or two diagonals)."""
+    """The state before the first block, from the input kernel."""
     rows = tuple(first_rows(spec, value) for value in log_variances)
     ntk_gap = jnp.zeros_like(gap)
     if isinstance(spec, ResNet):
@@ -333,7 +333,7 @@ def first_state(
 
 
 def _trains_readout(spec: Architecture) -> bool:
-    return isinstance(spec, FeedForward) or spec.trained == "all"
+    return not isinstance(spec, ResNet) or spec.trained == "all"
 
 
 def log_diagonals(spec: Architecture, rows: Rows) -> tuple[Array, Array]:
@@ -358,9 +358,7 @@ def readout(spec: Architecture, state: State) -> Kernels:
         own = [jnp.exp(-rows.log_growth.value) for rows in state.rows]
         rest = [-jnp.expm1(-rows.log_growth.value) for rows in state.rows]
         clash = _clash(own, rest)
-        ntk_gap = ntk_gap + (
-            _geometric(own) * (gap - ntk_gap) + clash * (1 - ntk_gap)
-        )
+        ntk_gap = ntk_gap + (_geometric(own) * (gap - ntk_gap) + clash * (1 - ntk_gap))
     else:
         first, second = _spread([ntk for _, ntk in logs])
         ntk_gap = jnp.where((first > -jnp.inf) & (second > -jnp.inf), ntk_gap, jnp.nan)
@@ -379,7 +377,7 @@ def cosine(kernels: Kernels) -> Float[Array, "..."]:
     return jnp.where(acute, 1 - kernels.nngp_gap, kernels.nngp_cogap - 1)
 
 
-# ------------------------------------------------------------------------- all the blocks
+# ----------------------------------------------------------------------- all the blocks
 
 
 def block_scales(spec: Architecture) -> Float[np.ndarray, " depth"]:
@@ -390,14 +388,14 @@ def block_scales(spec: Architecture) -> Float[np.ndarray, " depth"]:
 def propagate(
     spec: Architecture, state: State, scales: Float[Array, " depth"]
 ) -> State:
-    """The state after `len(scales)` blocks: one scan, compiled once for any depth's body."""
+    """The state after `len(scales)` blocks, by one scan; differentiable."""
     return jax.lax.scan(
         lambda state, scale: (step(spec, state, scale), None), state, scales
     )[0]
 
 
 def shape_of(spec: Architecture) -> Architecture:
-    """The specification without its depth and scales, so that compilations are shared."""
+    """The specification without depth and scales: networks that share compilations."""
     if isinstance(spec, ResNet):
         return spec.replace(depth=1, branch_scale=1.0)
     return spec.replace(depth=1)
