@@ -31,6 +31,7 @@ test-all: $(READY)
 
 accuracy: $(READY)
 	$(RUN) benchmarks/accuracy.py
+	$(RUN) tests/native/compare.py
 
 lint: $(READY)
 	.venv/bin/ruff check .

@@ -6,7 +6,6 @@ The tables come from `native/make_tables.py`: the same calls on JAX 0.5.3.
 import functools
 import importlib.metadata
 import os
-import pathlib
 import subprocess
 import sys
 import textwrap
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 from flax import linen
 from native import cases
+from native.compare import ARRAYS, CALLS, NATIVE, TABLES, cancels, deviation, values
 
 from ntk_resnet import _neural_tangents
 from ntk_resnet import neural_tangents as nt
@@ -31,28 +31,6 @@ pytestmark = [
     # Structured derivatives of a loop: computed, without the shortcut of a rule.
     pytest.mark.filterwarnings("ignore:No Jacobian rule found for slice:UserWarning"),
 ]
-
-TABLES = dict(np.load(pathlib.Path(__file__).parent / "native" / "tables.npz"))
-ARRAYS = {
-    name.removeprefix("arrays/"): value
-    for name, value in TABLES.items()
-    if name.startswith("arrays/")
-}
-NATIVE = {name: name for name in cases.CASES}  # call: the table of its values
-CALLS = dict(cases.CASES)
-for _kind in ("dense", "residual", "convolution"):
-    for _implementation in (3, nt.NtkImplementation.AUTO):
-        _name = f"empirical_ntk-{_kind}-{int(_implementation)}"
-        NATIVE[_name] = f"empirical_ntk-{_kind}-1"
-        CALLS[_name] = functools.partial(
-            cases.empirical_ntk, kind=_kind, implementation=_implementation
-        )
-for _axes in ("full", "diagonal", "vmap"):
-    _name = f"empirical_ntk-dense-3-{_axes}"
-    NATIVE[_name] = f"empirical_ntk-dense-1-{_axes}"
-    CALLS[_name] = functools.partial(
-        cases.empirical_ntk, kind="dense", implementation=3, axes=_axes
-    )
 
 # `make test` runs the cheap compiled calls and one eager call of each kind.
 SLOW_COMPILED = {
@@ -80,8 +58,6 @@ FAST_EAGER = {
     "monte_carlo",
     "empirical_ntk-residual-3",
 }
-# No activation with a kink: the diagonal does not cancel (see `cases.evaluate`).
-SMOOTH = ("erf", "gelu", "sin", "polynomial", "tanh", "user_dual", "smooth")
 
 
 def modes():
@@ -94,24 +70,12 @@ def modes():
 
 @pytest.mark.parametrize(("name", "mode"), list(modes()))
 def test_values_of_the_native_home(name, mode):
-    def call(arrays):
-        return CALLS[name](nt, arrays)
-
-    call = jax.jit(call) if mode == "jit" else call
-    found = cases.named_leaves(call({k: jnp.asarray(v) for k, v in ARRAYS.items()}))
-    native = {
-        place.removeprefix(f"{NATIVE[name]}/"): table
-        for place, table in TABLES.items()
-        if place.startswith(f"{NATIVE[name]}/")
-    }
-    assert set(found) == set(native)
-    for place, value in found.items():
-        assert value.dtype == np.float64
-        assert value.shape == native[place].shape
+    for place, (found, native) in values(name, mode).items():
+        assert found.dtype == np.float64
+        assert found.shape == native.shape
         # What cancels is rounded otherwise when compiled; natively, too, by up to 5e-9.
-        cancels = "own_diagonal" in place and not any(s in name for s in SMOOTH)
-        worst = np.max(np.abs(value - native[place])) / np.max(np.abs(native[place]))
-        assert worst <= (1e-8 if cancels else 1e-12), place
+        limit = 1e-8 if cancels(name, place) else 1e-12
+        assert deviation(found, native) <= limit, place
 
 
 def test_there_is_a_table_for_every_call():
