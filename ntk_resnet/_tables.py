@@ -116,9 +116,11 @@ def verdicts(claims) -> str:
         one = claims.isel(claim=label)
         value = lambda name, one=one: one[name].values.item()  # noqa: E731
         bound, prediction = value("bound"), number(value("prediction"), 5)
-        allowed = {"below": f"&lt; {prediction}", "above": f"&gt; {prediction}"}.get(
-            bound, f"{prediction} ± {value('tolerance'):.2g}"
-        )
+        allowed = {
+            "below": f"&lt; {prediction}",
+            "above": f"&gt; {prediction}",
+            "interval": prediction,
+        }.get(bound, f"{prediction} ± {value('tolerance'):.2g}")
         measured = number(value("measured"), 5)
         if np.isfinite(value("low")):
             low, high = number(value("low"), 4), number(value("high"), 4)

@@ -289,11 +289,9 @@ def _by_neural_tangents(spec, normalised, names, x1, x2):
     values = kernel(x1, x2, names)
     if not normalised:
         return tuple(values)
-    own = [
-        jax.vmap(lambda row: kernel(row[None], None, names))(x)
-        for x in ((x1,) if x2 is None else (x1, x2))
-    ]
-    sizes = [[jnp.sqrt(value[:, 0, 0]) for value in kernels] for kernels in own]
+    # From whole matrices: the diagonal of a pair of arrays cancels to the root of eps.
+    own = [kernel(x, None, names) for x in ((x1,) if x2 is None else (x1, x2))]
+    sizes = [[jnp.sqrt(jnp.diagonal(value)) for value in kernels] for kernels in own]
     return tuple(
         value / first[:, None] / second[None, :]
         for value, first, second in zip(values, sizes[0], sizes[-1], strict=True)
