@@ -289,10 +289,13 @@ def _by_neural_tangents(spec, normalised, names, x1, x2):
     values = kernel(x1, x2, names)
     if not normalised:
         return tuple(values)
-    # From whole matrices: the diagonal of a pair of arrays cancels to the root of eps.
-    own = [kernel(x, None, names) for x in ((x1,) if x2 is None else (x1, x2))]
-    sizes = [[jnp.sqrt(jnp.diagonal(value)) for value in kernels] for kernels in own]
+    # By our diagonals: neural-tangents' own cancel to the root of eps.
+    scales = jnp.asarray(recursion.block_scales(spec), values[0].dtype)
+    logs = [
+        dict(zip(KERNELS, _log_diag(recursion.shape_of(spec), x, scales), strict=True))
+        for x in ((x1,) if x2 is None else (x1, x2))
+    ]
     return tuple(
-        value / first[:, None] / second[None, :]
-        for value, first, second in zip(values, sizes[0], sizes[-1], strict=True)
+        value * jnp.exp(-(logs[0][name][:, None] + logs[-1][name][None, :]) / 2)
+        for name, value in zip(names, values, strict=True)
     )

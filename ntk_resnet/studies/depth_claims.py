@@ -464,8 +464,8 @@ def _training(results):
             found,
             "drift_exponent",
             -1.0,
-            "the interval must contain it; each unit changes by order width^(−1/2) with "
-            "random sign, so the mean by order 1/width (heuristic)",
+            "the interval must contain it; each unit changes by order width^(−1/2) "
+            "with random sign, so the mean by order 1/width (heuristic)",
         ),
     ]
 
