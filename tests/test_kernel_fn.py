@@ -137,7 +137,7 @@ def gradient_cases():
             yield pytest.param(spec, normalised, marks=marks)
 
 
-@pytest.mark.parametrize(("spec", "normalised"), gradient_cases())
+@pytest.mark.parametrize(("spec", "normalised"), list(gradient_cases()))
 def test_gradients(spec, normalised):
     kernel = nr.kernel_fn(spec, normalised=normalised)
     rng = np.random.default_rng(1)

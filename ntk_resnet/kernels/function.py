@@ -42,7 +42,8 @@ def kernel_fn(
         spec: the network.
         engine: `"recursion"`, our own closed form (`ntk_resnet.kernels.recursion`),
             exact at any depth; `"neural_tangents"`, the reference, wherever it has the
-            kernel; `"auto"`, the recursion. `k.engine` says which one it is.
+            kernel (its own diagonal, of `k(x)`, is exact to the root of eps only);
+            `"auto"`, the recursion. `k.engine` says which one it is.
         normalised: divide by the diagonals, :math:`K(x,x')/\sqrt{K(x,x)K(x',x')}`, so
             that coincident inputs give exactly 1. With `False` the kernels are in
             neural-tangents' normalisation: NTK parametrisation, input kernel `x.x'/d`.
