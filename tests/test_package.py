@@ -68,6 +68,7 @@ def test_the_library_leaves_the_settings_of_jax_alone():
 
 LAYERS = [
     {"_version", "_checks"},
+    {"_duals"},
     {"activations"},
     {"architectures"},
     {"data", "records"},

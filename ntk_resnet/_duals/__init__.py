@@ -1,0 +1,1 @@
+"""Dual activations, one way of computing them a module; public: `activations`."""
