@@ -1,7 +1,7 @@
 """Checks of what a user passes in: one clear line that says what to do instead."""
 
-import math
 import numbers
+import sys
 from typing import Any
 
 
@@ -18,11 +18,22 @@ def check_count(name: str, value: Any, *, least: int = 1) -> int:
     return int(value)
 
 
+def check_width(name: str, value: Any) -> int:
+    """A width whose square weight matrix, in float32, is at most 16 GiB."""
+    if check_count(name, value) > 2**16:
+        raise ValueError(
+            f"{name} must be at most {2**16}, got {value}: one weight matrix would be "
+            f"{value**2 / 2**28:.3g} GiB."
+        )
+    return int(value)
+
+
 def check_number(name: str, value: Any, *, positive: bool = False) -> float:
     """`value` as a float, if it is finite and not negative (or zero, if `positive`)."""
     bound = "> 0" if positive else ">= 0"
     good = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not (good and math.isfinite(value) and (value > 0 if positive else value >= 0)):
+    good = good and abs(value) <= sys.float_info.max  # also of int; False for NaN
+    if not (good and (value > 0 if positive else value >= 0)):
         raise ValueError(
             f"{name} must be a finite number {bound}, got {value!r}; "
             f"pass a float {bound}."

@@ -89,7 +89,13 @@ class Architecture:
         settle("depth", check_count("depth", self.depth))
         settle("activation", activations.as_activation(self.activation))
         if self.weight_variance is None:
-            settle("weight_variance", 1 / self.activation.unit_second_moment)
+            moment = self.activation.unit_second_moment
+            if not 0 < moment < float("inf"):
+                raise ValueError(
+                    f"activation {self.activation!r} has E phi(g)^2 = {moment}; take "
+                    "one for which it is positive and finite."
+                )
+            settle("weight_variance", 1 / moment)
         settle(
             "weight_variance",
             check_number("weight_variance", self.weight_variance, positive=True),
@@ -216,12 +222,13 @@ def from_dict(data) -> Architecture | BranchScale:
     Raises:
         ValueError: not such data; the text says which part.
     """
-    if not isinstance(data, dict) or data.get("kind") not in _KINDS:
+    kind_name = data.get("kind") if isinstance(data, dict) else None
+    if not isinstance(kind_name, str) or kind_name not in _KINDS:
         raise ValueError(
             f"a specification is an object with kind = one of {', '.join(_KINDS)}; "
             f"got {data!r}."
         )
-    kind = _KINDS[data["kind"]]
+    kind = _KINDS[kind_name]
     fields = {name: value for name, value in data.items() if name != "kind"}
     known = {field.name for field in dataclasses.fields(kind)}
     for name in fields:
@@ -249,6 +256,15 @@ def to_json(spec: Architecture) -> str:
     return json.dumps(to_dict(spec))
 
 
+def check_network(spec: Any) -> Architecture:
+    """`spec`, if it is the specification of a network."""
+    if not isinstance(spec, Architecture):
+        raise ValueError(
+            f"spec must be a network such as nr.FeedForward(depth=3), got {spec!r}."
+        )
+    return spec
+
+
 def from_json(text: str) -> Architecture:
     """The specification that `to_json` wrote.
 
@@ -257,8 +273,8 @@ def from_json(text: str) -> Architecture:
     """
     try:
         data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"the specification is not JSON: {error}.") from None
+    except (json.JSONDecodeError, TypeError, RecursionError) as error:
+        raise ValueError(f"the specification is not JSON text: {error}.") from None
     spec = from_dict(data)
     if not isinstance(spec, Architecture):
         raise ValueError(f"a network was expected, got a {type(spec).__name__}.")

@@ -113,7 +113,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ntk-resnet: interrupted; finished parts are kept.", file=sys.stderr)
         return 130
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         print(f"ntk-resnet: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 

@@ -142,10 +142,7 @@ def save(
     path = pathlib.Path(path)
     stored = _storable(dataset)
     stored.attrs[_DIGEST] = content_digest(stored)
-    if path.exists() and not (path / "zarr.json").is_file():
-        raise ValueError(
-            f"path {str(path)!r} exists and is not a zarr store; choose another place."
-        )
+    _check_replaceable(path)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,6 +187,14 @@ def load(path: str | os.PathLike) -> xr.Dataset:
     return dataset
 
 
+def _check_replaceable(path):
+    if path.exists() and not (path / "zarr.json").is_file():
+        raise ValueError(
+            f"path {str(path)!r} exists and is not a whole zarr store; remove it or "
+            "choose another place."
+        )
+
+
 def resume(
     path: str | os.PathLike,
     config: dict[str, Any],
@@ -211,6 +216,7 @@ def resume(
         found = load(path)
         if found.attrs.get("config") == wanted:
             return found
+    _check_replaceable(pathlib.Path(path))  # before the work, not after it
     start = time.perf_counter()
     dataset = compute()
     seconds = round(time.perf_counter() - start, 1)

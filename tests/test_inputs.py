@@ -61,9 +61,11 @@ def test_gaps_need_no_array_of_size_n_n_d():
 def test_log_variance_neither_overflows_nor_underflows():
     x = np.array([[1e200, 2e200], [3e-200, 1e-200], [1.0, 1.0], [0.0, 0.0]])
     got = log_variance(jnp.asarray(x))
+    assert np.isnan(got[3])
     want = [np.log(2.5) + 400 * np.log(10), np.log(5) - 400 * np.log(10), 0.0]
     np.testing.assert_allclose(got[:3], want, rtol=1e-15, atol=1e-15)
-    assert got[3] == -60
+    with_bias = log_variance(jnp.asarray(x), 1e-30)
+    assert with_bias[3] == np.log(1e-30) - 60
 
 
 BAD_INPUTS = [

@@ -96,7 +96,7 @@ def test_laws(spec):
         kernel(X1, X2, names),
         kernel(X1 @ turn, get=names),
         raw(X1, get=names),
-        raw(3 * X1, get=names),
+        raw(3 * X1 if spec.homogeneous else X1, get=names),
         names,
         strict=True,
     ):
@@ -286,7 +286,7 @@ BAD = [
     (lambda: nr.kernel_fn(SPEC, engine="magic"), "engine must be one of"),
     (lambda: nr.kernel_fn(SPEC, normalised="yes"), "normalised must be True or False"),
     (lambda: nr.kernel_fn(SPEC)(X1, get="cov"), "get must be one of"),
-    (lambda: nr.kernel_fn(SPEC)(X1, get=()), "get is empty"),
+    (lambda: nr.kernel_fn(SPEC)(X1, get=()), "get must name each"),
     (lambda: nr.kernel_fn(SPEC)(X1, X2[:, :2]), "must agree"),
     (lambda: nr.kernel_fn(SPEC)(X1 * np.nan), "x1 holds nan"),
     (lambda: nr.kernel_fn(SPEC)(X1, X2 * np.inf), "x2 holds"),
@@ -317,8 +317,94 @@ def test_bad_input_gets_one_clear_line(call, words, as_users_run_it):
 
 
 def test_in_a_trace_bad_values_give_nan():
+    x = jnp.asarray(X1)
     kernel = jax.jit(nr.kernel_fn(SPEC))
-    assert np.isnan(kernel(jnp.asarray(X1).at[0, 0].set(jnp.nan))[0, 1])
+    assert np.isnan(kernel(x.at[0, 0].set(jnp.nan))[0, 1])
+    assert np.isnan(kernel(x.at[0].set(0.0))[0, 1])
+    scaled = jax.jit(lambda scales: nr.kernel_fn(RES)(X1, scales=scales))
+    assert np.isnan(scaled(jnp.array([-1.0, 1.0]))[0, 1])
+
+
+def test_constants_inside_a_trace_are_fine():
+    outer = jax.jit(lambda a: nr.kernel_fn(RES)(X1) @ a + nr.diag(RES, X1))
+    want = nr.kernel_fn(RES)(X1) @ np.ones(5) + nr.diag(RES, X1)
+    np.testing.assert_allclose(outer(jnp.ones(5)), want, rtol=16 * EPS)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("activation", ["relu", "erf", "gelu"])
+def test_norms_from_tiny_to_huge(activation, dtype):
+    """The limits are known: linear below for erf and GELU; ReLU above for GELU."""
+    spec = nr.FeedForward(depth=1, activation=activation)
+    x = X1.astype(dtype)
+    eps = np.finfo(dtype).eps
+    for size in (1e-15, 1e-9) if dtype == np.float32 else (1e-200, 1e-150, 1e-60):
+        small = nr.kernel_fn(spec)(x * dtype(size), get="nngp")
+        linear = "relu" if activation == "relu" else "linear"
+        want = nr.kernel_fn(spec.replace(activation=linear))(x, get="nngp")
+        np.testing.assert_allclose(small, want, atol=32 * eps + 2 * size)
+    for size in (1e6, 1e15) if dtype == np.float32 else (1e17, 1e150, 1e200):
+        large = nr.kernel_fn(spec)(x * dtype(size), get="nngp")
+        assert np.isfinite(large).all()
+        if activation != "erf":
+            want = nr.kernel_fn(spec.replace(activation="relu"))(x, get="nngp")
+            np.testing.assert_allclose(large, want, atol=32 * eps + 2 / size)
+
+
+@pytest.mark.parametrize("activation", ["relu", "erf", "gelu", "tanh"])
+@pytest.mark.parametrize("bias", [0.1, 1e-30])
+def test_rows_of_zeros_with_a_bias(activation, bias):
+    """The kernel at 0 is that of the bias alone, for networks that start there."""
+    spec = nr.FeedForward(depth=2, activation=activation, bias_variance=bias)
+    x = np.stack([np.zeros(4), *X2])
+    normalised = nr.kernel_fn(spec)(x)
+    assert (np.diag(normalised) == 1).all()
+    shallow = spec.replace(depth=1)
+    raw = nr.kernel_fn(shallow, normalised=False)(x, get="nngp")
+    want = bias * np.exp(float(spec.activation.moments(jnp.log(bias)).log_gain))
+    np.testing.assert_allclose(raw[0, 0], want, rtol=256 * EPS)
+    tiny = nr.kernel_fn(spec)(np.concatenate([1e-150 * X1[:1], X2]))
+    assert np.isfinite(tiny).all()
+
+
+REFUSED = [
+    # Beyond the quadrature: wrong digits would come out, so none do.
+    (nr.ResNet(depth=100, branch_scale=1.0, activation="tanh"), X1),
+    (nr.FeedForward(depth=2, activation="tanh"), 100 * X1),
+    (nr.FeedForward(depth=1, activation=nr.Activation(jax.nn.relu)), X1),
+    # A mean that changes sign.
+    (
+        nr.ResNet(
+            depth=3,
+            branch_scale=1.0,
+            block="postactivation",
+            weight_variance=1.0,
+            activation=nr.Activation(lambda z: z * z - 1),
+        ),
+        np.sqrt(4) * np.eye(4),
+    ),
+    (nr.ResNet(depth=2, branch_scale=1e200), X1),
+]
+
+
+@pytest.mark.parametrize(("spec", "x"), REFUSED)
+def test_what_would_be_wrong_is_refused(spec, x):
+    with pytest.raises(ValueError, match="not a number here"):
+        nr.kernel_fn(spec)(x)
+    with pytest.raises(ValueError, match=r"not a number here|beyond the range"):
+        nr.diag(spec, x)
+
+
+def test_raw_values_that_underflow_are_refused():
+    spec = nr.FeedForward(depth=3000, weight_variance=1.0)
+    with pytest.raises(ValueError, match="beyond the range"):
+        nr.kernel_fn(spec, normalised=False)(X1)
+
+
+def test_gradient_with_respect_to_scales_that_are_zero():
+    kernel = nr.kernel_fn(RES, normalised=False)
+    gradient = jax.grad(lambda s: jnp.sum(kernel(X1, scales=s)))(jnp.zeros(2))
+    assert (np.asarray(gradient) == 0).all()
 
 
 def test_state_shapes_are_scalars_where_nothing_depends_on_the_row():

@@ -62,3 +62,16 @@ class AbstractActivation(abc.ABC):
         """E phi(g)^2 of a standard Gaussian g, to float64 accuracy."""
         with jax.enable_x64(), jax.ensure_compile_time_eval():
             return float(jnp.exp(self.moments(jnp.zeros(())).log_gain))
+
+
+def smallest(log_variance: Float[Array, "..."]) -> float:
+    """ln of a variance so small that smooth activations are linear to rounding."""
+    return -40.0 if log_variance.dtype == jnp.float32 else -300.0
+
+
+def at_least_tiny(log_variance: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`log_variance`, no smaller than `smallest`: moments and squares do not underflow.
+
+    Gains, that is ratios to the variance, have reached their limit there.
+    """
+    return jnp.maximum(log_variance, smallest(log_variance))

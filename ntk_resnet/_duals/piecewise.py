@@ -32,7 +32,8 @@ class PiecewiseLinear(AbstractActivation):
     def __post_init__(self):
         for name in ("negative", "positive"):
             value = getattr(self, name)
-            check_number(f"the size of the {name} slope", abs(value))
+            size = abs(value) if isinstance(value, int | float) else value
+            check_number(f"the size of the {name} slope", size)
             object.__setattr__(self, name, float(value))
         if self.negative == self.positive == 0:
             raise ValueError("the slopes of an activation cannot both be 0.")
@@ -41,11 +42,11 @@ class PiecewiseLinear(AbstractActivation):
     def kink(self) -> float:
         """lambda, the share of the absolute value, in [0, 1]."""
         a, b = self.negative, self.positive
-        return (b - a) ** 2 / (2 * (a * a + b * b))
+        return (b - a) * (b - a) / (2 * (a * a + b * b))
 
     @property
     def unit_second_moment(self) -> float:  # exact, so that ReLU gives exactly 2
-        return (self.negative**2 + self.positive**2) / 2
+        return (self.negative * self.negative + self.positive * self.positive) / 2
 
     def __call__(self, z):
         return jnp.where(z < 0, self.negative, self.positive) * z

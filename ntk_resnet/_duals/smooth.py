@@ -6,13 +6,21 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ntk_resnet._duals.base import AbstractActivation, Dual, Moments
+from ntk_resnet._duals.base import (
+    AbstractActivation,
+    Dual,
+    Moments,
+    at_least_tiny,
+    smallest,
+)
 
 
 def _variance(log_variance):
-    """exp, capped where erf and GELU have reached their limits to rounding."""
-    cap = 40.0 if log_variance.dtype == jnp.float32 else 300.0
-    return jnp.exp(jnp.minimum(log_variance, cap))
+    """exp, capped where erf and GELU have reached their limits to rounding.
+
+    Large, they are a step and ReLU; small, they are linear. Squares stay in range.
+    """
+    return jnp.exp(jnp.minimum(at_least_tiny(log_variance), -smallest(log_variance)))
 
 
 def _mismatch(log_variance1, log_variance2, aligned_cosine):
@@ -46,7 +54,7 @@ class Erf(AbstractActivation):
         p = _variance(log_variance)
         second = (2 / math.pi) * _erf_asin(p)
         return Moments(
-            jnp.log(second) - log_variance,
+            jnp.log(second) - at_least_tiny(log_variance),
             math.log(4 / math.pi) - jnp.log1p(4 * p) / 2,
             jnp.zeros_like(p),
         )
@@ -138,7 +146,7 @@ class Gelu(AbstractActivation):
         sine = excess / both
         acute = (
             jnp.maximum(c, 0) * _arcsin_minus(sine)
-            - excess * fall * root / (both * (root + root0))
+            - sine * fall * (root / (root + root0))
             + ratio * rise
             + rise / (root * root0)
         )

@@ -12,7 +12,7 @@ from scipy import stats
 
 from ntk_resnet import records
 from ntk_resnet.analysis.spectrum import spectrum
-from ntk_resnet.architectures import Architecture, FeedForward, ResNet
+from ntk_resnet.architectures import Architecture, FeedForward, ResNet, check_network
 from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels._inputs import (
     angle_gaps,
@@ -70,6 +70,7 @@ def sweep_depth(
 
     Accuracy: that of `kernel_fn` (`tests/test_recursion.py`, `tests/test_depth.py`).
     """
+    check_network(spec)
     depths = check_depths("depths", depths)
     if (angles is None) == (x is None):
         raise ValueError(
@@ -112,7 +113,7 @@ def _at_depths(
             logs = jnp.zeros((), gap.dtype)
         else:
             gap, cogap = jax.jit(pair_gaps)(jnp.asarray(x), jnp.asarray(x))
-            logs = log_variance(jnp.asarray(x))
+            logs = log_variance(jnp.asarray(x), spec.bias_variance)
         start = jnp.zeros((), gap.dtype) if spec.homogeneous else logs
         first = recursion.first_state(spec, gap, cogap, start)
     nested = not (isinstance(spec, ResNet) and spec.branch_scale.depends_on_depth)
@@ -191,11 +192,17 @@ def degeneracy(
     Raises:
         ValueError: bad inputs, or fewer than two rows.
     """
+    check_network(spec)
     data = check_inputs("x", x, zero_rows=spec.bias_variance > 0)
     n = data.shape[0]
     if n < 2:
         raise ValueError("x has one row; degeneracy is about pairs, pass two or more.")
     depths = check_depths("depths", depths)
+    if isinstance(spec, ResNet) and spec.trained == "blocks" and not spec.scales.any():
+        raise ValueError(
+            "branch_scale is 0, so that nothing is trained and the NTK is zero; pass a "
+            "positive scale, or trained='all'."
+        )
     upper = np.triu_indices(n, 1)
     one_block = next(_at_depths(spec, [1], None, data))["ntk"][upper].astype(np.float64)
     with precision_of(data):

@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from ntk_resnet._checks import check_count
+from ntk_resnet._checks import check_count, check_width
 from ntk_resnet.architectures import Architecture, FeedForward, ResNet
 
 BATCH_BYTES = 2**28
@@ -264,7 +264,7 @@ def build(
     return _KINDS[type(spec)](
         spec,
         check_count("in_features", in_features),
-        check_count("width", width),
+        check_width("width", width),
         check_count("out_features", out_features),
         rngs=rngs,
         param_dtype=_check_dtype(param_dtype),

@@ -1,6 +1,7 @@
 """From arrays of inputs to angles between them, as exactly as the dtype allows."""
 
 import numbers
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -54,7 +55,9 @@ def check_inputs(name: str, x: Any, *, zero_rows: bool = False) -> Any:
             f"{name} holds {host[row, column]} at row {row}, column {column}; "
             "remove or replace it."
         )
-    if not zero_rows and (empty := np.flatnonzero(~host.any(axis=1))).size:
+    # XLA flushes subnormal numbers to zero.
+    empty = np.flatnonzero(np.abs(host).max(axis=1) < np.finfo(host.dtype).tiny)
+    if not zero_rows and empty.size:
         raise ValueError(
             f"{name} has only zeros in row {empty[0]}, where the kernel is undefined; "
             "remove the row, or give the network a bias_variance > 0."
@@ -83,7 +86,7 @@ def check_angles(name: str, angles: Any) -> np.ndarray:
 
 def check_depths(name: str, depths: Any) -> list[int]:
     """`depths` as a sorted list of distinct whole numbers >= 1."""
-    depths = [depths] if isinstance(depths, numbers.Integral) else list(depths)
+    depths = list(depths) if isinstance(depths, Iterable) else [depths]
     for depth in depths:
         whole = isinstance(depth, numbers.Integral) and not isinstance(depth, bool)
         if not whole or depth < 1:
@@ -103,17 +106,23 @@ def angle_gaps(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return gap.astype(angles.dtype), cogap.astype(angles.dtype)
 
 
-def log_variance(x: Float[Array, "n d"]) -> Float[Array, " n"]:
-    """ln(|x|^2 / d), without overflow; rows of zeros give a value so low as to be none.
+def log_variance(
+    x: Float[Array, "n d"], bias_variance: float = 0.0
+) -> Float[Array, " n"]:
+    """ln(|x|^2 / d), without overflow; NaN for rows of zeros.
 
-    A floor instead of -inf keeps ratios of variances finite. At e^-60 relative to a
-    bias of order one it is below the rounding of either dtype.
+    With a bias the kernel of a row of zeros is defined, and the result is no smaller
+    than e^-60 of the bias, where the row no longer matters in either dtype: a floor
+    instead of -inf keeps ratios of variances finite.
     """
     size = jnp.max(jnp.abs(x), axis=1, keepdims=True)
     size = jax.lax.stop_gradient(jnp.where(size > 0, size, 1))
     mean_square = jnp.mean((x / size) ** 2, axis=1)
     logs = jnp.log(jnp.where(mean_square > 0, mean_square, 1)) + 2 * jnp.log(size[:, 0])
-    return jnp.where(mean_square > 0, logs, -60.0)
+    if bias_variance == 0:
+        return jnp.where(mean_square > 0, logs, jnp.nan)
+    floor = float(np.log(bias_variance)) - 60
+    return jnp.where(mean_square > 0, jnp.maximum(logs, floor), floor)
 
 
 def pair_gaps(
@@ -124,11 +133,13 @@ def pair_gaps(
     Half the squared chord between the unit rows, and half that between a row and the
     other's negative. Each unit row is a rounded head plus the tail that rounding cut
     off, so that nearby rows lose nothing to normalisation: the relative error is a few
-    eps for angles down to 1e-7 (1e-3 in float32) (`tests/test_inputs.py`). Pairs with
-    a row of zeros count as orthogonal. One row of `x1` at a time, forward and
-    backward, so that nothing of size n1 n2 d is kept.
+    eps for angles down to 1e-7 (1e-3 in float32) (`tests/test_inputs.py`). A row of
+    zeros is orthogonal to all rows but those of zeros, which it equals. One row of `x1`
+    at a time, forward and backward, so that nothing of size n1 n2 d is kept.
     """
-    empty = ~jnp.any(x1 != 0, axis=1)[:, None] | ~jnp.any(x2 != 0, axis=1)
+    empty1, empty2 = (~jnp.any(x != 0, axis=1) for x in (x1, x2))
+    empty = empty1[:, None] | empty2
+    both = empty1[:, None] & empty2
     head2, tail2 = _unit_rows(x2)
 
     @jax.checkpoint
@@ -139,7 +150,10 @@ def pair_gaps(
         return jnp.sum(difference**2, axis=1) / 2, jnp.sum(total**2, axis=1) / 2
 
     gap, cogap = jax.lax.map(against_all, _unit_rows(x1))
-    return jnp.where(empty, 1, gap), jnp.where(empty, 1, cogap)
+    return (
+        jnp.where(empty, jnp.where(both, 0, 1), gap),
+        jnp.where(empty, jnp.where(both, 2, 1), cogap),
+    )
 
 
 def _unit_rows(x):

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from ntk_resnet._checks import check_choice
-from ntk_resnet.architectures import Architecture, ResNet
+from ntk_resnet.architectures import Architecture, ResNet, check_network
 from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels._inputs import (
     check_inputs,
@@ -54,10 +54,7 @@ def kernel_fn(
     Raises:
         ValueError: `spec` is not a network specification, or no such engine.
     """
-    if not isinstance(spec, Architecture):
-        raise ValueError(
-            f"spec must be a network such as nr.FeedForward(depth=3), got {spec!r}."
-        )
+    check_network(spec)
     check_choice("engine", engine, ENGINES)
     if not isinstance(normalised, bool):
         raise ValueError(f"normalised must be True or False, got {normalised!r}.")
@@ -110,11 +107,13 @@ class KernelFunction:
             1e-12 relative in float64 to depth 64. Memory: about ten matrices `(n1,
             n2)`.
         """
-        names = (get,) if isinstance(get, str) else tuple(get)
+        names = tuple(get) if isinstance(get, tuple | list) else (get,)
         for name in names:
             check_choice("get", name, KERNELS)
-        if not names:
-            raise ValueError("get is empty; ask for 'ntk', 'nngp' or ('nngp', 'ntk').")
+        if not names or len(set(names)) < len(names):
+            raise ValueError(
+                f"get must name each kernel once, as in ('nngp', 'ntk'), got {get!r}."
+            )
         zero_rows = self.spec.bias_variance > 0
         first = check_inputs("x1", x1, zero_rows=zero_rows)
         second = None
@@ -128,8 +127,8 @@ class KernelFunction:
         check_scales(self.spec, scales)
         with precision_of(first, second, scales):
             values = self._evaluate(names, first, second, scales)
-        if not is_traced(first, second, scales):
-            self._check_range(names, values)
+        if not is_traced(values):
+            self._check_range(names, values, scales)
         if isinstance(get, str):
             return values[0]
         return collections.namedtuple("Kernels", names)(*values)
@@ -151,17 +150,20 @@ class KernelFunction:
         shape = recursion.shape_of(self.spec)
         return _by_recursion(shape, self.normalised, names, x1, x2, scales)
 
-    def _check_range(self, names, values):
+    def _check_range(self, names, values, scales):
+        scales = recursion.block_scales(self.spec) if scales is None else scales
+        if not np.any(scales):
+            return  # nothing is trained: a block NTK of zeros, normalised NaN
         for name, value in zip(names, values, strict=True):
-            bad = ~np.isfinite(np.asarray(value))
-            nothing = (
-                isinstance(self.spec, ResNet) and name == "ntk" and self.normalised
+            host = np.asarray(value)
+            if np.isfinite(host).all() and host.any(axis=1).all():
+                continue
+            if self.normalised or np.isnan(host).any():
+                raise ValueError(_not_a_number(name, host.dtype, self.spec))
+            raise ValueError(
+                f"the raw {name} is beyond the range of {host.dtype}; ask for "
+                "normalised=True, or take nr.diag(..., log=True)."
             )
-            if bad.any() and not (nothing and np.isnan(value).all()):
-                raise ValueError(
-                    f"the raw {name} is beyond the range of {value.dtype}; ask for "
-                    "normalised=True, or take nr.diag(..., log=True)."
-                )
 
 
 def diag(
@@ -185,6 +187,7 @@ def diag(
 
     Accuracy: the logarithm to a few eps of its size (`tests/test_kernel_fn.py`).
     """
+    check_network(spec)
     check_choice("get", get, KERNELS)
     x = check_inputs("x", x, zero_rows=spec.bias_variance > 0)
     with precision_of(x):
@@ -192,12 +195,24 @@ def diag(
         scales = jnp.asarray(recursion.block_scales(spec), x.dtype)
         logs = _log_diag(recursion.shape_of(spec), x, scales)[KERNELS.index(get)]
         values = logs if log else jnp.exp(logs)
-    if not log and not is_traced(x) and not np.isfinite(values).all():
+    if is_traced(values):
+        return values
+    if np.isnan(values).any():
+        raise ValueError(_not_a_number(get, values.dtype, spec))
+    if not log and not np.isfinite(values).all():
         raise ValueError(
             f"the diagonal of the raw {get} is beyond the range of {values.dtype}; "
             "pass log=True."
         )
     return values
+
+
+def _not_a_number(name, dtype, spec):
+    return (
+        f"the {name} is not a number here: inputs or scales are beyond the range of "
+        f"{dtype}, or the variance is beyond the quadrature of activation "
+        f"{spec.activation!r}, or its mean changes sign between blocks."
+    )
 
 
 def check_scales(spec: Architecture, scales: Any) -> None:
@@ -232,9 +247,14 @@ def precision_of(*arrays: Any) -> contextlib.AbstractContextManager:
 
 @functools.partial(jax.jit, static_argnames=("spec", "normalised", "names"))
 def _by_recursion(spec, normalised, names, x1, x2, scales):
-    logs = [log_variance(x) for x in ((x1,) if x2 is None else (x1, x2))]
+    bias = spec.bias_variance
+    logs = [log_variance(x, bias) for x in ((x1,) if x2 is None else (x1, x2))]
+    scales = jnp.where(scales < 0, jnp.nan, scales)
     start = [jnp.zeros((), x1.dtype)] if spec.homogeneous else logs
     gap, cogap = pair_gaps(x1, x1 if x2 is None else x2)
+    if bias == 0:  # a row of zeros has no angle
+        defined = (logs[0] == logs[0])[:, None] & (logs[-1] == logs[-1])
+        gap = jnp.where(defined, gap, jnp.nan)
     state = recursion.first_state(spec, gap, cogap, *start)
     kernels = recursion.readout(spec, recursion.propagate(spec, state, scales))
     values = []
@@ -252,7 +272,10 @@ def _by_recursion(spec, normalised, names, x1, x2, scales):
 def _scaled(value, log_diagonals):
     """The raw kernel; zero, not NaN, where its diagonal is zero."""
     log_size = (log_diagonals[0][:, None] + log_diagonals[-1][None, :]) / 2
-    return jnp.where(log_size == -jnp.inf, 0, jnp.exp(log_size) * value)
+    zero = log_size == -jnp.inf
+    # Both operands are replaced, so that the derivative is that of 0 as well.
+    raw = jnp.exp(jnp.where(zero, 0, log_size)) * jnp.where(zero, 0, value)
+    return jnp.where(zero, 0, raw)
 
 
 def _symmetric(matrix):
@@ -262,7 +285,7 @@ def _symmetric(matrix):
 
 @functools.partial(jax.jit, static_argnames="spec")
 def _log_diag(spec, x, scales):
-    logs = log_variance(x)
+    logs = log_variance(x, spec.bias_variance)
     first = jnp.zeros((), x.dtype) if spec.homogeneous else logs
     rows = jax.lax.scan(
         lambda rows, scale: (recursion.step_rows(spec, rows, scale)[0], None),

@@ -134,7 +134,8 @@ def step_rows(
         push = scale * moments.mean * jnp.sqrt(branch)  # E of the increment / sqrt(K)
     else:
         push = jnp.zeros_like(branch)
-    cross = 2 * mean * push
+    # Means of opposite signs would need a kernel that is no sum of squares: refused.
+    cross = jnp.where(mean * push < 0, jnp.nan, 2 * mean * push)
     growth = square * branch + cross
     total = trunk + growth
 
@@ -341,9 +342,9 @@ def log_diagonals(spec: Architecture, rows: Rows) -> tuple[Array, Array]:
     log_variance, growth = rows.log_variance.value, rows.log_growth.value
     if _trains_readout(spec):  # the readout's gradient adds K
         return log_variance, log_variance + growth
-    positive = growth > 0
-    safe = jnp.where(positive, growth, 1)
-    log_ratio = jnp.where(positive, safe + jnp.log(-jnp.expm1(-safe)), -jnp.inf)
+    nothing = growth == 0
+    safe = jnp.where(nothing, 1, growth)
+    log_ratio = jnp.where(nothing, -jnp.inf, safe + jnp.log(-jnp.expm1(-safe)))
     return log_variance, log_variance + log_ratio
 
 
