@@ -33,7 +33,7 @@ def gaps(family, angle, scales, *, share=0.5, trained="blocks"):
     ntk, size = (u0, arb(1)) if trained == "all" else (arb(0), arb(0))
     mean = arb(0)
     if family == "feed_forward":
-        ntk, size = u0, arb(1)  # Theta_l = rho_l + slope Theta_{l-1}, theory 1.2
+        ntk, size = u0, arb(1)  # Theta_l = rho_l + slope Theta_{l-1}
     # E phi / sqrt(E phi^2) for slopes (a, b) with kink `share`: (b-a)/sqrt(pi
     # (a^2+b^2))
     drift = (2 * share / arb.pi()).sqrt()

@@ -1,4 +1,4 @@
-"""The paper's limits and rates (theory 1.4, 1.5, 1.7, 1.8), each at its tolerance."""
+"""Limits and rates for the networks of Huang et al. 2020, labelled as in the report."""
 
 import numpy as np
 import pytest
@@ -83,7 +83,8 @@ def test_1e_with_the_coefficient_d():
 
 
 def limit_of_gamma_one_half(u, steps=4000):
-    """theory 1.4 at T = 1: the flow by Runge-Kutta, the integral by Simpson's rule."""
+    """The limit of alpha = L^(-1/2): the flow du/dt = kappa1(u) - u to t = 1, by
+    Runge-Kutta, and the integral of the backward factors by Simpson's rule."""
 
     def kappa0(u):
         return 1 - np.arccos(np.clip(u, -1, 1)) / np.pi
@@ -112,7 +113,7 @@ def limit_of_gamma_one_half(u, steps=4000):
 
 def test_1f_gamma_one_half_has_the_limit_of_the_differential_equation():
     limit = limit_of_gamma_one_half(U)
-    # The six digits of theory 1.4.
+    # Six digits from an independent computation.
     printed = [-0.014441, 0.047345, 0.192847, 0.325310, 0.585624, 0.862631]
     np.testing.assert_allclose(limit, printed, atol=1.5e-6)
     values = ntk(residual(nr.DepthScale(0.5)), [100, 1000, 10_000])
@@ -147,7 +148,7 @@ def test_1i_the_degenerate_kernel_predicts_one_constant(ridge):
     "seed", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in range(1, 6))]
 )
 def test_1j_error_rises_to_chance_for_plain_and_stays_for_residual_networks(seed):
-    """theory 1.5: S^4, 200 training points, a smooth target, no ridge.
+    """S^4, 200 training points, a smooth target, no ridge.
 
     The target is centred on its training mean: the degenerate prediction is that mean
     plus a small part that still tells the sign, so accuracy does not fall to chance

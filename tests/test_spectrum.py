@@ -28,7 +28,7 @@ def test_known_eigenvalues():
 
 
 def test_the_degenerate_limit():
-    """(3/4) I + (1/4) 11': condition number (n+3)/3, and not (n+4)/3 (theory 13.2)."""
+    """(3/4) I + (1/4) 11': condition number (n+3)/3, and not (n+4)/3."""
     n = 30
     found = nr.spectrum(0.75 * np.eye(n) + 0.25)
     np.testing.assert_allclose(found.condition_number, (n + 3) / 3, rtol=1e-10)

@@ -78,7 +78,7 @@ DUALS = {
 
 
 def by_hand(spec, activation, x1, x2):
-    """(nngp, ntk) between different inputs, from design.md section 2."""
+    """(nngp, ntk) between different inputs, from the definitions."""
     wv, bv = spec.weight_variance, spec.bias_variance
     dual = DUALS[activation]
     full = lambda p: p[0][:, None], lambda p: p[1][None, :]

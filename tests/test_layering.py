@@ -1,0 +1,73 @@
+"""Imports point one way, and only the bridge imports neural-tangents."""
+
+import ast
+import pathlib
+
+import pytest
+
+import ntk_resnet as nr
+
+PACKAGE = pathlib.Path(nr.__file__).parent
+
+LAYERS = [
+    {"_version", "_checks"},
+    {"_duals"},
+    {"activations"},
+    {"architectures"},
+    {"data", "records"},
+    {"_neural_tangents", "stax", "kernels", "finite.networks"},
+    {"analysis"},
+    {"finite"},
+    {"figures", "_drawing"},
+    {"studies"},
+    {"report", "_page", "_tables"},
+    {"cli"},
+]
+
+
+def layer_of(module):
+    parts = module.split(".")
+    for depth in (2, 1):
+        for rank, names in enumerate(LAYERS):
+            if ".".join(parts[:depth]) in names:
+                return rank
+    raise AssertionError(f"{module} is in no layer")
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+            "ntk_resnet"
+        ):
+            home = node.module.removeprefix("ntk_resnet").strip(".")
+            for alias in node.names:
+                inside = PACKAGE.joinpath(*home.split("."), alias.name)
+                is_module = inside.is_dir() or inside.with_suffix(".py").exists()
+                yield f"{home}.{alias.name}".strip(".") if is_module else home
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("ntk_resnet."):
+                    yield alias.name.removeprefix("ntk_resnet.")
+
+
+FILES = [p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    own = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for imported in imports_of(path):
+        if imported:
+            assert layer_of(imported) <= layer_of(own), f"{own} imports {imported}"
+
+
+def test_only_one_module_imports_neural_tangents():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            if any(name.split(".")[0] == "neural_tangents" for name in names):
+                assert path.name == "_neural_tangents.py"
