@@ -190,7 +190,7 @@ def load(path: str | os.PathLike) -> xr.Dataset:
 def _check_replaceable(path):
     if path.exists() and not (path / "zarr.json").is_file():
         raise ValueError(
-            f"path {str(path)!r} exists and is not a whole zarr store; remove it or "
+            f"path {str(path)!r} exists and is not a zarr store; remove it or "
             "choose another place."
         )
 
