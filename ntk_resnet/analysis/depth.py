@@ -22,7 +22,7 @@ from ntk_resnet.kernels._inputs import (
     log_variance,
     pair_gaps,
 )
-from ntk_resnet.kernels.function import precision_of
+from ntk_resnet.kernels.function import precision_of, symmetric
 
 Progress = Callable[[int, int, str], Any]
 
@@ -87,7 +87,8 @@ def sweep_depth(
         x = data = check_inputs("x", x, zero_rows=spec.bias_variance > 0)
         pairs = ("row", "column")
     found = []
-    for count, values in enumerate(_at_depths(spec, depths, angles, x), start=1):
+    inputs = _pairs(spec, angles, x)
+    for count, values in enumerate(_at_depths(spec, depths, inputs), start=1):
         found.append(values)
         if progress is not None:
             progress(count, len(depths), f"depth {depths[count - 1]}")
@@ -103,17 +104,30 @@ def sweep_depth(
     )
 
 
-def _at_depths(
-    spec: Architecture, depths: list[int], angles: Any, x: Any
-) -> Iterator[dict[str, np.ndarray]]:
-    """The variables of `sweep_depth`, one depth at a time, each block computed once."""
+class _Pairs(NamedTuple):
+    """Pairs of inputs: one minus and one plus the cosine, and ln(|x|^2 / d)."""
+
+    gap: jax.Array
+    cogap: jax.Array
+    log_variance: jax.Array
+
+
+def _pairs(spec: Architecture, angles: Any, x: Any) -> _Pairs:
     with precision_of(angles, x):
         if x is None:
             gap, cogap = map(jnp.asarray, angle_gaps(angles))
-            logs = jnp.zeros((), gap.dtype)
-        else:
-            gap, cogap = jax.jit(pair_gaps)(jnp.asarray(x), jnp.asarray(x))
-            logs = log_variance(jnp.asarray(x), spec.bias_variance)
+            return _Pairs(gap, cogap, jnp.zeros((), gap.dtype))
+        x = jnp.asarray(x)
+        gap, cogap = _pair_gaps(x, x)
+        return _Pairs(gap, cogap, log_variance(x, spec.bias_variance))
+
+
+def _at_depths(
+    spec: Architecture, depths: list[int], inputs: _Pairs
+) -> Iterator[dict[str, np.ndarray]]:
+    """The variables of `sweep_depth`, one depth at a time, each block computed once."""
+    gap, cogap, logs = inputs
+    with precision_of(gap):
         start = jnp.zeros((), gap.dtype) if spec.homogeneous else logs
         first = recursion.first_state(spec, gap, cogap, start)
     nested = not (isinstance(spec, ResNet) and spec.branch_scale.depends_on_depth)
@@ -126,7 +140,7 @@ def _at_depths(
         scales = np.zeros(depths[-1])
         scales[:depth] = recursion.block_scales(spec.replace(depth=depth))
         # Not around the yield: the context must not leak into the caller's code.
-        with precision_of(angles, x):
+        with precision_of(gap):
             data = jnp.asarray(scales, gap.dtype)
             state, done = recursion.advance(shape, state, data, done, depth), depth
             kernels = _readout(shape, state)
@@ -138,19 +152,14 @@ def _at_depths(
                 "log_nngp_diag": kernels.log_nngp[0] + shift,
                 "log_ntk_diag": kernels.log_ntk[0] + shift,
             }
-        values = {name: np.asarray(value) for name, value in values.items()}
-        if x is not None:
-            for name in ("nngp", "ntk", "nngp_gap", "ntk_gap"):
-                values[name] = _mirrored(values[name])
-        yield values
+            if gap.ndim == 2:
+                for name in ("nngp", "ntk", "nngp_gap", "ntk_gap"):
+                    values[name] = symmetric(values[name])
+        yield {name: np.asarray(value) for name, value in values.items()}
 
 
 _readout = jax.jit(recursion.readout, static_argnums=0)
-
-
-def _mirrored(matrix):
-    """The upper triangle on both sides: rounding may differ between them."""
-    return np.triu(matrix) + np.triu(matrix, 1).T
+_pair_gaps = jax.jit(pair_gaps)
 
 
 def degeneracy(
@@ -184,8 +193,7 @@ def degeneracy(
           :math:`9\pi^2 / (2 a_e^2 L^2)` with :math:`a_e = 1` or
           :math:`\alpha^2/(1+\alpha^2)`, and the limit `predicted_condition_number` =
           :math:`(n+3)/3`, all up to terms smaller by `1/ln L` or `ln L / L`;
-        * two-layer blocks with scale :math:`L^{-\gamma}`, `gamma > 1/2`, trained
-        blocks,
+        * two-layer blocks, alone trained, of scale :math:`L^{-\gamma}`, `gamma > 1/2`,
           tend to one block: `predicted_distance_one_block` = :math:`L^{1-2\gamma}`
           times the root mean square of D(u) (`one_block_correction`).
 
@@ -204,14 +212,12 @@ def degeneracy(
             "positive scale, or trained='all'."
         )
     upper = np.triu_indices(n, 1)
-    one_block = next(_at_depths(spec, [1], None, data))["ntk"][upper].astype(np.float64)
-    with precision_of(data):
-        gap = np.asarray(jax.jit(pair_gaps)(jnp.asarray(data), jnp.asarray(data))[0])[
-            upper
-        ]
+    inputs = _pairs(spec, None, data)
+    gap = np.asarray(inputs.gap)[upper]
+    one_block = next(_at_depths(spec, [1], inputs))["ntk"][upper].astype(np.float64)
     rows = []
     # A depth at a time: all of them at once would be len(depths) n^2 numbers.
-    for count, values in enumerate(_at_depths(spec, depths, None, data), start=1):
+    for count, values in enumerate(_at_depths(spec, depths, inputs), start=1):
         matrix = spectrum(values["ntk"])
         off = values["ntk"][upper].astype(np.float64)
         rows.append(

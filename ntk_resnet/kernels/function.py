@@ -265,7 +265,7 @@ def _by_recursion(spec, normalised, names, x1, x2, scales):
             if spec.homogeneous:  # it was run on unit rows: |x|^2 / d factors out
                 norms = tuple(log + norms[0] for log in logs)
             value = _scaled(value, norms)
-        values.append(_symmetric(value) if x2 is None else value)
+        values.append(symmetric(value) if x2 is None else value)
     return tuple(values)
 
 
@@ -278,7 +278,7 @@ def _scaled(value, log_diagonals):
     return jnp.where(zero, 0, raw)
 
 
-def _symmetric(matrix):
+def symmetric(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """The upper triangle, mirrored: rounding may differ between the two."""
     return jnp.triu(matrix) + jnp.triu(matrix, 1).T
 

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from ntk_resnet import records
-from ntk_resnet.analysis.depth import fit_power
+from ntk_resnet.analysis.depth import fit_power, one_block_correction
 from ntk_resnet.analysis.regression import kernel_ridge
 
 
@@ -189,7 +189,7 @@ def _residual_rates(found):
     cosine = found.cosine.values
     at = int(np.argmin(np.abs(depth - 1000)))
     coefficient = depth[at] * (found.one_ntk.values[at] - _one_block(cosine))
-    relative = coefficient / _first_order(cosine)
+    relative = coefficient / one_block_correction(np.arccos(cosine))
     error = found.half_ntk.values - found.half_limit.values
     slopes = np.array([-fit_power(depth, np.abs(row)).exponent for row in error.T])
     return [
@@ -266,15 +266,6 @@ def _one_block(u):
     theta = np.arccos(u)
     kappa0 = 1 - theta / np.pi
     return u * kappa0 + np.sin(theta) / (2 * np.pi)
-
-
-def _first_order(u):
-    """D(u): the NTK at gamma = 1 is that of one block + D/L + O(1/L^2)."""
-    theta = np.arccos(u)
-    kappa0 = 1 - theta / np.pi
-    kappa1 = u * kappa0 + np.sin(theta) / np.pi
-    first = (kappa1 - u) * (2 * kappa0 + u / (np.pi * np.sin(theta)))
-    return (first - (1 - kappa0) * (kappa1 + u * kappa0)) / 4
 
 
 # ------------------------------------------------------------------------- on real data
