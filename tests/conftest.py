@@ -1,5 +1,7 @@
 """Settings of all tests: double precision on, and the helpers for bad input."""
 
+import gc
+import pathlib
 import warnings
 
 with warnings.catch_warnings():
@@ -18,3 +20,17 @@ def as_users_run_it():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(autouse=True)
+def few_memory_maps():
+    """Forgets compiled programs before Linux runs out of memory maps for them.
+
+    Each holds several, a process may have 65,530, and one too many ends it with a
+    segmentation fault.
+    """
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
+        gc.collect()
