@@ -2,7 +2,7 @@
 # Python 3.11 or newer, pip and make. The environment is .venv.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help report test test-all lint accuracy lock clean
+.PHONY: help report test test-all lint accuracy benchmark lock clean
 
 # The first interpreter that is new enough; `make PYTHON=/path/to/python3.12 ...` overrides.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -17,6 +17,7 @@ help:
 	@echo 'make report    the depth study as a web page: report/index.html (under 10 minutes)'
 	@echo 'make test      the tests (minutes); make test-all adds the slow statistical ones'
 	@echo 'make accuracy  how exact the kernels are, against 50 digits and neural-tangents'
+	@echo 'make benchmark times and accuracy, saved in benchmarks/results with figures, and in the README'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make lock      choose new versions for requirements/py*.txt'
 
@@ -32,6 +33,12 @@ test-all: $(READY)
 accuracy: $(READY)
 	$(RUN) benchmarks/accuracy.py
 	$(RUN) tests/native/compare.py
+
+benchmark: $(READY)
+	$(RUN) benchmarks/depth.py --save
+	$(RUN) benchmarks/accuracy.py --save
+	$(RUN) benchmarks/plot.py
+	$(RUN) benchmarks/readme.py
 
 lint: $(READY)
 	.venv/bin/ruff check .

@@ -1,16 +1,15 @@
-"""Prints how exact the closed forms are: `make accuracy`.
+"""How exact the closed forms are: `make accuracy` prints it.
 
 First the gaps of both kernels against 50-digit arithmetic, the worst over a set of
 angles for each family, depth and dtype; then the raw kernels against neural-tangents.
 """
 
-import argparse
-import json
 import sys
 
 import jax
 import numpy as np
 import reference
+from harness import note, options, save
 
 import ntk_resnet as nr
 from ntk_resnet.kernels import recursion
@@ -86,48 +85,41 @@ def neural_tangents_error(spec):
     return tuple(errors)
 
 
-def rows(depths):
-    for name, family in FAMILIES.items():
+def rows(families, depths, shallow):
+    """(against, network, dtype, depth, nngp error, ntk error), as they are found."""
+    for name in families:
         for dtype in (np.float64, np.float32):
             for depth in depths:
-                nngp, ntk = gap_errors(family.replace(depth=depth), angles_of(dtype))
+                spec = FAMILIES[name].replace(depth=depth)
+                nngp, ntk = gap_errors(spec, angles_of(dtype))
                 yield "50 digits", name, dtype.__name__, depth, nngp, ntk
-    for name, family in FAMILIES.items():
-        if getattr(family, "block", "") == "postactivation":
+    for name in families:
+        if getattr(FAMILIES[name], "block", "") == "postactivation":
             continue  # neural-tangents has no kernel
-        for depth in (3, 64):
-            nngp, ntk = neural_tangents_error(family.replace(depth=depth))
+        for depth in shallow:
+            nngp, ntk = neural_tangents_error(FAMILIES[name].replace(depth=depth))
             yield "neural-tangents", name, "float64", depth, nngp, ntk
 
 
-def main():
-    """Prints the table as it is computed, or one JSON object a line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv: list[str] | None = None) -> int:
+    """Prints the table as it is computed."""
+    parser = options(__doc__)
     parser.add_argument("--depths", type=int, nargs="+", default=[1, 1000, 30_000])
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+    chosen = parser.parse_args(argv)
+    wanted = (FAMILIES, chosen.depths, (3, 64))
+    if chosen.smoke:
+        wanted = (("plain", "residual, gamma 1/2"), (2,), (3,))
     jax.config.update("jax_enable_x64", True)
-    if not options.json:
+    print(
+        f"{'against':16} {'network':25} {'dtype':8} {'depth':>6} {'nngp':>9} {'ntk':>9}"
+    )
+    for against, name, dtype, depth, nngp, ntk in rows(*wanted):
         print(
-            f"{'against':16} {'network':25} {'dtype':8} {'depth':>6} "
-            f"{'nngp':>9} {'ntk':>9}"
+            f"{against:16} {name:25} {dtype:8} {depth:6} {nngp:9.1e} {ntk:9.1e}",
+            flush=True,
         )
-    for against, name, dtype, depth, nngp, ntk in rows(options.depths):
-        if options.json:
-            record = {
-                "against": against,
-                "network": name,
-                "dtype": dtype,
-                "depth": depth,
-                "nngp": nngp,
-                "ntk": ntk,
-            }
-            print(json.dumps(record), flush=True)
-        else:
-            print(
-                f"{against:16} {name:25} {dtype:8} {depth:6} {nngp:9.1e} {ntk:9.1e}",
-                flush=True,
-            )
+        sizes = {"against": against, "dtype": dtype, "depth": depth}
+        save(note("accuracy", name, sizes, nngp=nngp, ntk=ntk), chosen.save)
     return 0
 
 

@@ -247,6 +247,19 @@ def check_writable(folder: str | os.PathLike) -> pathlib.Path:
         ) from None
 
 
+def cache_folder() -> pathlib.Path | None:
+    """Where results worth keeping between runs lie; `None` if none are to be kept.
+
+    `$NTK_RESNET_CACHE`, where it is set (nothing: no cache), else `ntk_resnet` in
+    `$XDG_CACHE_HOME` or `~/.cache`.
+    """
+    named = os.environ.get("NTK_RESNET_CACHE")
+    if named is not None:
+        return pathlib.Path(named) if named else None
+    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(home, "ntk_resnet")
+
+
 _SHOWS_ONLY = {"figures.py", "report.py", "cli.py"}
 
 

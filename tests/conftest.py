@@ -1,6 +1,7 @@
 """Settings of all tests: double precision on, and the helpers for bad input."""
 
 import gc
+import os
 import pathlib
 import warnings
 
@@ -12,6 +13,7 @@ import jaxtyping
 import pytest
 
 jax.config.update("jax_enable_x64", True)
+os.environ["NTK_RESNET_CACHE"] = ""  # nothing is taken from earlier runs
 
 
 @pytest.fixture

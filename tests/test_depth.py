@@ -5,6 +5,7 @@ import pytest
 
 import ntk_resnet as nr
 from ntk_resnet.analysis.depth import degeneracy, fit_power, one_block_correction
+from ntk_resnet.kernels import depths as many
 
 EPS = np.finfo(float).eps
 X = np.random.default_rng(0).normal(size=(12, 6))
@@ -14,6 +15,9 @@ FAMILIES = [
     nr.ResNet(depth=1, branch_scale=0.5),
     nr.ResNet(depth=1, branch_scale=nr.DepthScale(0.5)),
     nr.ResNet(depth=1, branch_scale=nr.DecreasingScale(), block="postactivation"),
+    nr.ResNet(
+        depth=1, branch_scale=nr.DepthScale(1.0), bias_variance=0.1, trained="all"
+    ),
 ]
 
 
@@ -46,6 +50,52 @@ def test_scales_that_depend_on_the_depth_are_not_prefixes():
     alone = nr.sweep_depth(spec.replace(branch_scale=10**-0.5), [10], angles=angles)
     np.testing.assert_allclose(sweep.ntk[0], alone.ntk[0], rtol=8 * EPS)
     assert abs(float(sweep.ntk[0, 0] - prefix.ntk[0, 0])) > 1e-3
+
+
+SCALED = nr.ResNet(depth=1, branch_scale=nr.DepthScale(0.5))
+
+
+@pytest.mark.parametrize("spec", [nr.FeedForward(depth=1), SCALED])
+@pytest.mark.parametrize("limits", [(1, 1, 1), (16, 10, 10**9), (24, 10**9, 500)])
+def test_sweeps_do_not_depend_on_how_they_are_cut(spec, limits, monkeypatch):
+    """One lane, lanes that go through several depths, one and several calls."""
+    angles = np.linspace(0, np.pi, 4)
+    depths = [*range(1, 40), 100]
+    whole = nr.sweep_depth(spec, depths, angles=angles)
+    for name, limit in zip(("_WIDTH", "_HELD", "_DONE"), limits, strict=True):
+        monkeypatch.setattr(many, name, limit)
+    seen = []
+    cut = nr.sweep_depth(
+        spec, depths, angles=angles, progress=lambda *a: seen.append(a)
+    )
+    for name in whole:  # arrays of another width round differently in the last place
+        np.testing.assert_allclose(cut[name], whole[name], rtol=4 * EPS, atol=4 * EPS)
+    assert [done for done, _, _ in seen] == list(range(1, 41))
+    assert {text for _, _, text in seen} == {f"depth {depth}" for depth in depths}
+
+
+@pytest.mark.parametrize("lanes", [1, 7, 500])
+def test_lanes_compute_each_block_once_and_end_together(lanes):
+    depths = [*range(1, 200), 1000]
+    jobs, stops = many._timetable(SCALED, depths, lanes)
+    ends = {}
+    for lane, begin, depth in jobs:
+        assert begin == ends.get(lane, 0)
+        ends[lane] = begin + depth
+    assert sorted(job.depth for job in jobs) == depths
+    # The longest network, or an equal share of all blocks, to within short networks.
+    assert stops[-1].time <= max(1000, 1.01 * sum(depths) / len(ends))
+    assert len(ends) == min(lanes, 21)  # ceil(20,900 / 1000): more would stand idle
+
+
+def test_degeneracy_keeps_the_order_of_depths():
+    table = degeneracy(SCALED, [1, 5, 20, 40], X)
+    for depth in (1, 5, 20, 40):
+        alone = degeneracy(SCALED, depth, X)
+        for name in table:
+            np.testing.assert_allclose(
+                table[name].sel(depth=depth), alone[name][0], rtol=1e-11
+            )
 
 
 def test_sweeps_carry_units_and_provenance_and_follow_the_dtype():

@@ -158,7 +158,7 @@ def test_gradients(spec, normalised):
 
 @pytest.mark.parametrize("spec", RESIDUAL[::3])
 def test_gradients_with_respect_to_the_scales(spec):
-    kernel = nr.kernel_fn(spec, normalised=False)
+    kernel = nr.kernel_fn(spec, engine="recursion", normalised=False)
     scales = jnp.array([0.3, 0.7, 0.5])
     along = jnp.array([0.2, -1.0, 0.4])
     function = lambda s: jnp.sum(kernel(X1, scales=s) ** 2)  # noqa: E731
@@ -219,7 +219,8 @@ def test_zero_scale_is_the_linear_network():
 def test_what_comes_back():
     spec = nr.FeedForward(depth=2)
     kernel = nr.kernel_fn(spec)
-    assert kernel.engine == "recursion"
+    assert kernel.engine == "profile"
+    assert nr.kernel_fn(spec.replace(bias_variance=0.1)).engine == "recursion"
     assert kernel.spec == spec
     both = kernel(X1, X2, ("nngp", "ntk"))
     assert both._fields == ("nngp", "ntk")

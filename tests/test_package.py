@@ -17,8 +17,9 @@ def test_public_names():
     assert sorted(nr.__all__) == [
         "Activation", "ConstantScale", "DecreasingScale", "DepthScale", "FeedForward",
         "LeakyReLU", "ResNet", "__version__", "diag", "finite", "from_json",
-        "kernel_fn", "kernel_ridge", "load_data", "neural_tangents", "spectrum", "stax",
-        "sweep_depth", "to_json",
+        "gram", "kernel_fn", "kernel_ridge", "load_data",
+        "neural_tangents", "open_gram", "profile", "spectrum", "stax", "sweep_depth",
+        "to_json",
     ]  # fmt: skip
     for name in nr.__all__:
         assert getattr(nr, name) is not None

@@ -1,6 +1,6 @@
 r"""Kernels against depth: sweeps, degeneracy, and the rates that theory predicts."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,6 @@ from scipy import stats
 from ntk_resnet import records
 from ntk_resnet.analysis.spectrum import spectrum
 from ntk_resnet.architectures import Architecture, FeedForward, ResNet, check_network
-from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels._inputs import (
     angle_gaps,
     check_angles,
@@ -21,8 +20,9 @@ from ntk_resnet.kernels._inputs import (
     check_inputs,
     log_variance,
     pair_gaps,
+    precision_of,
 )
-from ntk_resnet.kernels.function import precision_of, symmetric
+from ntk_resnet.kernels.depths import kernels_at
 
 Progress = Callable[[int, int, str], Any]
 
@@ -48,15 +48,16 @@ def sweep_depth(
 
     `spec.depth` is replaced by each of `depths`. Where the network of depth `l` is the
     first `l` blocks of a deeper one (plain networks, scales that do not depend on the
-    depth) one pass serves all depths; else each depth is a run of its own, under one
-    compilation.
+    depth) one pass serves all depths; else the networks run side by side
+    (`ntk_resnet.kernels.depths`).
 
     Args:
         spec: the family.
         depths: whole numbers >= 1; the result has each once, ascending.
         angles: radians in [0, pi], between inputs with `|x|^2 = d`; or
         x: inputs `(n, d)`, all pairs of rows.
-        progress: called as `progress(done, total, text)` after each depth.
+        progress: called as `progress(done, total, text)` for each depth as it is done:
+            several in a row, and the deepest may come first.
 
     Returns:
         A dataset over `(depth, angle)`, or `(depth, row, column)`: `nngp` and `ntk`,
@@ -86,17 +87,19 @@ def sweep_depth(
     else:
         x = data = check_inputs("x", x, zero_rows=spec.bias_variance > 0)
         pairs = ("row", "column")
-    found = []
     inputs = _pairs(spec, angles, x)
-    for count, values in enumerate(_at_depths(spec, depths, inputs), start=1):
-        found.append(values)
+    found: dict[str, np.ndarray] = {}
+    for count, (index, values) in enumerate(kernels_at(spec, depths, *inputs), 1):
+        for name, value in values.items():
+            if name not in found:
+                found[name] = np.empty((len(depths), *value.shape), value.dtype)
+            found[name][index] = value
         if progress is not None:
-            progress(count, len(depths), f"depth {depths[count - 1]}")
+            progress(count, len(depths), f"depth {depths[index]}")
     variables = {}
     for name, long_name in _LONG_NAMES.items():
         dims = ("depth", *(pairs[:-1] if name.startswith("log") else pairs))
-        stacked = np.stack([values[name] for values in found])
-        variables[name] = (dims, stacked, {"long_name": long_name})
+        variables[name] = (dims, found[name], {"long_name": long_name})
     return xr.Dataset(
         variables,
         coords=coords,
@@ -122,43 +125,6 @@ def _pairs(spec: Architecture, angles: Any, x: Any) -> _Pairs:
         return _Pairs(gap, cogap, log_variance(x, spec.bias_variance))
 
 
-def _at_depths(
-    spec: Architecture, depths: list[int], inputs: _Pairs
-) -> Iterator[dict[str, np.ndarray]]:
-    """The variables of `sweep_depth`, one depth at a time, each block computed once."""
-    gap, cogap, logs = inputs
-    with precision_of(gap):
-        start = jnp.zeros((), gap.dtype) if spec.homogeneous else logs
-        first = recursion.first_state(spec, gap, cogap, start)
-    nested = not (isinstance(spec, ResNet) and spec.branch_scale.depends_on_depth)
-    shape = recursion.shape_of(spec)  # one compilation: depth and scales are data
-    shift = logs if spec.homogeneous else 0
-    state, done = first, 0
-    for depth in depths:
-        if not nested:
-            state, done = first, 0
-        scales = np.zeros(depths[-1])
-        scales[:depth] = recursion.block_scales(spec.replace(depth=depth))
-        # Not around the yield: the context must not leak into the caller's code.
-        with precision_of(gap):
-            data = jnp.asarray(scales, gap.dtype)
-            state, done = recursion.advance(shape, state, data, done, depth), depth
-            kernels = _readout(shape, state)
-            values = {
-                "nngp": recursion.cosine(kernels),
-                "ntk": 1 - kernels.ntk_gap,
-                "nngp_gap": kernels.nngp_gap,
-                "ntk_gap": kernels.ntk_gap,
-                "log_nngp_diag": kernels.log_nngp[0] + shift,
-                "log_ntk_diag": kernels.log_ntk[0] + shift,
-            }
-            if gap.ndim == 2:
-                for name in ("nngp", "ntk", "nngp_gap", "ntk_gap"):
-                    values[name] = symmetric(values[name])
-        yield {name: np.asarray(value) for name, value in values.items()}
-
-
-_readout = jax.jit(recursion.readout, static_argnums=0)
 _pair_gaps = jax.jit(pair_gaps)
 
 
@@ -214,25 +180,24 @@ def degeneracy(
     upper = np.triu_indices(n, 1)
     inputs = _pairs(spec, None, data)
     gap = np.asarray(inputs.gap)[upper]
-    one_block = next(_at_depths(spec, [1], inputs))["ntk"][upper].astype(np.float64)
-    rows = []
-    # A depth at a time: all of them at once would be len(depths) n^2 numbers.
-    for count, values in enumerate(_at_depths(spec, depths, inputs), start=1):
+    ((_, shallow),) = kernels_at(spec, [1], *inputs)
+    one_block = shallow["ntk"][upper].astype(np.float64)
+    rows: list[dict[str, float]] = [{}] * len(depths)
+    # Each depth is let go: all of them at once would be len(depths) n^2 numbers.
+    for count, (index, values) in enumerate(kernels_at(spec, depths, *inputs), 1):
         matrix = spectrum(values["ntk"])
         off = values["ntk"][upper].astype(np.float64)
-        rows.append(
-            {
-                "ntk_mean": off.mean(),
-                "ntk_spread": off.std(),
-                "distance": _rms(off - 0.25),
-                "distance_one_block": _rms(off - one_block),
-                "nngp_gap": np.median(values["nngp_gap"][upper]),
-                "condition_number": float(matrix.condition_number),
-                "effective_rank": float(matrix.effective_rank),
-            }
-        )
+        rows[index] = {
+            "ntk_mean": off.mean(),
+            "ntk_spread": off.std(),
+            "distance": _rms(off - 0.25),
+            "distance_one_block": _rms(off - one_block),
+            "nngp_gap": np.median(values["nngp_gap"][upper]),
+            "condition_number": float(matrix.condition_number),
+            "effective_rank": float(matrix.effective_rank),
+        }
         if progress is not None:
-            progress(count, len(depths), f"depth {depths[count - 1]}")
+            progress(count, len(depths), f"depth {depths[index]}")
     found = {name: ("depth", [row[name] for row in rows]) for name in rows[0]}
     found |= {k: ("depth", v) for k, v in _predict(spec, depths, gap, n).items()}
     return xr.Dataset(

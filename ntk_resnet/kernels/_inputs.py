@@ -1,5 +1,6 @@
 """From arrays of inputs to angles between them, as exactly as the dtype allows."""
 
+import contextlib
 import numbers
 from collections.abc import Iterable
 from typing import Any
@@ -20,6 +21,14 @@ def is_traced(*values: Any) -> bool:
 def default_float() -> np.dtype:
     """float64 where JAX's x64 mode is on, else float32."""
     return jnp.zeros(()).dtype
+
+
+def precision_of(*arrays: Any) -> contextlib.AbstractContextManager:
+    """A context with x64 on if float64 data are given eagerly; nothing else changes."""
+    wide = any(getattr(a, "dtype", None) == np.float64 for a in arrays)
+    if wide and default_float() == np.float32 and not is_traced(arrays):
+        return jax.enable_x64()
+    return contextlib.nullcontext()
 
 
 def check_inputs(name: str, x: Any, *, zero_rows: bool = False) -> Any:
@@ -140,7 +149,7 @@ def pair_gaps(
     empty1, empty2 = (~jnp.any(x != 0, axis=1) for x in (x1, x2))
     empty = empty1[:, None] | empty2
     both = empty1[:, None] & empty2
-    head2, tail2 = _unit_rows(x2)
+    head2, tail2 = unit_rows(x2)
 
     @jax.checkpoint
     def against_all(row):
@@ -149,14 +158,14 @@ def pair_gaps(
         total = (head1 + head2) + (tail1 + tail2)
         return jnp.sum(difference**2, axis=1) / 2, jnp.sum(total**2, axis=1) / 2
 
-    gap, cogap = jax.lax.map(against_all, _unit_rows(x1))
+    gap, cogap = jax.lax.map(against_all, unit_rows(x1))
     return (
         jnp.where(empty, jnp.where(both, 0, 1), gap),
         jnp.where(empty, jnp.where(both, 2, 1), cogap),
     )
 
 
-def _unit_rows(x):
+def unit_rows(x):
     """Unit rows as an unevaluated sum of two arrays, the second below rounding."""
     # A power of two is divided out exactly, against overflow of the squares.
     size = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=1, keepdims=True))

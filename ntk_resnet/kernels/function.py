@@ -1,7 +1,6 @@
 """The kernels of a specification as a function of two arrays of inputs."""
 
 import collections
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -14,23 +13,24 @@ from jaxtyping import Array, ArrayLike, Float, Num
 
 from ntk_resnet._checks import check_choice
 from ntk_resnet.architectures import Architecture, ResNet, check_network
-from ntk_resnet.kernels import recursion
+from ntk_resnet.kernels import pairs, recursion
 from ntk_resnet.kernels._inputs import (
     check_inputs,
-    default_float,
     is_traced,
     log_variance,
-    pair_gaps,
+    precision_of,
 )
+from ntk_resnet.kernels.pairs import symmetric
+from ntk_resnet.kernels.profile import common_norm, has_profile, profile
 
-ENGINES = ("auto", "recursion", "neural_tangents")
+ENGINES = ("auto", "profile", "recursion", "neural_tangents")
 KERNELS = ("nngp", "ntk")
 
 
 def kernel_fn(
     spec: Architecture,
     *,
-    engine: Literal["auto", "recursion", "neural_tangents"] = "auto",
+    engine: Literal["auto", "profile", "recursion", "neural_tangents"] = "auto",
     normalised: bool = True,
 ) -> "KernelFunction":
     r"""The infinite-width kernels of a network as a function of inputs.
@@ -41,9 +41,13 @@ def kernel_fn(
     Args:
         spec: the network.
         engine: `"recursion"`, our own closed form (`ntk_resnet.kernels.recursion`),
-            exact at any depth; `"neural_tangents"`, the reference, wherever it has the
-            kernel (its own diagonal, of `k(x)`, is exact to the root of eps only);
-            `"auto"`, the recursion. `k.engine` says which one it is.
+            exact at any depth, block by block; `"profile"`, the same as a function of
+            the angle (`ntk_resnet.kernels.profile`), so that depth costs nothing: for
+            the ReLU family without bias, and for any network on inputs of one norm
+            (checked; inside a trace it is an error); `"neural_tangents"`, the
+            reference, wherever it has the kernel (its own diagonal, of `k(x)`, is exact
+            to the root of eps only); `"auto"`, the profile where it serves inputs of
+            every norm, else the recursion. `k.engine` says which one it is.
         normalised: divide by the diagonals, :math:`K(x,x')/\sqrt{K(x,x)K(x',x')}`, so
             that coincident inputs give exactly 1. With `False` the kernels are in
             neural-tangents' normalisation: NTK parametrisation, input kernel `x.x'/d`.
@@ -58,7 +62,7 @@ def kernel_fn(
     check_choice("engine", engine, ENGINES)
     if not isinstance(normalised, bool):
         raise ValueError(f"normalised must be True or False, got {normalised!r}.")
-    return KernelFunction(spec, "recursion" if engine == "auto" else engine, normalised)
+    return KernelFunction(spec, engine, normalised)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +70,7 @@ class KernelFunction:
     """Both kernels of one network; made by `kernel_fn`, equal and hashable by value."""
 
     spec: Architecture
-    engine: str
+    requested: str
     normalised: bool
 
     def __call__(
@@ -133,22 +137,38 @@ class KernelFunction:
             return values[0]
         return collections.namedtuple("Kernels", names)(*values)
 
+    @property
+    def engine(self) -> str:
+        """What computes the kernel: `"auto"` is settled when this is first asked."""
+        if self.requested != "auto":
+            return self.requested
+        return "profile" if has_profile(self.spec) else "recursion"
+
     def _evaluate(self, names, x1, x2, scales):
-        if self.engine == "neural_tangents":
-            if scales is not None:
+        engine = self.engine
+        if scales is not None:
+            if self.requested not in ("auto", "recursion"):
                 raise ValueError(
-                    "scales as data need engine='recursion'; for neural-tangents put "
-                    "them into the specification."
+                    "scales as data need engine='recursion'; for others put them into "
+                    "the specification."
                 )
+            engine = "recursion"
+        if engine == "neural_tangents":
             return _by_neural_tangents(self.spec, self.normalised, names, x1, x2)
-        if scales is None:
-            scales = recursion.block_scales(self.spec)
         dtype = jnp.result_type(x1, *([] if x2 is None else [x2]))
         x1 = jnp.asarray(x1, dtype)
         x2 = x2 if x2 is None else jnp.asarray(x2, dtype)
+        if engine == "profile":
+            found = profile(self.spec, input_kernel=common_norm(self.spec, x1, x2))
+            powers = tuple(getattr(found.powers, name) for name in names)
+            tables = tuple(found.table(name, dtype) for name in names)
+            logs = tuple(found.log_diagonal(name) for name in names)
+            return _by_profile(powers, self.normalised, tables, logs, x1, x2)
+        if scales is None:
+            scales = recursion.block_scales(self.spec)
         scales = jnp.asarray(scales, dtype)
         shape = recursion.shape_of(self.spec)
-        return _by_recursion(shape, self.normalised, names, x1, x2, scales)
+        return _by_recursion(shape, names, self.normalised, x1, x2, scales)
 
     def _check_range(self, names, values, scales):
         scales = recursion.block_scales(self.spec) if scales is None else scales
@@ -234,53 +254,20 @@ def check_scales(spec: Architecture, scales: Any) -> None:
         raise ValueError(f"scales must be finite numbers >= 0, got {scales!r}.")
 
 
-def precision_of(*arrays: Any) -> contextlib.AbstractContextManager:
-    """A context with x64 on if float64 data are given eagerly; nothing else changes."""
-    wide = any(getattr(a, "dtype", None) == np.float64 for a in arrays)
-    if wide and default_float() == np.float32 and not is_traced(arrays):
-        return jax.enable_x64()
-    return contextlib.nullcontext()
+# ---------------------------------------------------------------------- our own engines
 
 
-# ----------------------------------------------------------------------- our own engine
-
-
-@functools.partial(jax.jit, static_argnames=("spec", "normalised", "names"))
-def _by_recursion(spec, normalised, names, x1, x2, scales):
-    bias = spec.bias_variance
-    logs = [log_variance(x, bias) for x in ((x1,) if x2 is None else (x1, x2))]
+@functools.partial(jax.jit, static_argnames=("spec", "names", "normalised"))
+def _by_recursion(spec, names, normalised, x1, x2, scales):
     scales = jnp.where(scales < 0, jnp.nan, scales)
-    start = [jnp.zeros((), x1.dtype)] if spec.homogeneous else logs
-    gap, cogap = pair_gaps(x1, x1 if x2 is None else x2)
-    if bias == 0:  # a row of zeros has no angle
-        defined = (logs[0] == logs[0])[:, None] & (logs[-1] == logs[-1])
-        gap = jnp.where(defined, gap, jnp.nan)
-    state = recursion.first_state(spec, gap, cogap, *start)
-    kernels = recursion.readout(spec, recursion.propagate(spec, state, scales))
-    values = []
-    for name in names:
-        value = recursion.cosine(kernels) if name == "nngp" else 1 - kernels.ntk_gap
-        if not normalised:
-            norms = kernels.log_nngp if name == "nngp" else kernels.log_ntk
-            if spec.homogeneous:  # it was run on unit rows: |x|^2 / d factors out
-                norms = tuple(log + norms[0] for log in logs)
-            value = _scaled(value, norms)
-        values.append(symmetric(value) if x2 is None else value)
-    return tuple(values)
+    values = pairs.by_recursion(spec, names, normalised, x1, x2, scales)
+    return values if x2 is not None else tuple(map(symmetric, values))
 
 
-def _scaled(value, log_diagonals):
-    """The raw kernel; zero, not NaN, where its diagonal is zero."""
-    log_size = (log_diagonals[0][:, None] + log_diagonals[-1][None, :]) / 2
-    zero = log_size == -jnp.inf
-    # Both operands are replaced, so that the derivative is that of 0 as well.
-    raw = jnp.exp(jnp.where(zero, 0, log_size)) * jnp.where(zero, 0, value)
-    return jnp.where(zero, 0, raw)
-
-
-def symmetric(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """The upper triangle, mirrored: rounding may differ between the two."""
-    return jnp.triu(matrix) + jnp.triu(matrix, 1).T
+@functools.partial(jax.jit, static_argnames=("powers", "normalised"))
+def _by_profile(powers, normalised, tables, log_diagonals, x1, x2):
+    values = pairs.by_profile(powers, normalised, tables, log_diagonals, x1, x2)
+    return values if x2 is not None else tuple(map(symmetric, values))
 
 
 @functools.partial(jax.jit, static_argnames="spec")

@@ -400,21 +400,3 @@ def shape_of(spec: Architecture) -> Architecture:
     if isinstance(spec, ResNet):
         return spec.replace(depth=1, branch_scale=1.0)
     return spec.replace(depth=1)
-
-
-@functools.partial(jax.jit, static_argnames="spec")
-def advance(
-    spec: Architecture,
-    state: State,
-    scales: Float[Array, " most"],
-    begin: int | Array,
-    end: int | Array,
-) -> State:
-    """The state after the blocks `begin .. end - 1` of `scales`.
-
-    The bounds are data, so that one compilation serves every depth; not differentiable.
-    The depth and scales of `spec` play no role: pass `shape_of(spec)`.
-    """
-    return jax.lax.fori_loop(
-        begin, end, lambda block, state: step(spec, state, scales[block]), state
-    )

@@ -1,0 +1,153 @@
+r"""Blocks of a Gram matrix, from the rows of the data.
+
+The gap of a pair must not be subtracted from a rounded cosine: at an angle of 1e-2
+float32 would leave two digits of it. So every unit row is split into a head on a grid,
+:math:`h = \mathrm{round}(2^b x)/2^b`, and the rest `l`: with `b` half the digits of the
+dtype :math:`1 - h \cdot h'` is exact, in whatever order it is summed, and the products
+with `l` are small. What is left of the error matters for near-duplicates alone, which
+are few: they are found, and their gaps computed from the difference of the rows.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ntk_resnet.architectures import Architecture
+from ntk_resnet.kernels import pairs
+from ntk_resnet.kernels._inputs import log_variance, pair_gaps, unit_rows
+from ntk_resnet.kernels.profile import gap_from
+
+PRODUCTS = ("split", "plain")
+
+
+class Rows(NamedTuple):
+    """Inputs, ready for the products; all fields have one row an input."""
+
+    x: Float[Array, "n d"]
+    head: Float[Array, "n d"]
+    rest: Float[Array, "n d"]
+    log_variance: Float[Array, " n"]  # ln(|x|^2 / d)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entries:
+    """How an entry is computed: what a compiled program depends on."""
+
+    shape: Architecture | None  # of the network, for the recursion; else None
+    get: str
+    normalised: bool
+    products: str
+    powers: tuple[int, int] | None  # of the profile; else None
+
+
+@functools.partial(jax.jit, static_argnames="bias_variance")
+def prepare(x: Float[Array, "n d"], bias_variance: float) -> Rows:
+    """The rows of the data; rows of zeros are at a right angle to all others."""
+    unit, tail = unit_rows(x)
+    digits = jnp.finfo(x.dtype).nmant // 2
+    head = jnp.round(unit * 2.0**digits) / 2.0**digits
+    return Rows(x, head, (unit - head) + tail, log_variance(x, bias_variance))
+
+
+def block(
+    entries: Entries, data: Any, rows1: Rows, rows2: Rows, shift: Int[Array, ""]
+) -> Float[Array, "n1 n2"]:
+    """The entries between two sets of rows.
+
+    Args:
+        entries: what is computed.
+        data: what depends on the depth: the profile's table and the logarithm of its
+            raw diagonal, or the branch scales.
+        rows1, rows2: the inputs.
+        shift: row `i` of the first is row `i - shift` of the second: entries whose gap
+            is 0 exactly. At 0 the block is made symmetric. Out of range: none.
+    """
+    values = (_by_recursion if entries.powers is None else _by_profile)(
+        entries, data, rows1, rows2, shift
+    )
+    if values.shape[0] != values.shape[1]:
+        return values
+    return jax.lax.cond(shift == 0, pairs.symmetric, lambda v: v, values)
+
+
+def _by_recursion(entries, scales, rows1, rows2, shift):
+    del shift  # the difference of equal rows is exactly 0
+    names, x1, x2 = (entries.get,), rows1.x, rows2.x
+    normalised = entries.normalised
+    return pairs.by_recursion(entries.shape, names, normalised, x1, x2, scales)[0]
+
+
+def _by_profile(entries, data, rows1, rows2, shift):
+    table, log_diagonal = data
+    lesser, obtuse = _distances(entries, rows1, rows2, shift)
+    gap = gap_from(table, entries.powers, jnp.sqrt(lesser / 2), obtuse)
+    if entries.get.endswith("_gap"):
+        return gap
+    if entries.normalised:
+        return 1 - gap
+    logs = (rows.log_variance + log_diagonal for rows in (rows1, rows2))
+    return pairs.scaled(1 - gap, *logs)
+
+
+def _distances(entries, rows1, rows2, shift):
+    """The smaller of 1 - cosine and 1 + cosine, and whether it is the latter."""
+    if entries.products == "plain":
+        cosine = _product(rows1.head + rows1.rest, rows2.head + rows2.rest)
+        lesser, obtuse = jnp.maximum(1 - jnp.abs(cosine), 0), cosine < 0
+    else:
+        heads = _product(rows1.head, rows2.head)
+        rest = _product(
+            jnp.concatenate([rows1.head + rows1.rest, rows1.rest], axis=1),
+            jnp.concatenate([rows2.rest, rows2.head], axis=1),
+        )
+        obtuse = heads + rest < 0
+        lesser = jnp.where(obtuse, (1 + heads) + rest, (1 - heads) - rest)
+    index = [jax.lax.broadcasted_iota(int, lesser.shape, axis) for axis in (0, 1)]
+    own = index[0] - index[1] == shift
+    lesser = jnp.where(own, 0, lesser)
+    if entries.products == "plain":
+        return lesser, obtuse
+    near = (lesser < _resolved(lesser.dtype, rows1.x.shape[1])) & ~own
+    return _refined(lesser, near, rows1.x, rows2.x), obtuse
+
+
+def _product(a, b):
+    return jax.lax.dot_general(a, b, (((1,), (1,)), ((), ())), precision="highest")
+
+
+def _resolved(dtype, d):
+    """Gaps above this are right to 32 eps (float64: 2^10 eps) by the products alone.
+
+    The rest has entries of up to 2^-b/2, so rounding leaves about
+    eps 2^-b sqrt(d / 12) times a few.
+    """
+    digits = np.finfo(dtype).nmant // 2
+    error = 2 * np.finfo(dtype).eps * 2.0**-digits * np.sqrt(d / 12)
+    return error / (np.finfo(dtype).eps * (32 if dtype == np.float32 else 1024))
+
+
+def _refined(lesser, near, x1, x2):
+    """`lesser` with the entries of near-duplicates computed from the rows' difference.
+
+    A few are gathered; where there are many, all of the block is computed so.
+    """
+    most = 2 * max(lesser.shape)
+
+    def some():
+        i, j = jnp.nonzero(near, size=most, fill_value=(x1.shape[0], x2.shape[0]))
+        pairs = jax.vmap(lambda a, b: jnp.minimum(*pair_gaps(a[None], b[None])))
+        exact = pairs(x1[i], x2[j])[:, 0, 0]
+        return lesser.at[i, j].set(exact, mode="drop")
+
+    def all_of_them():
+        return jnp.where(near, jnp.minimum(*pair_gaps(x1, x2)), lesser)
+
+    count = jnp.sum(near)
+    return jax.lax.switch(
+        (count > 0).astype(int) + (count > most), (lambda: lesser, some, all_of_them)
+    )

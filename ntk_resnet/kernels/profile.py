@@ -1,0 +1,292 @@
+r"""Both kernels of a specification as functions of one angle, at any depth.
+
+Where all inputs have one norm, or the network is positively homogeneous (the ReLU
+family without bias), both kernels depend on the inputs' angle alone. The recursion over
+the blocks is run once, in float64, at a few hundred angles, and what it gives is kept
+as a table (`ntk_resnet.kernels._lookup`), so that depth costs nothing afterwards.
+
+What is tabulated keeps relative accuracy at both ends. With :math:`r=\sin(\theta/2)` up
+to a right angle, these are the gap of the NNGP over :math:`r^2` and that of the NTK
+over :math:`r`, to which it is proportional near 0 where the activation has a kink (over
+:math:`r^2` where it has none); beyond, the gaps themselves against
+:math:`\cos(\theta/2)`. All are positive and analytic, with a layer next to the ends
+whose width, 1/L or the branch scale, is found by the machine.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, ArrayLike, Float
+
+from ntk_resnet import records
+from ntk_resnet._checks import check_number
+from ntk_resnet.architectures import Architecture, check_network, to_json
+from ntk_resnet.kernels import _lookup
+from ntk_resnet.kernels._build_profile import Both, build
+from ntk_resnet.kernels._inputs import is_traced, log_variance, precision_of
+
+ACCURACY = 2e-13
+"""Relative error of both gaps, unless another is asked for; the check is against the
+recursion at angles that are no nodes."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Profile:
+    """Both kernels of one network as functions of the angle; made by `profile`.
+
+    The methods take angles in radians in [0, pi], scalars or arrays of any shape, in
+    float32 or float64, and give the normalised kernels in the same shape and dtype,
+    under `jit`, `vmap` and `grad` too: `ntk`, `nngp`, and `ntk_gap`, `nngp_gap`, one
+    minus them, accurate relative to themselves.
+    """
+
+    spec: Architecture
+    input_kernel: float
+    """`|x|^2 / d` of the inputs."""
+    accuracy: float
+    """Bound of the relative error of both gaps."""
+    log_nngp_diag: float
+    """ln of the raw NNGP at angle 0, in neural-tangents' normalisation."""
+    log_ntk_diag: float
+    """ln of the raw NTK at angle 0."""
+    error: float
+    """The worst relative difference from the recursion at the angles of the check."""
+    powers: Both
+    """To which powers of the distance to 0, and to pi, the gaps are proportional."""
+    offsets: Float[np.ndarray, "2"]
+    coefficients: Both
+
+    def nngp(self, theta: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
+        """The NNGP divided by its diagonal."""
+        return 1 - self.nngp_gap(theta)
+
+    def ntk(self, theta: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
+        """The NTK divided by its diagonal."""
+        return 1 - self.ntk_gap(theta)
+
+    def nngp_gap(self, theta: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
+        """One minus the normalised NNGP."""
+        return self._at("nngp", theta)
+
+    def ntk_gap(self, theta: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
+        """One minus the normalised NTK."""
+        return self._at("ntk", theta)
+
+    def _at(self, kernel, theta):
+        theta = _check_theta(theta)
+        with precision_of(theta):
+            theta = jnp.asarray(theta)
+            table = self.table(kernel, theta.dtype)
+            return _gap_at(table, getattr(self.powers, kernel), theta)
+
+    def log_diagonal(self, kernel: str) -> float:
+        """ln of the raw kernel on the diagonal over `|x|^2 / d`."""
+        return getattr(self, f"log_{kernel}_diag") - math.log(self.input_kernel)
+
+    def table(self, kernel: str, dtype: np.dtype | type) -> _lookup.Table:
+        """What `gap_from` reads, in the dtype of the angles."""
+        return _cast(self, kernel, np.dtype(dtype))
+
+
+@functools.lru_cache(maxsize=256)
+def _cast(profile, kernel, dtype):
+    accuracy = max(profile.accuracy, float(np.finfo(dtype).eps)) / 4
+    coefficients = getattr(profile.coefficients, kernel)
+    return _lookup.make_table(coefficients, profile.offsets, dtype, accuracy)
+
+
+def gap_from(
+    table: _lookup.Table,
+    powers: tuple[int, int],
+    r: Float[Array, "..."],
+    obtuse: Array,
+) -> Float[Array, "..."]:
+    r"""The gap, from :math:`\sin(\theta/2)`, or :math:`\cos(\theta/2)` if `obtuse`."""
+    acute_factor, obtuse_factor = (r**power if power else 1 for power in powers)
+    factor = jnp.where(obtuse, obtuse_factor, acute_factor)
+    return factor * _lookup.look_up(table, r, obtuse)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _gap_at(table, powers, theta):
+    obtuse = theta > np.pi / 2
+    # pi as rounded in float32 lies above pi.
+    r = jnp.where(obtuse, jnp.abs(jnp.cos(theta / 2)), jnp.sin(theta / 2))
+    inside = (theta >= 0) & (theta <= theta.dtype.type(np.pi))
+    return jnp.where(inside, gap_from(table, powers, r, obtuse), jnp.nan)
+
+
+def _check_theta(theta):
+    if not isinstance(theta, jax.Array):
+        theta = np.asarray(theta)
+    if theta.dtype not in (np.dtype("float32"), np.dtype("float64")):
+        raise ValueError(
+            f"theta has dtype {theta.dtype}; pass radians as float32 or float64."
+        )
+    if not is_traced(theta):
+        host = np.asarray(theta)
+        bad = ~((host >= 0) & (host <= host.dtype.type(np.pi)))
+        if bad.any():
+            raise ValueError(f"theta must lie in [0, pi], got {host[bad][0]!r}.")
+    return theta
+
+
+def profile(
+    spec: Architecture, *, input_kernel: float = 1.0, accuracy: float = ACCURACY
+) -> Profile:
+    r"""Both kernels of a network as functions of the angle between two inputs.
+
+    Args:
+        spec: the network.
+        input_kernel: `|x|^2 / d` of both inputs. The normalised kernels do not depend
+            on it for the ReLU family without bias.
+        accuracy: of both gaps, relative; at least 1e-13. A larger one makes the tables,
+            and so every entry, a little cheaper.
+
+    Returns:
+        A `Profile`, computed once for each specification, and kept on disk as well if
+        it took more than a second (in `$NTK_RESNET_CACHE`, or `ntk_resnet` in the
+        user's folder for caches; set it to nothing to keep none).
+
+    Raises:
+        ValueError: bad arguments, nothing is trained (all scales zero), or the kernels
+            vary on scales below 1e-12 and no table reaches the accuracy (deep networks
+            in the chaotic phase; `kernel_fn(spec, engine="recursion")` has them).
+
+    Accuracy: `accuracy`, and from there what the dtype allows, from angles of 1e-8 (and
+    pi - 1e-8) in float64, to depth 1,000,000 (`tests/test_profile.py`).
+    """
+    check_network(spec)
+    input_kernel = check_number("input_kernel", input_kernel, positive=True)
+    accuracy = check_number("accuracy", accuracy, positive=True)
+    if not 1e-13 <= accuracy <= 1e-2:
+        raise ValueError(
+            f"accuracy must lie between 1e-13 and 0.01, got {accuracy}; it is relative."
+        )
+    return _profile(spec, input_kernel, accuracy)
+
+
+@functools.lru_cache(maxsize=1024)
+def has_profile(spec: Architecture) -> bool:
+    """Whether one profile serves the network at inputs of every norm."""
+    if not spec.homogeneous:
+        return False
+    try:
+        profile(spec)
+    except ValueError:
+        return False
+    return True
+
+
+def common_norm(spec: Architecture, *inputs: Any) -> float:
+    """`|x|^2 / d` of all rows, for networks whose profile depends on it; else 1.
+
+    Raises:
+        ValueError: the rows differ in norm by more than rounding, or are traced.
+    """
+    if spec.homogeneous:
+        return 1.0
+    if is_traced(inputs):
+        raise ValueError(
+            "engine='profile' must see the norms of the inputs of this network, which "
+            "a trace hides; use engine='recursion' there."
+        )
+    logs = np.concatenate(
+        [np.asarray(log_variance(x), np.float64) for x in inputs if x is not None]
+    )
+    dtype = np.result_type(*(x.dtype for x in inputs if x is not None))
+    if not np.ptp(logs) <= 8 * np.finfo(dtype).eps:
+        raise ValueError(
+            "engine='profile' needs inputs of one norm for a network with a bias or an "
+            "activation that is not homogeneous; these differ by a factor "
+            f"{np.exp(np.ptp(logs) / 2):.6g}; use engine='recursion'."
+        )
+    return float(np.exp(logs.mean()))
+
+
+@functools.lru_cache(maxsize=64)
+def _profile(spec, input_kernel, accuracy):
+    found = _load(spec, input_kernel, accuracy)
+    if found is None:
+        start = time.perf_counter()
+        # In float64 and on the host whatever the caller's, concrete also in a trace.
+        with jax.ensure_compile_time_eval(), jax.enable_x64(), _on_host():
+            built = build(spec, input_kernel, accuracy)
+        found = Profile(spec, input_kernel, accuracy, **built._asdict())
+        if time.perf_counter() - start > _WORTH_KEEPING:
+            _keep(found)
+    return found
+
+
+def _on_host():
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX was told to have no CPU
+        return contextlib.nullcontext()
+
+
+# --------------------------------------------------------------------------- on disk
+
+_WORTH_KEEPING = 1.0  # seconds
+_NUMBERS = ("log_nngp_diag", "log_ntk_diag", "error")
+
+
+def _path(spec, input_kernel, accuracy):
+    folder = records.cache_folder()
+    if folder is None:
+        return None
+    try:
+        name = to_json(spec)
+    except ValueError:  # an activation of the user's own has no name
+        return None
+    key = json.dumps([name, input_kernel, accuracy, records.code_digest()])
+    return folder / f"profile-{hashlib.sha256(key.encode()).hexdigest()[:32]}.zarr"
+
+
+def _load(spec, input_kernel, accuracy):
+    path = _path(spec, input_kernel, accuracy)
+    if path is None:
+        return None
+    try:
+        kept = records.load(path)
+    except (OSError, ValueError):  # none, or damaged: it is computed again
+        return None
+    return Profile(
+        spec,
+        input_kernel,
+        accuracy,
+        **{name: kept[name].item() for name in _NUMBERS},
+        powers=Both(*map(tuple, kept.powers.values.tolist())),
+        offsets=kept.offsets.values,
+        coefficients=Both(*(kept[name].values for name in Both._fields)),
+    )
+
+
+def _keep(found):
+    path = _path(found.spec, found.input_kernel, found.accuracy)
+    if path is None:
+        return
+    dataset = xr.Dataset(
+        {
+            "offsets": ("side", found.offsets),
+            "powers": (("kernel", "side"), np.array(found.powers)),
+            **{name: getattr(found, name) for name in _NUMBERS},
+            **{
+                name: (("term", "row"), coefficients)
+                for name, coefficients in found.coefficients._asdict().items()
+            },
+        },
+        attrs=records.provenance(spec=found.spec),
+    )
+    with contextlib.suppress(OSError, ValueError):  # a cache need not be writable
+        records.save(dataset, path)

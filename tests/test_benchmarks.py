@@ -1,0 +1,128 @@
+"""The benchmarks run, at their smallest, and what they save is what they show."""
+
+import json
+import time
+import warnings
+
+import accuracy
+import depth
+import harness
+import plot
+import pytest
+import readme
+
+
+def _sleeping(seconds):
+    return harness.Prepared(lambda: time.sleep(seconds))
+
+
+def _heavy(megabytes):
+    return harness.Prepared(lambda: bytearray(megabytes * 10**6).count(1))
+
+
+def _compiled(size):
+    import jax.numpy as jnp
+
+    return harness.compiled(lambda x: x @ x, jnp.eye(size))
+
+
+def _failing():
+    raise ValueError("this case is meant to fail")
+
+
+def test_times_are_those_of_the_runs():
+    cases = [
+        harness.Case("short", _sleeping, {"seconds": 0.02}),
+        harness.Case("long", _sleeping, {"seconds": 0.1}),
+    ]
+    short, long = harness.measure("sleep", cases, repeats=3)
+    assert long["question"] == "sleep"
+    assert long["sizes"] == {"seconds": 0.1}
+    # A sleep is never shorter than asked; how much longer is up to the machine.
+    assert long["median_s"] >= 0.1
+    assert long["first_s"] >= 0.1
+    assert short["ratio"] == 1
+    assert long["ratio"] > 1
+    assert long["ratio_to"] == "short"
+    assert {"jax", "device", "machine", "time_utc"} <= set(long)
+
+
+def test_memory_is_that_of_the_case_and_compilation_stands_apart():
+    cases = [
+        harness.Case("heavy", _heavy, {"megabytes": 300}),
+        harness.Case("light", _compiled, {"size": 8}),
+    ]
+    heavy, light = harness.measure("memory", cases, repeats=2)
+    # What it allocates, but for pages that the imports have let go of.
+    assert 270 <= heavy["peak_mb"] - heavy["before_mb"] <= 350
+    assert light["peak_mb"] - light["before_mb"] < 100
+    assert light["compile_s"] > light["median_s"]
+    assert light["first_s"] > light["compile_s"]
+
+
+def test_a_case_that_fails_is_named(capfd):
+    with pytest.raises(RuntimeError, match=r"'broken'.*ended with exit code 1"):
+        harness.measure("errors", [harness.Case("broken", _failing, {})])
+    assert "this case is meant to fail" in capfd.readouterr().err
+
+
+def test_the_last_of_equal_cases_counts(tmp_path):
+    record = {"machine": "m", "question": "q", "case": "c", "sizes": {"n": 1}}
+    for value, sizes in ((1, {"n": 1}), (2, {"n": 2}), (3, {"n": 1})):
+        harness.save(record | {"value": value, "sizes": sizes}, tmp_path)
+    assert [found["value"] for found in harness.latest(tmp_path)] == [2, 3]
+
+
+def test_times_are_written_with_three_digits():
+    assert [harness.seconds(t) for t in (12.34, 0.01234, 1.234e-5)] == [
+        "12.3 s",
+        "12.3 ms",
+        "12.3 µs",
+    ]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The folder of a smoke run of every benchmark."""
+    folder = tmp_path_factory.mktemp("results")
+    for benchmark in (depth, accuracy):
+        assert benchmark.main(["--smoke", "--save", str(folder)]) == 0
+    return folder
+
+
+def test_every_benchmark_saves_its_records(saved):
+    (path,) = saved.glob("*.jsonl")
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {record["question"] for record in records} == {"depth", "accuracy"}
+    for record in records:
+        assert path.stem == record["machine"]
+        assert record["x64"] == 1
+        if record["question"] == "accuracy":
+            assert max(record["nngp"], record["ntk"]) <= 2e-5
+        else:
+            assert record["first_s"] > record["median_s"] > 0
+
+
+def test_figures_and_tables_are_made_from_the_records(saved, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot.main([str(saved)])
+    drawn = capsys.readouterr().out.split()
+    assert len(drawn) == 2
+    records = harness.latest(saved)
+    before, after = "# Title\n", "\nThe rest.\n"
+    text = f"{before}{readme.BEGIN}\nold\n{readme.END}{after}"
+    new = readme.filled(text, records)
+    assert new.startswith(before)
+    assert new.endswith(after)
+    assert "old" not in new
+    assert "| FeedForward |" in new
+    assert readme.filled(new, records) == new
+    with pytest.raises(ValueError, match="lacks the lines"):
+        readme.filled("no markers", records)
+
+
+def test_the_readme_shows_the_saved_records():
+    text = readme.README.read_text()
+    if readme.BEGIN in text:
+        assert readme.filled(text, harness.latest()) == text
