@@ -34,10 +34,14 @@ RESULTS = pathlib.Path(__file__).parent / "results"
 
 
 class Prepared(NamedTuple):
-    """What is timed, and the compilation if it is over: else the first run holds it."""
+    """What is timed, and the compilation if it is over: else the first run holds it.
+
+    `after` is called after each run and not timed.
+    """
 
     run: Callable[[], Any]
     compile_s: float | None = None
+    after: Callable[[], Any] = lambda: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,9 +148,9 @@ def _serve(pipe, case: Case) -> None:
     jax.config.update("jax_enable_x64", True)
     prepared = case.prepare(**case.sizes)
     before = _peak_mb()
-    pipe.send({"run_s": _timed(prepared.run), "compile_s": prepared.compile_s})
+    pipe.send({"run_s": _timed(prepared), "compile_s": prepared.compile_s})
     while pipe.recv() == "run":
-        pipe.send(_timed(prepared.run))
+        pipe.send(_timed(prepared))
     memory = {"before_mb": before, "peak_mb": _peak_mb()}
     device = jax.devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in device:
@@ -154,10 +158,12 @@ def _serve(pipe, case: Case) -> None:
     pipe.send(memory | _machine())
 
 
-def _timed(run):
+def _timed(prepared):
     start = time.perf_counter()
-    jax.block_until_ready(run())
-    return time.perf_counter() - start
+    jax.block_until_ready(prepared.run())
+    taken = time.perf_counter() - start
+    prepared.after()
+    return taken
 
 
 def _peak_mb() -> float:

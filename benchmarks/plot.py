@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 PROMISED = {"float64": 1e-11, "float32": 2e-5}  # by the docstring of `kernel_fn`
+ALLOWED = {"split": 4, "plain": 2.5}  # times X Xᵀ
 
 
 def of(records, question):
@@ -63,7 +64,60 @@ def plot_accuracy(records):
     return panels
 
 
-FIGURES = {"depth": plot_times, "accuracy": plot_accuracy}
+def plot_ratios(records):
+    """The time of Gram matrices over that of X Xᵀ, against depth."""
+    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
+    deep = [
+        record["sizes"] | record for record in records if "depth" in record["sizes"]
+    ]
+    lines = dict.fromkeys((record["dtype"], record["products"]) for record in deep)
+    for dtype, products in lines:
+        own = sorted(
+            (record["depth"], record["ratio"])
+            for record in deep
+            if (record["dtype"], record["products"]) == (dtype, products)
+        )
+        depths, ratios = zip(*own, strict=True)
+        axes.plot(depths, ratios, marker="o", label=f"{products}, {dtype}")
+    for products, ratio in ALLOWED.items():
+        axes.axhline(ratio, color="black", linestyle="--", linewidth=0.8)
+        axes.annotate(f"{products}: at most {ratio}", (1, ratio), va="bottom")
+    axes.set(xscale="log", xlabel="depth L", ylabel="time over that of X Xᵀ", ylim=0)
+    axes.legend(loc="lower right", fontsize="small")
+    return axes
+
+
+def plot_errors(records):
+    """The worse error of the two gaps against the angle, a panel for each dtype."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    panels = figure.subplots(1, 2, sharex=True)
+    rows = [record["sizes"] | record for record in records]
+    for axes, (dtype, promised) in zip(panels, PROMISED.items(), strict=True):
+        for name, method in dict.fromkeys((r["case"], r["method"]) for r in rows):
+            own = sorted(
+                (row["angle"], max(row["nngp_gap"], row["ntk_gap"]))
+                for row in rows
+                if (row["case"], row["method"], row["dtype"]) == (name, method, dtype)
+            )
+            label = f"{name}: {method}"
+            axes.plot(*zip(*own, strict=True), marker=".", label=label)
+        axes.axhline(promised, color="black", linestyle="--", label="promised")
+        axes.set(xscale="log", yscale="log", title=dtype, xlabel="angle θ")
+    panels[0].set_ylabel("relative error of the gaps")
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside right upper", fontsize="small")
+    return panels
+
+
+FIGURES = {
+    "depth": plot_times,
+    "accuracy": plot_accuracy,
+    "gram": plot_ratios,
+    "peer": plot_times,
+    "symmetry": plot_times,
+    "device": plot_times,
+    "errors": plot_errors,
+}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,7 +20,7 @@ def dual(u, share):
 
 
 def gaps(family, angle, scales, *, share=0.5, trained="blocks"):
-    """(1 - NNGP, 1 - NTK), both normalised, of one network at one float angle.
+    """(1 - NNGP, 1 - NTK), both normalised, of one network at one angle.
 
     `family` is "feed_forward", "two_layer", "preactivation" or "postactivation";
     `scales` is the float branch scale of each block (their number is the depth). He's
@@ -65,9 +65,21 @@ def gaps(family, angle, scales, *, share=0.5, trained="blocks"):
     return 1 - k / v, 1 - ntk / size
 
 
+def angle_between(row1, row2):
+    """The exact angle of two rows of floats, for `gaps`."""
+    ctx.dps = DIGITS
+    row1, row2 = ([arb(float(value)) for value in row] for row in (row1, row2))
+    cosine = _dot(row1, row2) / (_dot(row1, row1) * _dot(row2, row2)).sqrt()
+    return _mid(_mid(cosine).acos())
+
+
+def _dot(row1, row2):
+    return sum((a * b for a, b in zip(row1, row2, strict=True)), arb(0))
+
+
 def _cos(angle):
-    """cos of the float angle, which may exceed pi by its rounding."""
-    return _mid(arb(float(angle)).cos())
+    """cos of the float or exact angle, which may exceed pi by its rounding."""
+    return _mid((angle if isinstance(angle, arb) else arb(float(angle))).cos())
 
 
 def _mid(value):
@@ -77,9 +89,14 @@ def _mid(value):
 
 def relative_error(actual, exact):
     """|actual / exact - 1|, worst over arrays of floats and of exact numbers."""
+    return absolute_error(actual, exact, relative=True)
+
+
+def absolute_error(actual, exact, *, relative=False):
+    """|actual - exact|, worst over arrays of floats and of exact numbers."""
     ctx.dps = DIGITS
     errors = [
-        abs(float((arb(float(got)) / want - 1).mid()))
+        abs(float(((arb(float(got)) - want) / (want if relative else 1)).mid()))
         for got, want in zip(np.ravel(actual), exact, strict=True)
     ]
     return max(errors)

@@ -25,6 +25,7 @@ _HOME = {
     "profile": "kernels",
     "gram": "kernels",
     "open_gram": "kernels",
+    "gram_operator": "kernels",
     "sweep_depth": "analysis.depth",
     "spectrum": "analysis.spectrum",
     "kernel_ridge": "analysis.regression",

@@ -13,7 +13,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -71,6 +71,24 @@ class Width:
 
 
 @dataclasses.dataclass(frozen=True)
+class Gram:
+    """The kernel matrix of the data, written tile by tile; run again to go on."""
+
+    spec: Annotated[pathlib.Path, tyro.conf.arg(metavar="FILE.json")]
+    """The network, as nr.to_json writes it."""
+    store: Annotated[pathlib.Path, tyro.conf.arg(metavar="DIR")]
+    """Where to write it: a zarr store. One of the same matrix is completed."""
+    data: _Source = "digits"
+    """As for report; all rows are used."""
+    get: Literal["ntk", "nngp", "ntk_gap", "nngp_gap"] = "ntk"
+    """The normalised kernel, or one minus it."""
+    dtype: Literal["float32", "float64"] = "float64"
+    """Of the matrix, and of the computation."""
+    json: bool = False
+    """Print what was written as JSON."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Doctor:
     """Versions, devices, and whether the parts this package stands on work."""
 
@@ -89,12 +107,14 @@ def main(args: Sequence[str] | None = None) -> int:
         "report": Report,
         "depth": Depth,
         "width": Width,
+        "gram": Gram,
         "doctor": Doctor,
     }
     runners: dict[type, Any] = {
         Report: _report,
         Depth: _depth,
         Width: _width,
+        Gram: _gram,
         Doctor: _doctor,
     }
     chosen = tyro.extras.subcommand_cli_from_dict(
@@ -216,6 +236,27 @@ def _width(chosen: Width):
     )
     title = f"relative errors of {chosen.seeds} networks; exponents: {exponents}"
     return 0, _shower(chosen, result, columns, title, saved)
+
+
+def _gram(chosen: Gram):
+    import ntk_resnet as nr
+
+    spec = _read_spec(chosen.spec)
+    x = nr.load_data(chosen.data).x.astype(chosen.dtype)
+    start = time.perf_counter()
+    with _progress() as progress:
+        matrix = nr.gram(spec, x, get=chosen.get, store=chosen.store, progress=progress)
+    seconds = round(time.perf_counter() - start, 2)
+    found = {"store": str(chosen.store), "rows": len(matrix), "get": chosen.get}
+    found |= {"dtype": str(matrix.dtype), "engine": matrix.attrs["engine"]}
+    found |= {"tile": matrix.attrs["tile"], "seconds": seconds}
+
+    def show():
+        if chosen.json:
+            return _print_json(found | {"provenance": matrix.attrs})
+        _print_table("", {name: name for name in found}, [found])
+
+    return 0, show
 
 
 def _doctor(chosen: Doctor):
@@ -365,12 +406,13 @@ def _progress() -> Iterator[Any]:
 
 
 def _log_lines(console):
-    start, last = time.perf_counter(), [""]
+    start, last, said = time.perf_counter(), "", 0.0
 
     def progress(done, total, description):
-        if description != last[0]:
-            last[0] = description
-            seconds = time.perf_counter() - start
+        nonlocal last, said
+        seconds = time.perf_counter() - start
+        if description != last or seconds > said + 10:
+            last, said = description, seconds
             console.print(
                 f"{done / total:4.0%} {seconds:4.0f} s  {description}", markup=False
             )

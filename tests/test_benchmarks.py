@@ -6,6 +6,7 @@ import warnings
 
 import accuracy
 import depth
+import gram
 import harness
 import plot
 import pytest
@@ -85,7 +86,7 @@ def test_times_are_written_with_three_digits():
 def saved(tmp_path_factory):
     """The folder of a smoke run of every benchmark."""
     folder = tmp_path_factory.mktemp("results")
-    for benchmark in (depth, accuracy):
+    for benchmark in (depth, accuracy, gram):
         assert benchmark.main(["--smoke", "--save", str(folder)]) == 0
     return folder
 
@@ -93,14 +94,24 @@ def saved(tmp_path_factory):
 def test_every_benchmark_saves_its_records(saved):
     (path,) = saved.glob("*.jsonl")
     records = [json.loads(line) for line in path.read_text().splitlines()]
-    assert {record["question"] for record in records} == {"depth", "accuracy"}
+    assert {record["question"] for record in records} == set(readme.TABLES)
     for record in records:
         assert path.stem == record["machine"]
         assert record["x64"] == 1
         if record["question"] == "accuracy":
             assert max(record["nngp"], record["ntk"]) <= 2e-5
+        elif record["question"] == "errors":
+            if record["sizes"]["method"] == "split":
+                _check_errors(record)
         else:
             assert record["first_s"] > record["median_s"] > 0
+
+
+def _check_errors(record):
+    """What the docstring of `gram` promises; the inputs are the rounded ones."""
+    double = record["sizes"]["dtype"] == "float64"
+    assert record["entry"] <= (1e-11 if double else 5e-6)
+    assert max(record["nngp_gap"], record["ntk_gap"]) <= (1e-11 if double else 2e-5)
 
 
 def test_figures_and_tables_are_made_from_the_records(saved, capsys):
@@ -108,7 +119,7 @@ def test_figures_and_tables_are_made_from_the_records(saved, capsys):
         warnings.simplefilter("error")
         plot.main([str(saved)])
     drawn = capsys.readouterr().out.split()
-    assert len(drawn) == 2
+    assert len(drawn) == len(plot.FIGURES)
     records = harness.latest(saved)
     before, after = "# Title\n", "\nThe rest.\n"
     text = f"{before}{readme.BEGIN}\nold\n{readme.END}{after}"

@@ -76,6 +76,24 @@ def test_width(capsys, spec, tmp_path):
     assert "kernels at width 8" in err
 
 
+def test_gram(capsys, spec, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "own.npz", x=rng.normal(size=(20, 3)), y=np.arange(20.0))
+    args = ("gram", "--spec", spec, "--data", tmp_path / "own.npz")
+    args += ("--store", tmp_path / "k.zarr", "--json")
+    code, text, _ = run(capsys, *args)
+    assert code == 0
+    answer = json.loads(text)
+    assert (answer["rows"], answer["engine"]) == (20, "profile")
+    x = nr.load_data(tmp_path / "own.npz").x
+    network = nr.from_json(spec.read_text())
+    np.testing.assert_array_equal(nr.open_gram(answer["store"]), nr.gram(network, x))
+    assert run(capsys, *args)[0] == 0  # finds it complete
+    code, text, err = run(capsys, *args, "--get", "nngp")
+    assert (code, text, err.count("\n")) == (2, "", 1)
+    assert 'get "ntk", not "nngp"' in err
+
+
 def test_report(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(depth_study, "QUICK", small_study.SIZES)
     shutil.copytree(small_study.folder() / "data", tmp_path / "data")

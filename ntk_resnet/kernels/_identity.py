@@ -74,7 +74,10 @@ def differences(
 ) -> Iterator[str]:
     """Each way in which a store's identity differs from the wanted one, in words."""
     found, wanted = dict(_leaves(found)), dict(_leaves(wanted))
+    retyped = found.get("dtype") != wanted.get("dtype")
     for name in {**found, **wanted}:
+        if retyped and name in ("x1_sha256", "x2_sha256"):
+            continue  # data of another dtype have another checksum, equal or not
         a, b = (json.dumps(of.get(name, "nothing")) for of in (found, wanted))
         if a != b:  # compared as text: 1 is not True, and NaN is NaN
             text = f"{name.removeprefix('spec.')} {a}, not {b}"

@@ -142,7 +142,7 @@ def pair_gaps(
     Half the squared chord between the unit rows, and half that between a row and the
     other's negative. Each unit row is a rounded head plus the tail that rounding cut
     off, so that nearby rows lose nothing to normalisation: the relative error is a few
-    eps for angles down to 1e-7 (1e-3 in float32) (`tests/test_inputs.py`). A row of
+    eps for angles down to 1e-7 (`tests/test_inputs.py`, `tests/test_gram.py`). A row of
     zeros is orthogonal to all rows but those of zeros, which it equals. One row of `x1`
     at a time, forward and backward, so that nothing of size n1 n2 d is kept.
     """
@@ -165,7 +165,9 @@ def pair_gaps(
     )
 
 
-def unit_rows(x):
+def unit_rows(
+    x: Float[Array, "n d"],
+) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
     """Unit rows as an unevaluated sum of two arrays, the second below rounding."""
     # A power of two is divided out exactly, against overflow of the squares.
     size = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=1, keepdims=True))
@@ -173,7 +175,25 @@ def unit_rows(x):
     square = jnp.sum(x * x, axis=1, keepdims=True)
     norm = jnp.sqrt(jnp.where(square > 0, square, 1))
     head = x / norm
-    return head, jax.lax.stop_gradient(_minus_product(x, head, norm) / norm)
+    tail = _minus_product(x, head, norm) / norm
+    # The norm is rounded, so that the rows are not unit: what is left of their length.
+    coarse, fine = split(head, tail)
+    excess = jnp.sum(coarse * coarse, axis=1, keepdims=True) - 1
+    excess += jnp.sum((head + coarse + tail) * fine, axis=1, keepdims=True)
+    return head, jax.lax.stop_gradient(tail - head * (excess / 2))
+
+
+def split(
+    head: Float[Array, "n d"], tail: Float[Array, "n d"]
+) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
+    """`head + tail` as a part on a grid and the rest.
+
+    The grid has half the digits of the dtype after the point: products of such parts of
+    unit rows are exact in whatever order they are summed.
+    """
+    grid = 2.0 ** (jnp.finfo(head.dtype).nmant // 2)
+    coarse = jnp.round(head * grid) / grid
+    return coarse, (head - coarse) + tail
 
 
 def _minus_product(x, head, norm):

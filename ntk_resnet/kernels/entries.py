@@ -1,7 +1,7 @@
 r"""Blocks of a Gram matrix, from the rows of the data.
 
 The gap of a pair must not be subtracted from a rounded cosine: at an angle of 1e-2
-float32 would leave two digits of it. So every unit row is split into a head on a grid,
+float32 would leave two digits of it. So every unit row is split into a part on a grid,
 :math:`h = \mathrm{round}(2^b x)/2^b`, and the rest `l`: with `b` half the digits of the
 dtype :math:`1 - h \cdot h'` is exact, in whatever order it is summed, and the products
 with `l` are small. What is left of the error matters for near-duplicates alone, which
@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.kernels import pairs
-from ntk_resnet.kernels._inputs import log_variance, pair_gaps, unit_rows
+from ntk_resnet.kernels._inputs import log_variance, pair_gaps, split, unit_rows
 from ntk_resnet.kernels.profile import gap_from
 
 PRODUCTS = ("split", "plain")
@@ -29,8 +29,8 @@ class Rows(NamedTuple):
     """Inputs, ready for the products; all fields have one row an input."""
 
     x: Float[Array, "n d"]
-    head: Float[Array, "n d"]
-    rest: Float[Array, "n d"]
+    coarse: Float[Array, "n d"]  # the unit row, on the grid of `split`
+    fine: Float[Array, "n d"]  # the rest of it
     log_variance: Float[Array, " n"]  # ln(|x|^2 / d)
 
 
@@ -48,10 +48,8 @@ class Entries:
 @functools.partial(jax.jit, static_argnames="bias_variance")
 def prepare(x: Float[Array, "n d"], bias_variance: float) -> Rows:
     """The rows of the data; rows of zeros are at a right angle to all others."""
-    unit, tail = unit_rows(x)
-    digits = jnp.finfo(x.dtype).nmant // 2
-    head = jnp.round(unit * 2.0**digits) / 2.0**digits
-    return Rows(x, head, (unit - head) + tail, log_variance(x, bias_variance))
+    coarse, fine = split(*unit_rows(x))
+    return Rows(x, coarse, fine, log_variance(x, bias_variance))
 
 
 def block(
@@ -97,16 +95,16 @@ def _by_profile(entries, data, rows1, rows2, shift):
 def _distances(entries, rows1, rows2, shift):
     """The smaller of 1 - cosine and 1 + cosine, and whether it is the latter."""
     if entries.products == "plain":
-        cosine = _product(rows1.head + rows1.rest, rows2.head + rows2.rest)
+        cosine = _product(rows1.coarse + rows1.fine, rows2.coarse + rows2.fine)
         lesser, obtuse = jnp.maximum(1 - jnp.abs(cosine), 0), cosine < 0
     else:
-        heads = _product(rows1.head, rows2.head)
+        exact = _product(rows1.coarse, rows2.coarse)
         rest = _product(
-            jnp.concatenate([rows1.head + rows1.rest, rows1.rest], axis=1),
-            jnp.concatenate([rows2.rest, rows2.head], axis=1),
+            jnp.concatenate([rows1.coarse + rows1.fine, rows1.fine], axis=1),
+            jnp.concatenate([rows2.fine, rows2.coarse], axis=1),
         )
-        obtuse = heads + rest < 0
-        lesser = jnp.where(obtuse, (1 + heads) + rest, (1 - heads) - rest)
+        obtuse = exact + rest < 0
+        lesser = jnp.where(obtuse, (1 + exact) + rest, (1 - exact) - rest)
     index = [jax.lax.broadcasted_iota(int, lesser.shape, axis) for axis in (0, 1)]
     own = index[0] - index[1] == shift
     lesser = jnp.where(own, 0, lesser)

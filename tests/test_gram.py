@@ -1,0 +1,166 @@
+"""Gram matrices: against 50-digit arithmetic, the kernel function, and bad input."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gram_errors import ANGLES, KERNELS, errors, exact_gaps, planted
+
+import ntk_resnet as nr
+from ntk_resnet.kernels.gram import _on_device, make_plan
+
+PLAIN = nr.FeedForward(depth=1000)
+RESIDUAL = nr.ResNet(depth=1000, branch_scale=nr.DepthScale(0.5))
+X = np.random.default_rng(0).normal(size=(130, 7))
+
+
+def assert_close(matrix, spec, x, x2=None, *, get="ntk", normalised=True):
+    """Within 1e-11 of the recursion, relative to the diagonal."""
+    kernel = nr.kernel_fn(spec, engine="recursion", normalised=normalised)
+    size = 1.0
+    if not normalised:
+        rows, columns = (nr.diag(spec, v, get) for v in (x, x if x2 is None else x2))
+        size = np.sqrt(np.outer(rows, columns))
+    assert np.abs((matrix - kernel(x, x2, get)) / size).max() <= 1e-11
+
+
+def entries_of(spec, x, **how):
+    half = len(x) // 2
+    pairs = np.arange(half), np.arange(half) + half
+    names = [name for kernel in KERNELS for name in (kernel, f"{kernel}_gap")]
+    return {name: nr.gram(spec, x, get=name, **how)[pairs] for name in names}
+
+
+@pytest.mark.parametrize("spec", [PLAIN, RESIDUAL], ids=["plain", "residual"])
+@pytest.mark.parametrize("angle", ANGLES)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_entries_against_fifty_digits(spec, angle, dtype):
+    """What the docstring promises, at near-duplicates too."""
+    x = planted(angle, 4, 64, dtype)
+    worst = errors(entries_of(spec, x), exact_gaps(spec, x))
+    assert worst["entry"] <= {"float64": 1e-11, "float32": 5e-6}[dtype]
+    bound = {"float64": 1e-11, "float32": 2e-5}[dtype]
+    assert max(worst["nngp_gap"], worst["ntk_gap"]) <= bound
+
+
+def test_plain_products_are_right_to_the_rounding_of_a_cosine():
+    """A gap that is off by 8 eps, of 0.46 at this angle."""
+    for dtype in ("float64", "float32"):
+        x = planted(1.0, 6, 64, dtype)
+        worst = errors(entries_of(PLAIN, x, products="plain"), exact_gaps(PLAIN, x))
+        assert max(worst.values()) <= max(8 / 0.46 * np.finfo(dtype).eps, 1e-11)
+
+
+SIZES = [(1, None), (2, 1), (9, 1000), (127, 50), (128, 128), (130, None)]
+
+
+@pytest.mark.parametrize(("n", "tile"), SIZES)
+def test_any_size_and_any_tile(n, tile):
+    matrix = nr.gram(RESIDUAL, X[:n], tile=tile)
+    assert (matrix == matrix.T).all()
+    assert (np.diag(matrix) == 1).all()
+    assert_close(matrix, RESIDUAL, X[:n])
+
+
+@pytest.mark.parametrize("tile", [None, 13, 64])
+def test_rectangular(tile):
+    x2 = np.concatenate([X[5:9], -X[3:6], X[:40] + 1e-7])
+    for normalised in (True, False):
+        matrix = nr.gram(PLAIN, X, x2, tile=tile, normalised=normalised)
+        assert_close(matrix, PLAIN, X, x2, normalised=normalised)
+    assert (matrix.shape, matrix.dtype) == ((130, 47), np.float64)
+
+
+ENGINES = {
+    "bias": nr.FeedForward(depth=5, bias_variance=0.1),
+    "erf": nr.ResNet(depth=4, branch_scale=0.5, activation="erf"),
+    "post-activation": nr.ResNet(depth=6, branch_scale=0.2, block="postactivation"),
+}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("normalised", [True, False])
+def test_every_network(name, normalised):
+    spec = ENGINES[name]
+    for get in ("ntk", "nngp"):
+        matrix = nr.gram(spec, X[:40], get=get, normalised=normalised, tile=16)
+        assert_close(matrix, spec, X[:40], get=get, normalised=normalised)
+    sphere = X[:40] / np.linalg.norm(X[:40], axis=1, keepdims=True)
+    by_profile = nr.gram(spec, sphere, engine="profile", normalised=normalised)
+    assert_close(by_profile, spec, sphere, normalised=normalised)
+
+
+def test_many_duplicates():
+    """More near-duplicates than a block gathers: all of it is done the slow way."""
+    rng = np.random.default_rng(1)
+    x = np.repeat(rng.normal(size=(3, 5)), 30, axis=0)
+    x = x * (1 + 1e-9 * rng.normal(size=x.shape))
+    gaps = nr.gram(PLAIN, x, get="ntk_gap", tile=30)
+    want = nr.sweep_depth(PLAIN, 1000, x=x).ntk_gap[0]
+    np.testing.assert_allclose(gaps, want, rtol=1e-6)  # of angles of 1e-9
+    np.testing.assert_array_equal(nr.gram(PLAIN, np.ones((9, 4))), np.ones((9, 9)))
+
+
+def test_what_one_accelerator_keeps_in_its_memory():
+    """The same numbers, put together on the device; here the device is a CPU."""
+    for x2 in (None, X[:60] + 0.5):
+        plan = make_plan(
+            RESIDUAL, X, x2, "ntk", True, "auto", "split", 48, jax.local_devices()[:1]
+        )
+        matrix = _on_device(plan, None)
+        assert isinstance(matrix, jax.Array)
+        np.testing.assert_array_equal(matrix, nr.gram(RESIDUAL, X, x2, tile=48))
+
+
+def test_precision_and_types(as_users_run_it):
+    with jax.enable_x64(False):
+        matrix = nr.gram(PLAIN, X)
+        assert matrix.dtype == np.float64
+        assert nr.gram(PLAIN, X.astype(np.float32)).dtype == np.float32
+        assert nr.gram(PLAIN, np.eye(3, dtype=int)).dtype == np.float32
+    np.testing.assert_array_equal(matrix, nr.gram(PLAIN, jnp.asarray(X)))
+
+
+def test_progress_counts_the_tiles():
+    seen = []
+    nr.gram(PLAIN, X, tile=50, progress=lambda *args: seen.append(args[:2]))
+    assert seen == [(k, 6) for k in range(1, 7)]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"x": X[0]}, r"x has shape \(7,\)"),
+        ({"x": np.full((3, 2), np.nan)}, "x holds nan at row 0"),
+        ({"x": np.zeros((3, 2))}, "only zeros in row 0"),
+        ({"x": [["a"]]}, "x has dtype"),
+        ({"x2": X[:, :3]}, "rows of length 7 and x2 of length 3"),
+        ({"get": "ntks"}, "get must be one of"),
+        ({"engine": "neural_tangents"}, "engine must be one of"),
+        ({"products": "exact"}, "products must be one of"),
+        ({"normalised": 1}, "normalised must be True or False"),
+        ({"tile": 0}, "tile must be at least 1"),
+        ({"tile": 2.5}, "tile must be a whole number"),
+        ({"devices": []}, "devices must be some of"),
+        ({"devices": ["cpu"]}, "devices must be some of"),
+        ({"spec": "relu"}, "spec"),
+        ({"spec": RESIDUAL.replace(branch_scale=0.0)}, "nothing is trained"),
+        ({"spec": ENGINES["bias"], "engine": "profile"}, "needs inputs of one norm"),
+        (
+            {
+                "spec": nr.ResNet(depth=2000, branch_scale=2.0),
+                "normalised": False,
+            },
+            "raw ntk is beyond the range",
+        ),
+    ],
+)
+def test_bad_input(as_users_run_it, change, text):
+    with pytest.raises(ValueError, match=text) as error:
+        nr.gram(**({"spec": PLAIN, "x": X} | change))
+    assert "\n" not in str(error.value)
+
+
+def test_not_inside_a_trace(as_users_run_it):
+    with pytest.raises(ValueError, match="x is traced"):
+        jax.jit(lambda x: nr.gram(PLAIN, x))(X)
