@@ -35,6 +35,7 @@ accuracy: $(READY)
 	$(RUN) tests/native/compare.py
 
 benchmark: $(READY)
+	$(RUN) benchmarks/gram.py --save
 	$(RUN) benchmarks/depth.py --save
 	$(RUN) benchmarks/accuracy.py --save
 	$(RUN) benchmarks/plot.py

@@ -121,8 +121,8 @@ def show(chosen) -> None:
                     worst = errors(compute(spec, x), exact)
                     text = " ".join(f"{error:8.1e}" for error in worst.values())
                     print(f"{name:20} {dtype:8} {method:16}{angle:7.0e} {text}")
-                    sizes = {"depth": depth, "d": d, "pairs": pairs}
-                    sizes |= {"method": method, "dtype": dtype, "angle": angle}
+                    sizes = {"method": method, "dtype": dtype, "angle": angle}
+                    sizes |= {"depth": depth, "d": d, "pairs": pairs}
                     save(note("errors", name, sizes, **worst), chosen.save)
 
 

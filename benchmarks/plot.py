@@ -82,8 +82,9 @@ def plot_ratios(records):
     for products, ratio in ALLOWED.items():
         axes.axhline(ratio, color="black", linestyle="--", linewidth=0.8)
         axes.annotate(f"{products}: at most {ratio}", (1, ratio), va="bottom")
-    axes.set(xscale="log", xlabel="depth L", ylabel="time over that of X Xᵀ", ylim=0)
-    axes.legend(loc="lower right", fontsize="small")
+    axes.set(xscale="log", xlabel="depth L", ylabel="time over that of X Xᵀ")
+    axes.set_ylim(0, 1.1 * max(axes.get_ylim()[1], *ALLOWED.values()))
+    axes.figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     return axes
 
 
@@ -99,7 +100,7 @@ def plot_errors(records):
                 for row in rows
                 if (row["case"], row["method"], row["dtype"]) == (name, method, dtype)
             )
-            label = f"{name}: {method}"
+            label = f"{name} network: {method}"
             axes.plot(*zip(*own, strict=True), marker=".", label=label)
         axes.axhline(promised, color="black", linestyle="--", label="promised")
         axes.set(xscale="log", yscale="log", title=dtype, xlabel="angle θ")

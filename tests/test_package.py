@@ -17,7 +17,7 @@ def test_public_names():
     assert sorted(nr.__all__) == [
         "Activation", "ConstantScale", "DecreasingScale", "DepthScale", "FeedForward",
         "LeakyReLU", "ResNet", "__version__", "diag", "finite", "from_json",
-        "gram", "kernel_fn", "kernel_ridge", "load_data",
+        "gram", "gram_operator", "kernel_fn", "kernel_ridge", "load_data",
         "neural_tangents", "open_gram", "profile", "spectrum", "stax", "sweep_depth",
         "to_json",
     ]  # fmt: skip

@@ -110,7 +110,8 @@ def gram(
         rows, columns = plan.tiling.slices(i, j)
         matrix[rows, columns] = values
         if plan.tiling.symmetric and i != j:
-            matrix[columns, rows] = values.T
+            # In one order, then in the other: NumPy is slow at both in one.
+            matrix[columns, rows] = np.ascontiguousarray(values.T)
         if progress is not None:
             progress(done, len(pairs), "tiles")
     return matrix
@@ -378,12 +379,15 @@ def _tile_side(tile, store, inputs, dtype, mesh):
         except (FileNotFoundError, ValueError):  # what is wrong there is said later
             pass
     n = max(len(v) for v in inputs)
-    # Tiles that stay in the caches of a CPU, or use an accelerator well.
-    most = 1024 if mesh.devices.flat[0].platform == "cpu" else 4096
-    memory = _memory_of(mesh.devices.flat[0])
-    fits = int(np.sqrt(memory / (32 * dtype.itemsize)))
-    # At least eight tiles a side, so that half of them are spared by symmetry.
-    return max(1, min(most, fits, max(128, -(-n // 8)), n))
+    device = mesh.devices.flat[0]
+    fits = int(np.sqrt(_memory_of(device) / (32 * dtype.itemsize)))
+    # At least eight tiles a side, so that symmetry spares nearly half of them, and not
+    # millions in all; on a CPU of a size for its caches, else large enough to pay.
+    usual, most = (500, 2000) if device.platform == "cpu" else (4096, 8192)
+    side = max(min(max(128, -(-n // 8)), usual), min(n // 200, most))
+    # Rows of a tile a power of two apart would compete for the same cache lines.
+    side -= 4 * (side % 128 == 0 and device.platform == "cpu")
+    return max(1, min(side, fits, n))
 
 
 def _memory_of(device) -> int:
