@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.kernels import pairs
-from ntk_resnet.kernels._inputs import log_variance, pair_gaps, split, unit_rows
+from ntk_resnet.kernels._inputs import log_variance, split, unit_rows
 from ntk_resnet.kernels.profile import gap_from
 
 PRODUCTS = ("split", "plain")
@@ -30,7 +30,8 @@ class Rows(NamedTuple):
 
     x: Float[Array, "n d"]
     coarse: Float[Array, "n d"]  # the unit row, on the grid of `split`
-    fine: Float[Array, "n d"]  # the rest of it
+    fine: Float[Array, "n d"]  # the rest of it, rounded
+    finest: Float[Array, "n d"]  # what that has cut off
     log_variance: Float[Array, " n"]  # ln(|x|^2 / d)
 
 
@@ -48,8 +49,10 @@ class Entries:
 @functools.partial(jax.jit, static_argnames="bias_variance")
 def prepare(x: Float[Array, "n d"], bias_variance: float) -> Rows:
     """The rows of the data; rows of zeros are at a right angle to all others."""
-    coarse, fine = split(*unit_rows(x))
-    return Rows(x, coarse, fine, log_variance(x, bias_variance))
+    head, tail = unit_rows(x)
+    coarse, fine = split(head, tail)
+    finest = ((head - coarse) - fine) + tail
+    return Rows(x, coarse, fine, finest, log_variance(x, bias_variance))
 
 
 def block(
@@ -111,7 +114,7 @@ def _distances(entries, rows1, rows2, shift):
     if entries.products == "plain":
         return lesser, obtuse
     near = (lesser < _resolved(lesser.dtype, rows1.x.shape[1])) & ~own
-    return _refined(lesser, near, rows1.x, rows2.x), obtuse
+    return _refined(lesser, near, rows1, rows2), obtuse
 
 
 def _product(a, b):
@@ -129,23 +132,38 @@ def _resolved(dtype, d):
     return error / (np.finfo(dtype).eps * (32 if dtype == np.float32 else 1024))
 
 
-def _refined(lesser, near, x1, x2):
+def _refined(lesser, near, rows1, rows2):
     """`lesser` with the entries of near-duplicates computed from the rows' difference.
 
-    A few are gathered; where there are many, all of the block is computed so.
+    A few are done one by one; where there are more, all of the block is.
     """
-    most = 2 * max(lesser.shape)
+    parts1, parts2 = ((r.coarse, r.fine, r.finest) for r in (rows1, rows2))
 
-    def some():
-        i, j = jnp.nonzero(near, size=most, fill_value=(x1.shape[0], x2.shape[0]))
-        pairs = jax.vmap(lambda a, b: jnp.minimum(*pair_gaps(a[None], b[None])))
-        exact = pairs(x1[i], x2[j])[:, 0, 0]
-        return lesser.at[i, j].set(exact, mode="drop")
+    def one_by_one():
+        return jax.lax.while_loop(
+            lambda state: state[1].any(), one_more, (lesser, near)
+        )
 
-    def all_of_them():
-        return jnp.where(near, jnp.minimum(*pair_gaps(x1, x2)), lesser)
+    def one_more(state):
+        lesser, near = state
+        i, j = jnp.divmod(jnp.argmax(near), near.shape[1])
+        exact = _chord([part[i] for part in parts1], [part[j] for part in parts2])
+        return lesser.at[i, j].set(exact), near.at[i, j].set(False)
 
-    count = jnp.sum(near)
-    return jax.lax.switch(
-        (count > 0).astype(int) + (count > most), (lambda: lesser, some, all_of_them)
-    )
+    def all_at_once():
+        exact = jax.lax.map(lambda row: _chord(row, parts2), parts1)
+        return jnp.where(near, exact, lesser), jnp.zeros_like(near)
+
+    return jax.lax.cond(jnp.sum(near) > _FEW, all_at_once, one_by_one)[0]
+
+
+_FEW = 64
+
+
+def _chord(row, others):
+    """Half the square of the shorter of difference and sum of unit rows, in parts."""
+    squares = []
+    for join in (jnp.subtract, jnp.add):
+        coarse, fine, finest = map(join, row, others)
+        squares.append(jnp.sum((coarse + (fine + finest)) ** 2, axis=-1))
+    return jnp.minimum(*squares) / 2

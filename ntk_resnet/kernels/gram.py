@@ -3,7 +3,7 @@
 A matrix is cut into square tiles, of a symmetric one those on and above the diagonal.
 One compiled program makes a tile from the rows of the data; it is the same for any
 number of devices, which take the tiles in turn, and so are the results, to the last
-bit. What it costs beside the matrix is a few tiles a device and three copies of the
+bit. What it costs beside the matrix is a few tiles a device and four copies of the
 data.
 """
 
@@ -89,7 +89,7 @@ def gram(
 
     Accuracy: normalised entries and gaps as in `kernel_fn`: gaps to 1e-11 in float64
     and 2e-5 in float32, at angles down to 1e-7 as far as the rounded inputs determine
-    them (`tests/test_gram.py`). Memory: the matrix, if it is not stored, three copies
+    them (`tests/test_gram.py`). Memory: the matrix, if it is not stored, four copies
     of the data, and about eight tiles for each device.
     """
     plan = make_plan(
@@ -381,10 +381,12 @@ def _tile_side(tile, store, inputs, dtype, mesh):
     n = max(len(v) for v in inputs)
     device = mesh.devices.flat[0]
     fits = int(np.sqrt(_memory_of(device) / (32 * dtype.itemsize)))
-    # At least eight tiles a side, so that symmetry spares nearly half of them, and not
-    # millions in all; on a CPU of a size for its caches, else large enough to pay.
-    usual, most = (500, 2000) if device.platform == "cpu" else (4096, 8192)
-    side = max(min(max(128, -(-n // 8)), usual), min(n // 200, most))
+    # Sixteen tiles a side, so that symmetry spares nearly half of them, but not tiny
+    # ones, nor millions; on a CPU of a size for its caches.
+    least, usual, most = (
+        (125, 500, 2000) if device.platform == "cpu" else (1024, 4096, 8192)
+    )
+    side = max(min(max(least, -(-n // 16)), usual), min(n // 200, most))
     # Rows of a tile a power of two apart would compete for the same cache lines.
     side -= 4 * (side % 128 == 0 and device.platform == "cpu")
     return max(1, min(side, fits, n))

@@ -53,11 +53,6 @@ def gram_operator(
         ValueError: bad inputs, named in the text.
     """
     plan = make_plan(spec, x, x2, get, normalised, engine, products, tile, devices)
-    if tile is None and plan.mesh.devices.flat[0].platform == "cpu":
-        # A megabyte: it is still in the core's cache when the products read it.
-        side = min(plan.tiling.tile, int(np.sqrt(2**20 / plan.dtype.itemsize)))
-        tiling = dataclasses.replace(plan.tiling, tile=side)
-        plan = dataclasses.replace(plan, tiling=tiling)
     return GramOperator(plan)
 
 
