@@ -143,6 +143,7 @@ def test_progress_counts_the_tiles():
         ({"tile": 2.5}, "tile must be a whole number"),
         ({"devices": []}, "devices must be some of"),
         ({"devices": ["cpu"]}, "devices must be some of"),
+        ({"devices": jax.devices()[:1] * 2}, "devices must be some of"),
         ({"spec": "relu"}, "spec"),
         ({"spec": RESIDUAL.replace(branch_scale=0.0)}, "nothing is trained"),
         ({"spec": ENGINES["bias"], "engine": "profile"}, "needs inputs of one norm"),

@@ -361,9 +361,11 @@ def _check_data(spec, x, x2):
 
 def _mesh(devices):
     devices = jax.local_devices() if devices is None else list(devices)
-    if not devices or not all(isinstance(d, jax.Device) for d in devices):
+    local = [d for d in devices if isinstance(d, jax.Device)]
+    local = [d for d in local if d.process_index == jax.process_index()]
+    if not devices or len(set(local)) < len(devices):
         raise ValueError(
-            f"devices must be some of jax.local_devices(), got {devices!r}."
+            f"devices must be some of jax.local_devices(), each once, got {devices!r}."
         )
     if len({d.platform for d in devices}) > 1:
         raise ValueError(f"devices must be of one kind, got {devices!r}.")

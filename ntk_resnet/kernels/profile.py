@@ -13,6 +13,7 @@ over :math:`r`, to which it is proportional near 0 where the activation has a ki
 whose width, 1/L or the branch scale, is found by the machine.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
@@ -219,13 +220,19 @@ def _profile(spec, input_kernel, accuracy):
     found = _load(spec, input_kernel, accuracy)
     if found is None:
         start = time.perf_counter()
-        # In float64 and on the host whatever the caller's, concrete also in a trace.
-        with jax.ensure_compile_time_eval(), jax.enable_x64(), _on_host():
-            built = build(spec, input_kernel, accuracy)
+        # A thread of its own knows nothing of a trace that the caller may be in.
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            built = thread.submit(_built, spec, input_kernel, accuracy).result()
         found = Profile(spec, input_kernel, accuracy, **built._asdict())
         if time.perf_counter() - start > _WORTH_KEEPING:
             _keep(found)
     return found
+
+
+def _built(spec, input_kernel, accuracy):
+    """In float64 and on the host, whatever the caller's settings."""
+    with jax.enable_x64(), _on_host():
+        return build(spec, input_kernel, accuracy)
 
 
 def _on_host():
