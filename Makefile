@@ -25,10 +25,10 @@ report: $(READY)
 	.venv/bin/ntk-resnet report --out report
 
 test: $(READY)
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses auto --dist loadfile
 
 test-all: $(READY)
-	$(RUN) -m pytest -m "slow or not slow"
+	$(RUN) -m pytest --numprocesses auto --dist loadfile -m "slow or not slow"
 
 accuracy: $(READY)
 	$(RUN) benchmarks/accuracy.py

@@ -25,7 +25,7 @@ from harness import Case, Prepared, compiled, measure, options, publish
 
 import ntk_resnet as nr
 from ntk_resnet.kernels.entries import PRODUCTS
-from ntk_resnet.kernels.gram import make_plan, tile_at
+from ntk_resnet.kernels.plan import make_plan, tile_at
 from ntk_resnet.kernels.profile import ACCURACY
 
 DEPTHS = (1, 1000, 1_000_000)

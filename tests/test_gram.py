@@ -7,7 +7,8 @@ import pytest
 from gram_errors import ANGLES, KERNELS, errors, exact_gaps, planted
 
 import ntk_resnet as nr
-from ntk_resnet.kernels.gram import _on_device, make_plan
+from ntk_resnet.kernels.gram import _on_device
+from ntk_resnet.kernels.plan import make_plan
 
 PLAIN = nr.FeedForward(depth=1000)
 RESIDUAL = nr.ResNet(depth=1000, branch_scale=nr.DepthScale(0.5))

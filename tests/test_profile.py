@@ -154,7 +154,9 @@ def test_gaps_at_depth_one_million(family):
         np.testing.assert_allclose(p.ntk(far), ntk, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", slowly(FAMILIES, ("plain", "residual, gamma 1", "post-activation"))
+)
 def test_no_angle_between_is_worse(family):
     """A dense grid, and halfway between the nodes of no grid in particular."""
     spec = FAMILIES[family].replace(depth=30)
@@ -241,7 +243,7 @@ def test_any_activation_and_bias_at_fixed_norm(spec):
     assert nr.kernel_fn(spec).engine == "recursion"
 
 
-@pytest.mark.parametrize("input_kernel", [1e-6, 1e-3, 100.0, 1e6])
+@pytest.mark.parametrize("input_kernel", slowly([1e-6, 1e-3, 100.0, 1e6], [1e-3, 1e6]))
 @pytest.mark.parametrize("activation", ["erf", "gelu"])
 def test_extreme_norms(activation, input_kernel):
     spec = PLAIN.replace(activation=activation)
@@ -332,7 +334,7 @@ def test_derivatives_against_fifty_digits(family, depth):
     spec = FAMILIES[family].replace(depth=depth)
     p = nr.profile(spec)
     want = np.array([exact_derivatives(spec, *pair) for pair in STEPS]).T
-    for dtype, accuracy in ((np.float64, 4e-11), (np.float32, 5e-6)):
+    for dtype, accuracy in ((np.float64, 2e-10), (np.float32, 5e-6)):
         smallest = ANGLES[dtype][0]
         chosen = [i for i, (theta, _) in enumerate(STEPS) if theta >= smallest]
         theta = np.array([STEPS[i][0] for i in chosen], dtype)
@@ -480,8 +482,8 @@ def test_engines_agree(case):
 @pytest.mark.parametrize(
     ("case", "dtype", "normalised"),
     [
-        ("deep", np.float32, True),
         ("residual", np.float64, True),
+        pytest.param("deep", np.float32, True, marks=pytest.mark.slow),
         pytest.param("plain", np.float64, False, marks=pytest.mark.slow),
         pytest.param("post-activation", np.float32, False, marks=pytest.mark.slow),
         pytest.param("absolute value", np.float64, False, marks=pytest.mark.slow),
@@ -545,7 +547,7 @@ def test_common_norm_is_found_whatever_it_is():
         for size in (1e-12, 1e-3, 1.0, 1e5, 1e12):
             rows = jnp.asarray(x * size, dtype)
             found = module.common_norm(spec, rows, rows[:3])
-            assert found == pytest.approx(size**2 / 64, rel=500 * EPS[dtype])
+            assert found == pytest.approx(size**2 / 64, rel=500 * float(EPS[dtype]))
 
 
 def test_single_precision_where_x64_is_off():
@@ -791,7 +793,7 @@ def test_networks_without_a_profile_are_refused(spec):
 @pytest.mark.parametrize(
     "spec",
     [
-        nr.FeedForward(depth=2, activation=nr.LeakyReLU(1 - 1e-9)),
+        nr.FeedForward(depth=2, activation=nr.LeakyReLU(1 - 1e-9)),  # a narrow kink
         *slowly([nr.ResNet(depth=20, branch_scale=1e-8, block="preactivation")]),
         nr.ResNet(depth=3, branch_scale=0.0),
         nr.FeedForward(depth=2, bias_variance=0.1),
