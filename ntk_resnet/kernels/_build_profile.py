@@ -54,6 +54,11 @@ def build(spec: Architecture, input_kernel: float, accuracy: float) -> Built:
     # Logarithmic slopes over the last octave, where gaps are powers of r.
     slopes = np.log2([gaps[:, -2] / gaps[:, -1] for gaps in probes])
     powers = np.clip(np.round(slopes), 0, 2).astype(int)
+    if not powers[0].all():  # at angle 0 all gaps are 0
+        raise ValueError(
+            "the kernels have no profile: they do not tend to their diagonal down to "
+            f"angles of {_PROBES[-1]:.0e}; use engine='recursion'."
+        )
     probes = _reduced(probes, [_PROBES] * 2, powers)
     offsets = np.array([_layer_width(side) for side in probes])
     for _ in range(_ROUNDS):

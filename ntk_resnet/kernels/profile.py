@@ -20,6 +20,7 @@ import functools
 import hashlib
 import json
 import math
+import shutil
 import time
 from typing import Any
 
@@ -27,14 +28,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from ntk_resnet import records
 from ntk_resnet._checks import check_number
 from ntk_resnet.architectures import Architecture, check_network, to_json
 from ntk_resnet.kernels import _lookup
 from ntk_resnet.kernels._build_profile import Both, build
-from ntk_resnet.kernels._inputs import is_traced, log_variance, precision_of
+from ntk_resnet.kernels._inputs import (
+    default_float,
+    is_traced,
+    log_variance,
+    precision_of,
+)
 
 ACCURACY = 2e-13
 """Relative error of both gaps, unless another is asked for; the check is against the
@@ -67,28 +73,29 @@ class Profile:
     offsets: Float[np.ndarray, "2"]
     coefficients: Both
 
-    def nngp(self, theta: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
+    def nngp(self, theta: Num[ArrayLike, "..."]) -> Float[Array, "..."]:
         """The NNGP divided by its diagonal."""
-        return 1 - self.nngp_gap(theta)
+        return self._at("nngp", theta, value=True)
 
-    def ntk(self, theta: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
+    def ntk(self, theta: Num[ArrayLike, "..."]) -> Float[Array, "..."]:
         """The NTK divided by its diagonal."""
-        return 1 - self.ntk_gap(theta)
+        return self._at("ntk", theta, value=True)
 
-    def nngp_gap(self, theta: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
+    def nngp_gap(self, theta: Num[ArrayLike, "..."]) -> Float[Array, "..."]:
         """One minus the normalised NNGP."""
         return self._at("nngp", theta)
 
-    def ntk_gap(self, theta: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
+    def ntk_gap(self, theta: Num[ArrayLike, "..."]) -> Float[Array, "..."]:
         """One minus the normalised NTK."""
         return self._at("ntk", theta)
 
-    def _at(self, kernel, theta):
+    def _at(self, kernel, theta, *, value=False):
         theta = _check_theta(theta)
         with precision_of(theta):
             theta = jnp.asarray(theta)
             table = self.table(kernel, theta.dtype)
-            return _gap_at(table, getattr(self.powers, kernel), theta)
+            gap = _gap_at(table, getattr(self.powers, kernel), theta)
+            return 1 - gap if value else gap
 
     def log_diagonal(self, kernel: str) -> float:
         """ln of the raw kernel on the diagonal over `|x|^2 / d`."""
@@ -121,15 +128,22 @@ def gap_from(
 @functools.partial(jax.jit, static_argnums=1)
 def _gap_at(table, powers, theta):
     obtuse = theta > np.pi / 2
-    # pi as rounded in float32 lies above pi.
-    r = jnp.where(obtuse, jnp.abs(jnp.cos(theta / 2)), jnp.sin(theta / 2))
+    # pi as rounded in float32 lies above pi; its derivative is that next to it.
+    cosine = jnp.cos(theta / 2)
+    cosine += jax.lax.stop_gradient(jnp.abs(cosine) - cosine)
+    r = jnp.where(obtuse, cosine, jnp.sin(theta / 2))
     inside = (theta >= 0) & (theta <= theta.dtype.type(np.pi))
     return jnp.where(inside, gap_from(table, powers, r, obtuse), jnp.nan)
 
 
 def _check_theta(theta):
     if not isinstance(theta, jax.Array):
-        theta = np.asarray(theta)
+        try:
+            theta = np.asarray(theta)
+        except ValueError as error:
+            raise ValueError(f"theta is not an array of numbers: {error}.") from None
+    if np.issubdtype(theta.dtype, np.integer):
+        theta = theta.astype(default_float())
     if theta.dtype not in (np.dtype("float32"), np.dtype("float64")):
         raise ValueError(
             f"theta has dtype {theta.dtype}; pass radians as float32 or float64."
@@ -206,13 +220,16 @@ def common_norm(spec: Architecture, *inputs: Any) -> float:
         [np.asarray(log_variance(x), np.float64) for x in inputs if x is not None]
     )
     dtype = np.result_type(*(x.dtype for x in inputs if x is not None))
-    if not np.ptp(logs) <= 8 * np.finfo(dtype).eps:
+    # Logarithms are rounded relative to themselves. What is below that rounding differs
+    # between parts of the same data, which are to share one profile.
+    step = 8 * np.finfo(dtype).eps * 2 ** np.ceil(np.log2(max(1, np.abs(logs).max())))
+    if not np.ptp(logs) <= step:
         raise ValueError(
             "engine='profile' needs inputs of one norm for a network with a bias or an "
             "activation that is not homogeneous; these differ by a factor "
             f"{np.exp(np.ptp(logs) / 2):.6g}; use engine='recursion'."
         )
-    return float(np.exp(logs.mean()))
+    return float(np.exp(np.round(logs.mean() / step) * step))
 
 
 @functools.lru_cache(maxsize=64)
@@ -267,6 +284,7 @@ def _load(spec, input_kernel, accuracy):
     try:
         kept = records.load(path)
     except (OSError, ValueError):  # none, or damaged: it is computed again
+        shutil.rmtree(path, ignore_errors=True)  # what is no store is never replaced
         return None
     return Profile(
         spec,
