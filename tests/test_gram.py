@@ -91,6 +91,34 @@ def test_every_network(name, normalised):
     assert_close(by_profile, spec, sphere, normalised=normalised)
 
 
+def test_the_profile_is_taken_where_it_applies():
+    sphere = X[:20] / np.linalg.norm(X[:20], axis=1, keepdims=True)
+    for spec, x, engine in (
+        (PLAIN, X, "profile"),
+        (ENGINES["erf"], sphere, "profile"),
+        (ENGINES["erf"], X, "recursion"),
+        (ENGINES["bias"], sphere, "profile"),
+    ):
+        operator = nr.gram_operator(spec, x)
+        assert operator.plan.engine == engine
+
+
+def test_arguments_that_change_nothing_do_not_change_the_store(tmp_path):
+    path = tmp_path / "gaps.zarr"
+    nr.gram(RESIDUAL, X[:9], get="ntk_gap", store=path)
+    nr.gram(RESIDUAL, X[:9], get="ntk_gap", normalised=False, store=path)
+    path = tmp_path / "erf.zarr"
+    nr.gram(ENGINES["erf"], X[:9], store=path)
+    nr.gram(ENGINES["erf"], X[:9], products="plain", store=path)
+
+
+def test_large_raw_kernels_do_not_warn():
+    x = X[:5] * 1e153
+    assert np.isfinite(nr.gram(ENGINES["erf"].replace(activation="relu"), x)).all()
+    raw = nr.gram(nr.FeedForward(depth=3), x, normalised=False)
+    assert np.isfinite(raw).all()
+
+
 def test_many_duplicates():
     """More near-duplicates than a block gathers: all of it is done the slow way."""
     rng = np.random.default_rng(1)

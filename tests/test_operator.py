@@ -55,7 +55,7 @@ def test_products_are_those_of_the_matrix():
         assert worst_error(op @ v, dense(), v) < 4
         np.testing.assert_array_equal(op(v), op @ v, strict=True)
     assert worst_error(op.T @ V, dense(), V) < 4
-    assert "GramOperator (53, 53) float64 of FeedForward(depth=30" in repr(op)
+    assert "(53, 53) float64 by profile, FeedForward(depth=30" in repr(op)
 
 
 def test_rows_and_columns_may_be_different_inputs():
@@ -289,3 +289,17 @@ def test_entries_that_are_no_numbers_are_named():
     large = nr.ResNet(depth=300, branch_scale=10.0)
     with pytest.raises(ValueError, match="raw ntk is beyond the range of float32"):
         nr.gram_operator(large, X.astype("f4"), normalised=False) @ V
+
+
+def test_inside_another_trace():
+    """The vector is known there, the product is not."""
+    x = np.random.default_rng(0).normal(size=(9, 4))
+    spec = nr.FeedForward(depth=3)
+    operator, matrix = nr.gram_operator(spec, x), nr.gram(spec, x)
+    doubled = jax.jit(lambda scale: scale * (operator @ np.ones(9)))(2.0)
+    np.testing.assert_allclose(
+        doubled, 2 * matrix.sum(axis=1), rtol=16 * np.finfo(np.float64).eps
+    )
+    found = jax.scipy.sparse.linalg.cg(lambda v: operator @ v + v, jnp.ones(9))[0]
+    np.testing.assert_allclose(matrix @ found + found, np.ones(9), rtol=1e-4)
+    assert "by profile" in repr(operator)

@@ -70,7 +70,7 @@ def build(spec: Architecture, input_kernel: float, accuracy: float) -> Built:
             own = [values[kernel] for values in logs]
             fits = [_fit(side, values) for side, values in zip(sides, own, strict=True)]
             found.append(_lookup.tabulate(fits, offsets))
-            table = _lookup.make_table(found[-1], offsets, np.float64, accuracy / 4)
+            table = _lookup.make_table(found[-1], offsets, np.float64, accuracy / 10)
             errors = np.maximum(errors, _compare(table, sides, own))
         if errors.max() <= accuracy:
             pairs = (tuple(map(int, column)) for column in powers.T)
@@ -143,7 +143,9 @@ def _layer_width(logs):
     count = logs.shape[1] - _ORDER
     windows = np.stack([logs[:, 1 + j : 1 + j + count] for j in range(_ORDER)], axis=2)
     missed = np.abs(windows @ np.array(weights) - logs[:, :count]).max(axis=0)
-    varying = np.flatnonzero(missed > 3e-11)  # a hundred times the rounding
+    # A hundred times the rounding; quadratures leave more than that at tiny gaps.
+    noise = np.maximum(3e-11, 1e-27 / _PROBES[:count] ** 2)
+    varying = np.flatnonzero(missed > noise)
     smallest = _PROBES[varying.max()] if varying.size else 1.0
     return 2.0 ** np.floor(np.log2(min(64 * smallest, 0.25)))
 

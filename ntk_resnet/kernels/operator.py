@@ -93,7 +93,10 @@ class GramOperator:
         return GramOperator(dataclasses.replace(self.plan, tiling=tiling, rows=rows))
 
     def __repr__(self) -> str:
-        return f"<GramOperator {self.shape} {self.dtype} of {self.plan.spec!r}>"
+        engine = self.plan.engine
+        return (
+            f"<GramOperator {self.shape} {self.dtype} by {engine}, {self.plan.spec!r}>"
+        )
 
     def __call__(
         self, v: Num[ArrayLike, " n2"] | Num[ArrayLike, "n2 k"]
@@ -115,7 +118,7 @@ class GramOperator:
                 jnp.asarray(v, plan.dtype), NamedSharding(plan.mesh, PartitionSpec())
             )
             product = _product(*static, plan.data, plan.rows, v)
-            if not jnp.isfinite(product).all():
+            if not is_traced(product) and not jnp.isfinite(product).all():
                 self._explain(v)
         return product
 

@@ -26,7 +26,7 @@ from ntk_resnet.kernels._inputs import check_inputs, is_traced, precision_of
 from ntk_resnet.kernels._tile_store import Tiling
 from ntk_resnet.kernels.entries import PRODUCTS, Entries, Rows, block, prepare
 from ntk_resnet.kernels.pairs import QUANTITIES
-from ntk_resnet.kernels.profile import common_norm, has_profile, profile
+from ntk_resnet.kernels.profile import common_norm, profile
 
 _ENGINES = ("auto", "profile", "recursion")
 _AHEAD = 2  # rounds of tiles under way while one is put in its place
@@ -52,6 +52,11 @@ class Plan:
     def dtype(self) -> np.dtype:
         return np.dtype(self.rows[0].x.dtype)
 
+    @property
+    def engine(self) -> str:
+        """What computes the entries: `"profile"` or `"recursion"`."""
+        return "recursion" if self.entries.powers is None else "profile"
+
     def identity(self) -> dict[str, str | int | float]:
         """What decides the matrix, for a store."""
         return _identity.identity_of(
@@ -59,7 +64,7 @@ class Plan:
             *(rows.x for rows in self.rows),
             get=self.entries.get,
             normalised=int(self.entries.normalised),
-            engine="recursion" if self.entries.powers is None else "profile",
+            engine=self.engine,
             products=self.entries.products,
             platform=self.mesh.devices.flat[0].platform,
         )
@@ -125,8 +130,9 @@ class Plan:
 def check_finite(values: Any, entries: Entries, spec: Architecture) -> None:
     """Raises the error behind an entry that is not a finite number."""
     # A sum is cheaper; it can overflow where no entry does.
-    if np.isfinite(values.sum()) or np.isfinite(values).all():
-        return
+    with np.errstate(over="ignore"):
+        if np.isfinite(values.sum()) or np.isfinite(values).all():
+            return
     if np.isnan(values).any() or entries.normalised:
         raise ValueError(
             f"the {entries.get} of {spec!r} is not a number for some of these inputs: "
@@ -191,27 +197,39 @@ def make_plan(
         raise ValueError(f"normalised must be True or False, got {normalised!r}.")
     inputs = _check_data(spec, x, x2)
     mesh = _mesh(devices)
-    if engine == "auto":
-        engine = "profile" if has_profile(spec) else "recursion"
     dtype = np.result_type(*(np.dtype(v.dtype) for v in inputs))
+    normalised = normalised or get.endswith("_gap")  # gaps are of normalised kernels
     with precision_of(*inputs):
         whole = NamedSharding(mesh, PartitionSpec())
         arrays = [jnp.asarray(v, dtype) for v in inputs]
         rows = tuple(prepare(v, spec.bias_variance) for v in arrays)
-        if engine == "profile":
+        found = _profile_for(spec, engine, arrays)
+        if found is not None:
             kernel = get.removesuffix("_gap")
-            found = profile(spec, input_kernel=common_norm(spec, *arrays))
             shape, powers = None, getattr(found.powers, kernel)
             log_diagonal = np.asarray(found.log_diagonal(kernel), dtype)
             data: Any = (found.table(kernel, dtype), log_diagonal)
         else:
             shape, powers = recursion.shape_of(spec), None
             data = recursion.block_scales(spec).astype(dtype)
+            products = "split"  # the recursion knows no other
         data, rows = jax.device_put((data, rows), whole)
     entries = Entries(shape, get, normalised, products, powers)
     side = _tile_side(tile, store, inputs, dtype, mesh)
     tiling = Tiling(len(inputs[0]), len(inputs[-1]), side, symmetric=x2 is None)
     return Plan(spec, entries, data, rows, tiling, mesh)
+
+
+def _profile_for(spec, engine, arrays):
+    """The profile that serves these inputs; `None`: the recursion is to be used."""
+    if engine == "recursion":
+        return None
+    try:
+        return profile(spec, input_kernel=common_norm(spec, *arrays))
+    except ValueError:
+        if engine == "profile":
+            raise
+        return None
 
 
 def _check_data(spec, x, x2):
@@ -233,7 +251,9 @@ def _check_data(spec, x, x2):
 
 
 def _mesh(devices):
-    devices = jax.local_devices() if devices is None else list(devices)
+    if devices is None:
+        devices = jax.local_devices()
+    devices = list(devices) if isinstance(devices, Sequence) else [devices]
     local = [d for d in devices if isinstance(d, jax.Device)]
     local = [d for d in local if d.process_index == jax.process_index()]
     if not devices or len(set(local)) < len(devices):

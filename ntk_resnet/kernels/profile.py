@@ -38,11 +38,10 @@ from ntk_resnet.kernels._build_profile import Both, build
 from ntk_resnet.kernels._inputs import (
     default_float,
     is_traced,
-    log_variance,
     precision_of,
 )
 
-ACCURACY = 2e-13
+ACCURACY = 5e-13
 """Relative error of both gaps, unless another is asked for; the check is against the
 recursion at angles that are no nodes."""
 
@@ -108,7 +107,7 @@ class Profile:
 
 @functools.lru_cache(maxsize=256)
 def _cast(profile, kernel, dtype):
-    accuracy = max(profile.accuracy, float(np.finfo(dtype).eps)) / 4
+    accuracy = max(profile.accuracy, float(np.finfo(dtype).eps)) / 10
     coefficients = getattr(profile.coefficients, kernel)
     return _lookup.make_table(coefficients, profile.offsets, dtype, accuracy)
 
@@ -216,13 +215,14 @@ def common_norm(spec: Architecture, *inputs: Any) -> float:
             "engine='profile' must see the norms of the inputs of this network, which "
             "a trace hides; use engine='recursion' there."
         )
-    logs = np.concatenate(
-        [np.asarray(log_variance(x), np.float64) for x in inputs if x is not None]
-    )
-    dtype = np.result_type(*(x.dtype for x in inputs if x is not None))
-    # Logarithms are rounded relative to themselves. What is below that rounding differs
-    # between parts of the same data, which are to share one profile.
-    step = 8 * np.finfo(dtype).eps * 2 ** np.ceil(np.log2(max(1, np.abs(logs).max())))
+    given = [np.asarray(x) for x in inputs if x is not None]
+    logs = np.concatenate([_log_norms(x) for x in given])
+    if not np.isfinite(logs).all():
+        raise ValueError("a row of zeros has no angle: remove it for engine='profile'.")
+    # Below the rounding of data and logarithm the norm differs between parts of the
+    # same data, which are to share one profile.
+    size = 2 ** np.ceil(np.log2(max(1, np.abs(logs).max())))
+    step = 8 * float(np.finfo(np.result_type(*given)).eps) + size * 2.0**-50
     if not np.ptp(logs) <= step:
         raise ValueError(
             "engine='profile' needs inputs of one norm for a network with a bias or an "
@@ -230,6 +230,14 @@ def common_norm(spec: Architecture, *inputs: Any) -> float:
             f"{np.exp(np.ptp(logs) / 2):.6g}; use engine='recursion'."
         )
     return float(np.exp(np.round(logs.mean() / step) * step))
+
+
+def _log_norms(x):
+    """ln(|x|^2 / d) of every row, in float64."""
+    x = x.astype(np.float64)
+    size = np.abs(x).max(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log(np.mean((x / size[:, None]) ** 2, axis=1)) + 2 * np.log(size)
 
 
 @functools.lru_cache(maxsize=64)
