@@ -279,7 +279,7 @@ def _tile_side(tile, store, inputs, dtype, mesh):
     # Sixteen tiles a side, so that symmetry spares nearly half of them, but not tiny
     # ones, nor millions; on a CPU of a size for its caches.
     least, usual, most = (
-        (125, 500, 2000) if device.platform == "cpu" else (1024, 4096, 8192)
+        (250, 500, 2000) if device.platform == "cpu" else (1024, 4096, 8192)
     )
     side = max(min(max(least, -(-n // 16)), usual), min(n // 200, most))
     # Rows of a tile a power of two apart would compete for the same cache lines.
