@@ -98,10 +98,11 @@ def tiles(n, d, dtype, depth):
     x = rows(n, d, dtype)
     network, how = nr.FeedForward(depth=depth), ("ntk", True, "profile", "split")
     plan = make_plan(network, x, x, *how, max(1, n // 10), jax.local_devices()[:1])
-    corners = np.array([plan.corner(*pair) for pair in plan.tiling.pairs()], np.int32)
+    tiling = plan.tiling
+    corners = np.array([tiling.corner(*pair) for pair in tiling.pairs()], np.int32)
 
     def all_of_them(data, rows):
-        shape, entries = plan.tile_shape, plan.entries
+        shape, entries = tiling.block_shape, plan.entries
         return jax.lax.map(
             lambda corner: tile_at(entries, shape, False, data, rows, *corner), corners
         )

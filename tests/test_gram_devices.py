@@ -141,9 +141,12 @@ def test_four_devices_do_what_one_does(
             np.testing.assert_array_equal(np.load(f"rectangle-{dtype}.npy"), wanted)
 
 
-TWO_PROCESSES = """
+BOTH = """
 jax.distributed.initialize("localhost:{port}", num_processes=2, process_id={process})
 assert (jax.process_count(), len(jax.devices())) == (2, 2 * {local})
+"""
+
+HALF_A_STORE = """
 seen = []
 matrix = t.fill("k.zarr", progress=lambda *args: seen.append(args[:2]))
 assert seen == [(k, 68) for k in range(1, 69)], seen  # each its half
@@ -156,25 +159,80 @@ else:
     raise AssertionError("each would have half a matrix")
 """
 
+PRODUCTS = """
+for dtype in ("float32", "float64"):
+    op = nr.gram_operator(t.SPEC, t.X.astype(dtype), tile=t.TILE)
+    np.save(f"{dtype}-{jax.process_index()}", op @ t.X[:, :2])
+    np.save(f"twice-{dtype}-{jax.process_index()}", op @ (op @ t.X[:, 0]))
+"""
 
-@pytest.mark.slow
-@pytest.mark.parametrize("local", [1, 2])
-def test_two_processes_fill_one_store(tmp_path, monkeypatch, undisturbed, local):
-    monkeypatch.chdir(tmp_path)
+ONE_FULL_DISK = """
+def full(source, target):
+    raise OSError(28, "No space left on device")
+
+if jax.process_index() == 1:
+    t.pathlib.Path.replace = full
+try:
+    t.fill("k.zarr")
+except OSError as error:
+    expected = ["another process could not make its", "No space left on device"]
+    assert expected[jax.process_index()] in str(error)
+else:
+    raise AssertionError("half of the store is missing")
+"""
+
+
+def run_two(code, local=1):
+    """Two processes with so many devices each, which know of each other."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     flags = f"--xla_force_host_platform_device_count={local}"
-    processes = [
-        start(TWO_PROCESSES.format(port=port, process=k, local=local), XLA_FLAGS=flags)
-        for k in range(2)
-    ]
+    both = [BOTH.format(port=port, process=k, local=local) + code for k in (0, 1)]
+    processes = [start(code, XLA_FLAGS=flags) for code in both]
     try:
         assert [process.wait(timeout=300) for process in processes] == [0, 0]
     finally:
         for process in processes:
             process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("local", [1, 2])
+def test_two_processes_fill_one_store(tmp_path, monkeypatch, undisturbed, local):
+    monkeypatch.chdir(tmp_path)
+    run_two(HALF_A_STORE, local)
     assert tiles_of("k.zarr") == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("local", [1, 2])
+def test_two_processes_share_the_products(tmp_path, monkeypatch, local):
+    """Shares are summed in another order: within the rounding of the terms."""
+    monkeypatch.chdir(tmp_path)
+    run_two(PRODUCTS, local)
+    matrix = nr.gram(SPEC, X)
+    for dtype in ("float32", "float64"):
+        first, second = (np.load(f"{dtype}-{k}.npy") for k in (0, 1))
+        np.testing.assert_array_equal(first, second)
+        bound = 8 * np.finfo(dtype).eps * np.abs(X[:, :2]).sum(axis=0)
+        assert (np.abs(first - matrix @ X[:, :2]) < bound).all()
+        twice = np.load(f"twice-{dtype}-0.npy")
+        np.testing.assert_array_equal(twice, np.load(f"twice-{dtype}-1.npy"))
+
+
+@pytest.mark.slow
+def test_a_full_disk_of_one_process_ends_both(
+    tmp_path, monkeypatch, computed, undisturbed
+):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "k.zarr"
+    np.asarray(fill(path))
+    for file in path.glob("c/*/*"):
+        file.unlink()
+    run_two(ONE_FULL_DISK)
+    assert sorted(finished(path)) == PAIRS[::2]
+    check_resumes(path, PAIRS[1::2], computed, undisturbed)
 
 
 # ------------------------------------------------------------------- kills and resuming

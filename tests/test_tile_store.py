@@ -19,7 +19,8 @@ import zarr
 import ntk_resnet as nr
 from ntk_resnet import records
 from ntk_resnet.kernels import _identity, _tile_store, stored
-from ntk_resnet.kernels._tile_store import Tiling, open_store
+from ntk_resnet.kernels._tile_store import open_store
+from ntk_resnet.kernels._tiling import Tiling
 
 SPEC = nr.ResNet(depth=3, branch_scale=nr.DepthScale(0.5))
 X = np.random.default_rng(0).standard_normal((6, 3))

@@ -6,6 +6,7 @@ it, at Chebyshev nodes of a few panels in ln(r + s), gives what the tables are m
 from, and at other angles the values that they are checked against.
 """
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -24,15 +25,22 @@ class Both(NamedTuple):
     ntk: Any
 
 
-class Built(NamedTuple):
-    """All that a profile knows; see `Profile` for the fields."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tables:
+    """What the recursion has told about both kernels."""
 
     log_nngp_diag: float
+    """ln of the raw NNGP at angle 0, in neural-tangents' normalisation."""
     log_ntk_diag: float
+    """ln of the raw NTK at angle 0."""
     error: float
+    """The worst relative difference from the recursion at the angles of the check."""
     powers: Both
+    """To which powers of the distance to 0, and to pi, the gaps are proportional."""
     offsets: Float[np.ndarray, "2"]
+    """Of the tables, see `ntk_resnet.kernels._lookup`."""
     coefficients: Both
+    """Of the tables, in Chebyshev's polynomials."""
 
 
 _PROBES = _lookup.END * 2.0 ** -np.arange(40)
@@ -43,7 +51,7 @@ _CHECKS = 24  # angles of the check, a side
 _ROUNDS = 4
 
 
-def build(spec: Architecture, input_kernel: float, accuracy: float) -> Built:
+def build(spec: Architecture, input_kernel: float, accuracy: float) -> Tables:
     """The tables of both kernels, to a relative accuracy; JAX is in float64.
 
     Raises:
@@ -74,7 +82,7 @@ def build(spec: Architecture, input_kernel: float, accuracy: float) -> Built:
             errors = np.maximum(errors, _compare(table, sides, own))
         if errors.max() <= accuracy:
             pairs = (tuple(map(int, column)) for column in powers.T)
-            return Built(
+            return Tables(
                 log_nngp_diag=diagonals[0],
                 log_ntk_diag=diagonals[1],
                 error=float(errors.max()),

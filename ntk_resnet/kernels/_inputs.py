@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ntk_resnet.architectures import Architecture
+
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
 
 
@@ -31,6 +33,26 @@ def precision_of(*arrays: Any) -> contextlib.AbstractContextManager:
     return contextlib.nullcontext()
 
 
+def as_floats(name: str, values: Any) -> Any:
+    """`values` as a float32 or float64 array; integers become the default float.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    if not isinstance(values, jax.Array):
+        try:
+            values = np.asarray(values)
+        except ValueError as error:
+            raise ValueError(f"{name} is not an array of numbers: {error}.") from None
+    if np.issubdtype(values.dtype, np.integer):
+        values = values.astype(default_float())
+    if values.dtype not in FLOATS:
+        raise ValueError(
+            f"{name} has dtype {values.dtype}; convert it to float32 or float64 first."
+        )
+    return values
+
+
 def check_inputs(name: str, x: Any, *, zero_rows: bool = False) -> Any:
     """`x` as a float32 or float64 array `(n, d)`, n, d >= 1, of finite numbers.
 
@@ -39,17 +61,7 @@ def check_inputs(name: str, x: Any, *, zero_rows: bool = False) -> Any:
     Raises:
         ValueError: anything else, or a row of zeros unless `zero_rows` allows them.
     """
-    if not isinstance(x, jax.Array):
-        try:
-            x = np.asarray(x)
-        except ValueError as error:
-            raise ValueError(f"{name} is not an array of numbers: {error}.") from None
-    if np.issubdtype(x.dtype, np.integer):
-        x = x.astype(default_float())
-    if x.dtype not in FLOATS:
-        raise ValueError(
-            f"{name} has dtype {x.dtype}; convert it to float32 or float64 first."
-        )
+    x = as_floats(name, x)
     if x.ndim != 2 or 0 in x.shape:
         raise ValueError(
             f"{name} has shape {tuple(x.shape)}; pass a non-empty array (n, d), "
@@ -74,15 +86,31 @@ def check_inputs(name: str, x: Any, *, zero_rows: bool = False) -> Any:
     return x
 
 
+def check_pair(
+    spec: Architecture, first: tuple[str, Any], second: tuple[str, Any]
+) -> tuple[Any, Any]:
+    """Inputs of rows and of columns, each with its name; the second may be `None`."""
+    zero_rows = spec.bias_variance > 0
+    (name1, x1), (name2, x2) = first, second
+    x1 = check_inputs(name1, x1, zero_rows=zero_rows)
+    if x2 is None:
+        return x1, None
+    x2 = check_inputs(name2, x2, zero_rows=zero_rows)
+    if x1.shape[1] != x2.shape[1]:
+        raise ValueError(
+            f"{name1} has rows of length {x1.shape[1]} and {name2} of length "
+            f"{x2.shape[1]}; they must agree."
+        )
+    return x1, x2
+
+
 def check_angles(name: str, angles: Any) -> np.ndarray:
     """`angles` as a float array `(k,)` within [0, pi] (pi as rounded in its dtype)."""
-    angles = np.asarray(angles)
-    if np.issubdtype(angles.dtype, np.integer):
-        angles = angles.astype(default_float())
-    if angles.dtype not in FLOATS or angles.ndim != 1 or angles.size == 0:
+    angles = np.asarray(as_floats(name, angles))
+    if angles.ndim != 1 or angles.size == 0:
         raise ValueError(
             f"{name} must be a non-empty list of angles in radians, got an array of "
-            f"dtype {angles.dtype} and shape {angles.shape}."
+            f"shape {angles.shape}."
         )
     top = angles.dtype.type(np.pi)  # rounds up in float32
     bad = ~((angles >= 0) & (angles <= top))

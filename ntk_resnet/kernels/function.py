@@ -16,6 +16,7 @@ from ntk_resnet.architectures import Architecture, ResNet, check_network
 from ntk_resnet.kernels import pairs, recursion
 from ntk_resnet.kernels._inputs import (
     check_inputs,
+    check_pair,
     is_traced,
     log_variance,
     precision_of,
@@ -118,16 +119,7 @@ class KernelFunction:
             raise ValueError(
                 f"get must name each kernel once, as in ('nngp', 'ntk'), got {get!r}."
             )
-        zero_rows = self.spec.bias_variance > 0
-        first = check_inputs("x1", x1, zero_rows=zero_rows)
-        second = None
-        if x2 is not None:
-            second = check_inputs("x2", x2, zero_rows=zero_rows)
-            if first.shape[1] != second.shape[1]:
-                raise ValueError(
-                    f"x1 has rows of length {first.shape[1]} and x2 of length "
-                    f"{second.shape[1]}; they must agree."
-                )
+        first, second = check_pair(self.spec, ("x1", x1), ("x2", x2))
         check_scales(self.spec, scales)
         with precision_of(first, second, scales):
             values = self._evaluate(names, first, second, scales)
@@ -142,17 +134,16 @@ class KernelFunction:
         """What computes the kernel: `"auto"` is settled when this is first asked."""
         if self.requested != "auto":
             return self.requested
-        return "profile" if has_profile(self.spec) else "recursion"
+        one_for_all = self.spec.homogeneous and has_profile(self.spec)
+        return "profile" if one_for_all else "recursion"
 
     def _evaluate(self, names, x1, x2, scales):
-        engine = self.engine
-        if scales is not None:
-            if self.requested not in ("auto", "recursion"):
-                raise ValueError(
-                    "scales as data need engine='recursion'; for others put them into "
-                    "the specification."
-                )
-            engine = "recursion"
+        if scales is not None and self.requested not in ("auto", "recursion"):
+            raise ValueError(
+                "scales as data need engine='recursion'; for others put them into the "
+                "specification."
+            )
+        engine = self.engine if scales is None else "recursion"
         if engine == "neural_tangents":
             return _by_neural_tangents(self.spec, self.normalised, names, x1, x2)
         dtype = jnp.result_type(x1, *([] if x2 is None else [x2]))

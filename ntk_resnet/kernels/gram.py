@@ -45,7 +45,8 @@ def gram(
             kernel, accurate relative to itself.
         normalised: divide the kernel by its diagonals; else it is raw, in
             neural-tangents' normalisation.
-        engine: `"profile"`, `"recursion"`, or `"auto"`, as in `kernel_fn`.
+        engine: `"profile"`, `"recursion"`, or `"auto"`: the profile wherever one serves
+            these inputs, else the recursion.
         products: `"split"`, gaps of the inputs that are exact to a few eps at any
             angle; `"plain"`, one product of the unit rows, at half the price: the gap
             then has an absolute error of a few eps, and near-duplicates are not told
@@ -57,7 +58,7 @@ def gram(
         tile: side of a tile; chosen from the device's memory and the size by default,
             or that of the store.
         devices: of this process; all of the default kind by default.
-        progress: called as `progress(done, total, text)` after each round of tiles.
+        progress: called as `progress(done, total, text)` after each tile.
 
     Returns:
         The matrix `(n1, n2)` in the precision of the inputs: a `jax.Array` on its
@@ -106,7 +107,7 @@ def _on_device(plan, progress):
     with precision_of(plan.rows[0].x):
         matrix = jnp.zeros((plan.tiling.rows, plan.tiling.columns), plan.dtype)
         for done, pair in enumerate(pairs, start=1):
-            corner, mirror = plan.corner(*pair), plan.tiling.symmetric
+            corner, mirror = plan.tiling.corner(*pair), plan.tiling.symmetric
             matrix = _put(matrix, plan.start([pair]), *corner, mirror)
             if progress is not None:
                 progress(done, len(pairs), "tiles")
@@ -123,9 +124,26 @@ def _put(matrix, tiles, row, column, mirror):
 
 
 def _fill(plan, path, progress):
-    """Writes the tiles that the store lacks, those of this process's share."""
+    """The store, completed by all processes together."""
     path = pathlib.Path(path)
     store = _tile_store.open_store(path, plan.tiling, plan.dtype, plan.identity())
+    try:
+        _write_share(plan, store, progress)
+    except Exception:
+        _all_done(False)
+        raise
+    if not _all_done(True):
+        raise OSError(
+            f"another process could not make its tiles of {str(path)!r}; see what it "
+            "says, and run the same call again in all of them to go on."
+        )
+    if jax.process_index() == 0:
+        store.finish()
+    return open_gram(path)
+
+
+def _write_share(plan, store, progress):
+    """Writes those tiles of this process's share that the store lacks."""
     share = plan.tiling.pairs()[jax.process_index() :: jax.process_count()]
     missing = store.missing(share)
     done = len(share) - len(missing)
@@ -134,10 +152,12 @@ def _fill(plan, path, progress):
         done += 1
         if progress is not None:
             progress(done, len(share), "tiles")
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
 
-        multihost_utils.sync_global_devices(f"ntk_resnet.gram {path}")
-    if jax.process_index() == 0:
-        store.finish()
-    return open_gram(path)
+
+def _all_done(done):
+    """Waits for all processes; whether each of them is done."""
+    if jax.process_count() == 1:
+        return done
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.process_allgather(np.array(done)).all())

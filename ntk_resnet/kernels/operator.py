@@ -43,8 +43,9 @@ def gram_operator(
             operator that is symmetric to rounding.
         get, normalised, engine, products: as in `gram`.
         tile: side of the tiles; chosen from the device's memory by default.
-        devices: of this process, among which the tiles are divided; all of the default
-            kind by default.
+        devices: among which the tiles are divided; all of the default kind by default.
+            With `jax.distributed` these are the devices of all processes: all make the
+            same operator and the same products, and each gets the whole result.
 
     Returns:
         A `GramOperator`.
@@ -52,8 +53,8 @@ def gram_operator(
     Raises:
         ValueError: bad inputs, named in the text.
     """
-    plan = make_plan(spec, x, x2, get, normalised, engine, products, tile, devices)
-    return GramOperator(plan)
+    how = get, normalised, engine, products, tile, devices
+    return GramOperator(make_plan(spec, x, x2, *how, everywhere=True))
 
 
 @functools.partial(
@@ -238,24 +239,25 @@ def _multiply(entries, tiling, mesh, data, rows, v):
 
 
 def _shares(tiling, count):
-    """All tiles, in `count` shares of one length: filled up with tiles of no rows."""
-    tiles = np.array(tiling.pairs(), np.int32)
-    below = (tiles[-1, 0] + 1, 0)
-    fill = np.full((-len(tiles) % count, 2), below, np.int32)
-    tiles = np.concatenate([tiles, fill])
-    return tiles.reshape(-1, count, 2).swapaxes(0, 1).reshape(-1, 2)  # dealt in turn
+    """All tiles and their blocks' corners, dealt in turn into shares of one length.
+
+    Shares are filled up with tiles below all rows.
+    """
+    pairs = tiling.pairs()
+    below = (pairs[-1][0] + 1, 0), (0, 0)
+    work = [(pair, tiling.corner(*pair)) for pair in pairs]
+    work += [below] * (-len(work) % count)
+    return np.array(work, np.int32).reshape(-1, count, 2, 2).swapaxes(0, 1).reshape(-1, 2, 2)
 
 
-def _add_tile(entries, tiling, data, rows, v, total, tile):
-    shape = min(tiling.tile, tiling.rows), min(tiling.tile, tiling.columns)
-    starts = tile * tiling.tile
-    # A block at the far edge begins earlier: what lies before is that of others.
-    last = np.subtract((tiling.rows, tiling.columns), shape).astype(tile.dtype)
-    begins = jnp.minimum(starts, last)
+def _add_tile(entries, tiling, data, rows, v, total, work):
+    tile, begins = work
+    shape = tiling.block_shape
     values = tile_at(entries, shape, tiling.symmetric, data, rows, *begins)
+    # A block at the far edge begins earlier: what lies before is that of others.
     own1, own2 = (
         begin + jnp.arange(length) >= start
-        for begin, length, start in zip(begins, shape, starts, strict=True)
+        for begin, length, start in zip(begins, shape, tile * tiling.tile, strict=True)
     )
     total = _add(total, values, v, begins, (own1, own2))
     if tiling.symmetric:

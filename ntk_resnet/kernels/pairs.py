@@ -36,12 +36,7 @@ def by_recursion(
     kernels = recursion.readout(spec, recursion.propagate(spec, state, scales))
     values = []
     for name in names:
-        value = {
-            "nngp": recursion.cosine(kernels),
-            "ntk": 1 - kernels.ntk_gap,
-            "nngp_gap": kernels.nngp_gap,
-            "ntk_gap": kernels.ntk_gap,
-        }[name]
+        value = quantities(kernels)[name]
         if not normalised and name in ("nngp", "ntk"):
             norms = kernels.log_nngp if name == "nngp" else kernels.log_ntk
             if spec.homogeneous:  # it was run on unit rows: |x|^2 / d factors out
@@ -49,6 +44,16 @@ def by_recursion(
             value = scaled(value, norms[0], norms[-1])
         values.append(value)
     return tuple(values)
+
+
+def quantities(kernels: recursion.Kernels) -> dict[str, Array]:
+    """The normalised kernels and their gaps, by name."""
+    return {
+        "nngp": recursion.cosine(kernels),
+        "ntk": 1 - kernels.ntk_gap,
+        "nngp_gap": kernels.nngp_gap,
+        "ntk_gap": kernels.ntk_gap,
+    }
 
 
 def by_profile(

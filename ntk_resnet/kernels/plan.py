@@ -22,11 +22,11 @@ from jaxtyping import Array, Float, Int
 from ntk_resnet._checks import check_choice, check_count
 from ntk_resnet.architectures import Architecture, check_network
 from ntk_resnet.kernels import _identity, _tile_store, recursion
-from ntk_resnet.kernels._inputs import check_inputs, is_traced, precision_of
-from ntk_resnet.kernels._tile_store import Tiling
+from ntk_resnet.kernels._inputs import check_pair, is_traced, precision_of
+from ntk_resnet.kernels._tiling import Tiling
 from ntk_resnet.kernels.entries import PRODUCTS, Entries, Rows, block, prepare
 from ntk_resnet.kernels.pairs import QUANTITIES
-from ntk_resnet.kernels.profile import common_norm, profile
+from ntk_resnet.kernels.profile import common_norm, has_profile, profile
 
 _ENGINES = ("auto", "profile", "recursion")
 _AHEAD = 2  # rounds of tiles under way while one is put in its place
@@ -66,7 +66,7 @@ class Plan:
             normalised=int(self.entries.normalised),
             engine=self.engine,
             products=self.entries.products,
-            platform=self.mesh.devices.flat[0].platform,
+            platform=self.mesh.local_devices[0].platform,
         )
 
     def tiles(
@@ -89,42 +89,33 @@ class Plan:
 
     def fits_its_device(self) -> bool:
         """Whether one accelerator computes it and has room for it twice."""
-        device = self.mesh.devices.flat[0]
+        device = self.mesh.local_devices[0]
         size = self.tiling.rows * self.tiling.columns * self.dtype.itemsize
         accelerator = self.mesh.size == 1 and device.platform != "cpu"
         return accelerator and 2 * size < _memory_of(device)
 
     def start(self, pairs: Sequence[tuple[int, int]]) -> jax.Array:
         """Starts on as many tiles as there are devices, or fewer; one a device."""
-        corners = [self.corner(*pair) for pair in pairs]
+        corners = [self.tiling.corner(*pair) for pair in pairs]
         corners += corners[-1:] * (self.mesh.size - len(pairs))
+        tiling = self.tiling
         program = _program(
-            self.mesh, self.entries, self.tile_shape, self.tiling.symmetric
+            self.mesh, self.entries, tiling.block_shape, tiling.symmetric
         )
         with precision_of(self.rows[0].x):
             return program(self.data, self.rows, np.array(corners, np.int32))
 
     def _finished(self, pairs, result):
-        shards = sorted(
-            result.addressable_shards, key=lambda shard: shard.index[0].start or 0
-        )
-        for (i, j), shard in zip(pairs, shards, strict=False):
+        shards = {
+            shard.index[0].start or 0: shard for shard in result.addressable_shards
+        }
+        for (i, j), shard in (
+            (pairs[k], shards[k]) for k in sorted(shards) if k < len(pairs)
+        ):
             height, width = self.tiling.shape(i, j)
             values = np.asarray(shard.data)[0, -height:, -width:]
             check_finite(values, self.entries, self.spec)
             yield i, j, values
-
-    @property
-    def tile_shape(self) -> tuple[int, int]:
-        """That of all computed blocks; those at the far edges overlap others."""
-        side = self.tiling.tile
-        return min(side, self.tiling.rows), min(side, self.tiling.columns)
-
-    def corner(self, i: int, j: int) -> tuple[int, int]:
-        """Where the block that holds tile (i, j) in its far corner begins."""
-        height, width = self.tile_shape
-        rows, columns = self.tiling.slices(i, j)
-        return rows.stop - height if i else 0, columns.stop - width if j else 0
 
 
 def check_finite(values: Any, entries: Entries, spec: Architecture) -> None:
@@ -186,9 +177,22 @@ def tile_at(
 
 
 def make_plan(
-    spec, x, x2, get, normalised, engine, products, tile, devices, store=None
+    spec,
+    x,
+    x2,
+    get,
+    normalised,
+    engine,
+    products,
+    tile,
+    devices,
+    store=None,
+    everywhere=False,
 ) -> Plan:
-    """Checks all arguments of `gram` and prepares the data."""
+    """Checks all arguments of `gram` and prepares the data for the devices.
+
+    Those of this process, or `everywhere`, of all that run the same program.
+    """
     check_network(spec)
     check_choice("get", get, QUANTITIES)
     check_choice("engine", engine, _ENGINES)
@@ -196,7 +200,7 @@ def make_plan(
     if not isinstance(normalised, bool):
         raise ValueError(f"normalised must be True or False, got {normalised!r}.")
     inputs = _check_data(spec, x, x2)
-    mesh = _mesh(devices)
+    mesh = _mesh(devices, everywhere)
     dtype = np.result_type(*(np.dtype(v.dtype) for v in inputs))
     normalised = normalised or get.endswith("_gap")  # gaps are of normalised kernels
     with precision_of(*inputs):
@@ -225,40 +229,37 @@ def _profile_for(spec, engine, arrays):
     if engine == "recursion":
         return None
     try:
-        return profile(spec, input_kernel=common_norm(spec, *arrays))
+        norm = common_norm(spec, *arrays)
     except ValueError:
         if engine == "profile":
             raise
         return None
+    if engine == "auto" and not has_profile(spec, norm):
+        return None
+    return profile(spec, input_kernel=norm)
 
 
 def _check_data(spec, x, x2):
-    zero_rows = spec.bias_variance > 0
-    inputs = [check_inputs("x", x, zero_rows=zero_rows)]
-    if x2 is not None:
-        inputs.append(check_inputs("x2", x2, zero_rows=zero_rows))
-        if inputs[0].shape[1] != inputs[1].shape[1]:
-            raise ValueError(
-                f"x has rows of length {inputs[0].shape[1]} and x2 of length "
-                f"{inputs[1].shape[1]}; they must agree."
-            )
+    inputs = check_pair(spec, ("x", x), ("x2", x2))
     if is_traced(inputs):
         raise ValueError(
             "x is traced: gram distributes its work itself and is not for use inside "
             "jit, vmap or grad; use kernel_fn there."
         )
-    return tuple(inputs)
+    return inputs if x2 is not None else inputs[:1]
 
 
-def _mesh(devices):
+def _mesh(devices, everywhere):
     if devices is None:
-        devices = jax.local_devices()
+        devices = jax.devices() if everywhere else jax.local_devices()
     devices = list(devices) if isinstance(devices, Sequence) else [devices]
-    local = [d for d in devices if isinstance(d, jax.Device)]
-    local = [d for d in local if d.process_index == jax.process_index()]
-    if not devices or len(set(local)) < len(devices):
+    known = [d for d in devices if isinstance(d, jax.Device)]
+    if not everywhere:
+        known = [d for d in known if d.process_index == jax.process_index()]
+    if not devices or len(set(known)) < len(devices):
         raise ValueError(
-            f"devices must be some of jax.local_devices(), each once, got {devices!r}."
+            f"devices must be some of jax.{'' if everywhere else 'local_'}devices(), "
+            f"each once, got {devices!r}."
         )
     if len({d.platform for d in devices}) > 1:
         raise ValueError(f"devices must be of one kind, got {devices!r}.")
@@ -274,7 +275,7 @@ def _tile_side(tile, store, inputs, dtype, mesh):
         except (FileNotFoundError, ValueError):  # what is wrong there is said later
             pass
     n = max(len(v) for v in inputs)
-    device = mesh.devices.flat[0]
+    device = mesh.local_devices[0]
     fits = int(np.sqrt(_memory_of(device) / (32 * dtype.itemsize)))
     # Sixteen tiles a side, so that symmetry spares nearly half of them, but not tiny
     # ones, nor millions; on a CPU of a size for its caches.

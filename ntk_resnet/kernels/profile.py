@@ -34,12 +34,8 @@ from ntk_resnet import records
 from ntk_resnet._checks import check_number
 from ntk_resnet.architectures import Architecture, check_network, to_json
 from ntk_resnet.kernels import _lookup
-from ntk_resnet.kernels._build_profile import Both, build
-from ntk_resnet.kernels._inputs import (
-    default_float,
-    is_traced,
-    precision_of,
-)
+from ntk_resnet.kernels._build_profile import Both, Tables, build
+from ntk_resnet.kernels._inputs import as_floats, is_traced, precision_of
 
 ACCURACY = 5e-13
 """Relative error of both gaps, unless another is asked for; the check is against the
@@ -47,7 +43,7 @@ recursion at angles that are no nodes."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Profile:
+class Profile(Tables):
     """Both kernels of one network as functions of the angle; made by `profile`.
 
     The methods take angles in radians in [0, pi], scalars or arrays of any shape, in
@@ -61,16 +57,6 @@ class Profile:
     """`|x|^2 / d` of the inputs."""
     accuracy: float
     """Bound of the relative error of both gaps."""
-    log_nngp_diag: float
-    """ln of the raw NNGP at angle 0, in neural-tangents' normalisation."""
-    log_ntk_diag: float
-    """ln of the raw NTK at angle 0."""
-    error: float
-    """The worst relative difference from the recursion at the angles of the check."""
-    powers: Both
-    """To which powers of the distance to 0, and to pi, the gaps are proportional."""
-    offsets: Float[np.ndarray, "2"]
-    coefficients: Both
 
     def nngp(self, theta: Num[ArrayLike, "..."]) -> Float[Array, "..."]:
         """The NNGP divided by its diagonal."""
@@ -136,17 +122,7 @@ def _gap_at(table, powers, theta):
 
 
 def _check_theta(theta):
-    if not isinstance(theta, jax.Array):
-        try:
-            theta = np.asarray(theta)
-        except ValueError as error:
-            raise ValueError(f"theta is not an array of numbers: {error}.") from None
-    if np.issubdtype(theta.dtype, np.integer):
-        theta = theta.astype(default_float())
-    if theta.dtype not in (np.dtype("float32"), np.dtype("float64")):
-        raise ValueError(
-            f"theta has dtype {theta.dtype}; pass radians as float32 or float64."
-        )
+    theta = as_floats("theta", theta)
     if not is_traced(theta):
         host = np.asarray(theta)
         bad = ~((host >= 0) & (host <= host.dtype.type(np.pi)))
@@ -191,12 +167,10 @@ def profile(
 
 
 @functools.lru_cache(maxsize=1024)
-def has_profile(spec: Architecture) -> bool:
-    """Whether one profile serves the network at inputs of every norm."""
-    if not spec.homogeneous:
-        return False
+def has_profile(spec: Architecture, input_kernel: float = 1.0) -> bool:
+    """Whether the network has a profile at inputs of that norm; it is built to see."""
     try:
-        profile(spec)
+        profile(spec, input_kernel=input_kernel)
     except ValueError:
         return False
     return True
@@ -248,7 +222,9 @@ def _profile(spec, input_kernel, accuracy):
         # A thread of its own knows nothing of a trace that the caller may be in.
         with concurrent.futures.ThreadPoolExecutor(1) as thread:
             built = thread.submit(_built, spec, input_kernel, accuracy).result()
-        found = Profile(spec, input_kernel, accuracy, **built._asdict())
+        found = Profile(
+            **vars(built), spec=spec, input_kernel=input_kernel, accuracy=accuracy
+        )
         if time.perf_counter() - start > _WORTH_KEEPING:
             _keep(found)
     return found
@@ -295,9 +271,9 @@ def _load(spec, input_kernel, accuracy):
         shutil.rmtree(path, ignore_errors=True)  # what is no store is never replaced
         return None
     return Profile(
-        spec,
-        input_kernel,
-        accuracy,
+        spec=spec,
+        input_kernel=input_kernel,
+        accuracy=accuracy,
         **{name: kept[name].item() for name in _NUMBERS},
         powers=Both(*map(tuple, kept.powers.values.tolist())),
         offsets=kept.offsets.values,

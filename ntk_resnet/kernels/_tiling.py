@@ -1,0 +1,68 @@
+"""A matrix cut into tiles, which are computed as blocks of one shape."""
+
+import dataclasses
+
+from ntk_resnet._checks import check_count
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiling:
+    """A matrix cut into square tiles, those at the far edges smaller.
+
+    Raises:
+        ValueError: a size is not a whole number >= 1, or a symmetric matrix not square.
+    """
+
+    rows: int
+    columns: int
+    tile: int  # side of a tile, in entries
+    symmetric: bool  # only tiles (i, j) with i <= j are stored
+
+    def __post_init__(self):
+        for name in ("rows", "columns", "tile"):
+            check_count(name, getattr(self, name))
+        if self.symmetric and self.rows != self.columns:
+            raise ValueError(
+                f"a symmetric matrix must be square, got {self.rows} rows and "
+                f"{self.columns} columns; pass symmetric=False."
+            )
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """Row and column of every stored tile, counted in tiles, row by row."""
+        down, across = -(-self.rows // self.tile), -(-self.columns // self.tile)
+        return [
+            (i, j)
+            for i in range(down)
+            for j in range(i if self.symmetric else 0, across)
+        ]
+
+    def slices(self, i: int, j: int) -> tuple[slice, slice]:
+        """Rows and columns of the matrix that tile (i, j) covers.
+
+        Raises:
+            ValueError: there is no such tile, or it is not stored.
+        """
+        top, left = i * self.tile, j * self.tile
+        inside = 0 <= top < self.rows and 0 <= left < self.columns
+        if not inside or (self.symmetric and i > j):
+            raise ValueError(f"({i}, {j}) is no tile of {self}; pass one of .pairs().")
+        return (
+            slice(top, min(top + self.tile, self.rows)),
+            slice(left, min(left + self.tile, self.columns)),
+        )
+
+    def shape(self, i: int, j: int) -> tuple[int, int]:
+        """Rows and columns in tile (i, j)."""
+        rows, columns = self.slices(i, j)
+        return rows.stop - rows.start, columns.stop - columns.start
+
+    @property
+    def block_shape(self) -> tuple[int, int]:
+        """That of all computed blocks; those at the far edges overlap others."""
+        return min(self.tile, self.rows), min(self.tile, self.columns)
+
+    def corner(self, i: int, j: int) -> tuple[int, int]:
+        """Where the block that holds tile (i, j) in its far corner begins."""
+        rows, columns = self.slices(i, j)
+        height, width = self.block_shape
+        return max(0, rows.stop - height), max(0, columns.stop - width)
