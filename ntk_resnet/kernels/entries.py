@@ -114,7 +114,7 @@ def _distances(entries, rows1, rows2, shift):
     if entries.products == "plain":
         return lesser, obtuse
     near = (lesser < _resolved(lesser.dtype, rows1.x.shape[1])) & ~own
-    return _refined(lesser, near, rows1, rows2), obtuse
+    return _refined(lesser, obtuse, near, rows1, rows2), obtuse
 
 
 def _product(a, b):
@@ -132,38 +132,24 @@ def _resolved(dtype, d):
     return error / (np.finfo(dtype).eps * (32 if dtype == np.float32 else 1024))
 
 
-def _refined(lesser, near, rows1, rows2):
+def _refined(lesser, obtuse, near, rows1, rows2):
     """`lesser` with the entries of near-duplicates computed from the rows' difference.
 
-    A few are done one by one; where there are more, all of the block is.
+    One row at a time of those that have any: mostly there are few.
     """
     parts1, parts2 = ((r.coarse, r.fine, r.finest) for r in (rows1, rows2))
-
-    def one_by_one():
-        return jax.lax.while_loop(
-            lambda state: state[1].any(), one_more, (lesser, near)
-        )
+    sign = jnp.where(obtuse, -1, 1).astype(lesser.dtype)
 
     def one_more(state):
-        lesser, near = state
-        i, j = jnp.divmod(jnp.argmax(near), near.shape[1])
-        exact = _chord([part[i] for part in parts1], [part[j] for part in parts2])
-        return lesser.at[i, j].set(exact), near.at[i, j].set(False)
+        lesser, left = state
+        row = jnp.argmax(left)
+        coarse, fine, finest = (
+            part1[row] - sign[row][:, None] * part2
+            for part1, part2 in zip(parts1, parts2, strict=True)
+        )
+        exact = jnp.sum((coarse + (fine + finest)) ** 2, axis=1) / 2
+        exact = jnp.where(near[row], exact, lesser[row])
+        return lesser.at[row].set(exact), left.at[row].set(False)
 
-    def all_at_once():
-        exact = jax.lax.map(lambda row: _chord(row, parts2), parts1)
-        return jnp.where(near, exact, lesser), jnp.zeros_like(near)
-
-    return jax.lax.cond(jnp.sum(near) > _FEW, all_at_once, one_by_one)[0]
-
-
-_FEW = 64
-
-
-def _chord(row, others):
-    """Half the square of the shorter of difference and sum of unit rows, in parts."""
-    squares = []
-    for join in (jnp.subtract, jnp.add):
-        coarse, fine, finest = map(join, row, others)
-        squares.append(jnp.sum((coarse + (fine + finest)) ** 2, axis=-1))
-    return jnp.minimum(*squares) / 2
+    start = lesser, near.any(axis=1)
+    return jax.lax.while_loop(lambda state: state[1].any(), one_more, start)[0]

@@ -247,7 +247,12 @@ def _shares(tiling, count):
     below = (pairs[-1][0] + 1, 0), (0, 0)
     work = [(pair, tiling.corner(*pair)) for pair in pairs]
     work += [below] * (-len(work) % count)
-    return np.array(work, np.int32).reshape(-1, count, 2, 2).swapaxes(0, 1).reshape(-1, 2, 2)
+    return (
+        np.array(work, np.int32)
+        .reshape(-1, count, 2, 2)
+        .swapaxes(0, 1)
+        .reshape(-1, 2, 2)
+    )
 
 
 def _add_tile(entries, tiling, data, rows, v, total, work):
