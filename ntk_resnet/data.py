@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float64, Int, Num, Shaped
 
 from ntk_resnet._checks import check_choice, check_count
+from ntk_resnet._images import ARCHIVES, read_images
 
 LEAST_ROWS = 10
 """Fewer rows than this are refused: no split of them would say anything."""
@@ -44,20 +45,32 @@ class Data:
         return dataclasses.replace(self, x=self.x[rows], y=self.y[rows])
 
 
-def load_data(source: str | pathlib.Path, *, task: str = "auto") -> Data:
-    """Reads a data set: `"digits"`, a `.npz` file or a `.csv` file.
+def load_data(
+    source: str | pathlib.Path,
+    *,
+    task: str = "auto",
+    progress: Callable[[int, int, str], Any] | None = None,
+) -> Data:
+    """Reads a data set by name, or from a `.npz` or `.csv` file.
 
     Every feature is standardised over all rows (mean 0, variance 1), features that are
-    the same in every row are dropped, and each row is then divided by its length.
+    the same in every row are dropped, and each row is then divided by its length. Of
+    `"mnist"` and `"cifar10"` whole colour channels are standardised instead, as is the
+    custom, so that pixels which hardly ever vary do not drown the others.
 
     Args:
-        source: `"digits"` (1797 images of 8 x 8 pixels, bundled with scikit-learn); the
-            path of a NumPy archive with `x` of shape (n, d) and `y` of shape (n,); or
+        source: `"digits"` (1797 images of 8 x 8 pixels, bundled with scikit-learn);
+            `"mnist"` (70,000 of 28 x 28) or `"cifar10"` (60,000 of 32 x 32 in colour),
+            the training images first, from their published files (IDX; the binary
+            version) under `$NTK_RESNET_DATA` or `~/.cache/ntk_resnet/data`, to which
+            they are downloaded and checked if there are none; the path of a NumPy
+            archive with `x` of shape (n, d) and `y` of shape (n,); or
             of a CSV file whose target is the column named `y`, or else the last one (a
             first line with a cell that is not a number, above one that is, is a
             header).
         task: `"classes"`, `"regression"`, or `"auto"`: classes if the targets are text,
             or whole numbers with at most 100 different values and two rows for each.
+        progress: called as `progress(done, total, text)` for each file to download.
 
     Returns:
         The `Data`, float64, with at least 10 rows.
@@ -66,10 +79,18 @@ def load_data(source: str | pathlib.Path, *, task: str = "auto") -> Data:
         ValueError: the source is unknown, missing, unreadable, empty, mis-shaped, not
             numeric, not finite, has too few rows, a single class or target value, or
             a row that is zero once standardised. One line that says which and where.
+        OSError: the images are neither at hand nor to be downloaded.
     """
     check_choice("task", task, ("auto", "classes", "regression"))
-    x, y, name = _read(source)
-    x = _check_inputs(name, x)
+    if isinstance(source, str) and source in ARCHIVES:
+        name = source
+        images, y = read_images(name, progress)
+        x = _check_inputs(name, images.reshape(len(images), -1))
+        channels = x.reshape(-1, images.shape[-1])
+        x = _standardised(name, channels).reshape(len(x), -1)
+    else:
+        x, y, name = _read(source)
+        x = _standardised(name, _check_inputs(name, x))
     y, classes = _check_targets(name, y, len(x), task)
     return Data(_on_sphere(name, x), y, classes, name)
 
@@ -143,7 +164,7 @@ def _read(source) -> tuple[Any, Any, str]:
     path = pathlib.Path(source)
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        known = ", ".join(map(repr, _NAMED))
+        known = ", ".join(map(repr, [*_NAMED, *ARCHIVES]))
         raise ValueError(
             f"data {str(source)!r} is neither a known name ({known}) nor the path of a "
             ".npz or .csv file; pass one of these."
@@ -323,7 +344,8 @@ def _label(value) -> str:
     return str(value)
 
 
-def _on_sphere(name, x) -> Float64[np.ndarray, "n d"]:
+def _standardised(name, x) -> Float64[np.ndarray, "n d"]:
+    """Columns of mean 0 and variance 1; those that do not vary are dropped."""
     # Dividing by the largest entry first keeps the squares of 1e200 in range.
     largest = np.max(np.abs(x), axis=0)
     x = x / np.where(largest > 0, largest, 1)
@@ -336,7 +358,10 @@ def _on_sphere(name, x) -> Float64[np.ndarray, "n d"]:
             f"x of {name} is the same in every row; there is nothing to tell rows "
             "apart."
         )
-    x = x[:, varies] / deviation[varies]
+    return x[:, varies] / deviation[varies]
+
+
+def _on_sphere(name, x) -> Float64[np.ndarray, "n d"]:
     length = np.linalg.norm(x, axis=1, keepdims=True)
     zero = np.flatnonzero(length[:, 0] <= 1e-12 * np.sqrt(x.shape[1]))
     if len(zero):

@@ -376,13 +376,13 @@ def to_csv(dataset: xr.Dataset, path: str | os.PathLike) -> list[pathlib.Path]:
             text = "name,value\n" + "".join(
                 f"{name},{value!r}\n" for name, value in pairs
             )
-        write_text(target, text)
+        write_file(target, text)
         written.append(target)
     return written
 
 
-def write_text(path: str | os.PathLike, text: str) -> pathlib.Path:
-    """Writes a text file (UTF-8), all of it or nothing.
+def write_file(path: str | os.PathLike, content: str | bytes) -> pathlib.Path:
+    """Writes a file (text in UTF-8), all of it or nothing.
 
     Raises:
         OSError: the place is not writable; the text says where.
@@ -391,7 +391,7 @@ def write_text(path: str | os.PathLike, text: str) -> pathlib.Path:
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content if isinstance(content, bytes) else content.encode())
         os.replace(partial, path)
     except OSError as error:
         reason = error.strerror or str(error)

@@ -88,7 +88,7 @@ def write(
         provenance=_provenance(claims),
         files=_files(out, ["verdicts", *results], [s.stem for s in sections]),
     )
-    return records.write_text(out / "index.html", page)
+    return records.write_file(out / "index.html", page)
 
 
 # ---------------------------------------------------------------------------- the words

@@ -14,7 +14,7 @@ LAYERS = [
     {"_duals"},
     {"activations"},
     {"architectures"},
-    {"data", "records"},
+    {"data", "_images", "records"},
     {"_neural_tangents", "stax", "kernels", "finite.networks"},
     {"analysis"},
     {"finite"},

@@ -198,10 +198,10 @@ def test_an_activation_without_json_is_named_all_the_same():
 
 
 def test_write_text_is_all_or_nothing(tmp_path):
-    records.write_text(tmp_path / "a" / "b.txt", "ψ")
+    records.write_file(tmp_path / "a" / "b.txt", "ψ")
     assert (tmp_path / "a" / "b.txt").read_text(encoding="utf-8") == "ψ"
     with pytest.raises(OSError, match="cannot write"):
-        records.write_text(tmp_path / "a" / "b.txt" / "c.txt", "x")
+        records.write_file(tmp_path / "a" / "b.txt" / "c.txt", "x")
     assert os.listdir(tmp_path / "a") == ["b.txt"]
 
 
