@@ -83,13 +83,15 @@ def data_folder() -> pathlib.Path:
     Raises:
         ValueError: neither is to be had.
     """
-    named, cache = os.environ.get("NTK_RESNET_DATA"), records.cache_folder()
-    if not named and cache is None:
+    if named := os.environ.get("NTK_RESNET_DATA"):
+        return pathlib.Path(named)
+    cache = records.cache_folder()
+    if cache is None:
         raise ValueError(
             "there is no folder for data sets, since NTK_RESNET_CACHE is empty; set "
             "NTK_RESNET_DATA to the folder that they lie in."
         )
-    return pathlib.Path(named) if named else cache / "data"
+    return cache / "data"
 
 
 def read_images(
@@ -173,8 +175,9 @@ def _members(path):
         with tarfile.open(path) as archive:
             for member in archive:
                 name = pathlib.PurePosixPath(member.name).name
-                if member.isfile() and name in _CIFAR_PARTS:
-                    parts[name] = archive.extractfile(member).read()
+                content = archive.extractfile(member)
+                if content is not None and name in _CIFAR_PARTS:
+                    parts[name] = content.read()
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile):
         parts = {}
     if len(parts) < len(_CIFAR_PARTS):
