@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ntk_resnet import records
+from ntk_resnet._cache import cache_folder
 
 Progress = Callable[[int, int, str], Any]
 Images = UInt8[np.ndarray, "n height width channels"]
@@ -85,7 +86,7 @@ def data_folder() -> pathlib.Path:
     """
     if named := os.environ.get("NTK_RESNET_DATA"):
         return pathlib.Path(named)
-    cache = records.cache_folder()
+    cache = cache_folder()
     if cache is None:
         raise ValueError(
             "there is no folder for data sets, since NTK_RESNET_CACHE is empty; set "

@@ -1,6 +1,7 @@
 """Text and numbers of the report as HTML; everything put in is escaped."""
 
 import html
+import itertools
 import re
 
 import numpy as np
@@ -103,6 +104,16 @@ def training_table(found):
         names = ("loss", "predicted_loss", "output_error", "ntk_drift")
         rows.append([width, *(number(float(one[name].mean())) for name in names)])
     return table(head, rows)
+
+
+def rows_table(found, over, columns):
+    """A line a point of the dimensions `over`; `columns` are names and their labels."""
+    rows = []
+    for point in itertools.product(*(found[dim].values.tolist() for dim in over)):
+        one = found.sel(dict(zip(over, point, strict=True)))
+        cells = [one[name].values.item() for name in columns]
+        rows.append([number(c) if isinstance(c, float) else c for c in cells])
+    return table(list(columns.values()), rows)
 
 
 def prose(text: str) -> str:

@@ -247,20 +247,10 @@ def check_writable(folder: str | os.PathLike) -> pathlib.Path:
         ) from None
 
 
-def cache_folder() -> pathlib.Path | None:
-    """Where results worth keeping between runs lie; `None` if none are to be kept.
-
-    `$NTK_RESNET_CACHE`, where it is set (nothing: no cache), else `ntk_resnet` in
-    `$XDG_CACHE_HOME` or `~/.cache`.
-    """
-    named = os.environ.get("NTK_RESNET_CACHE")
-    if named is not None:
-        return pathlib.Path(named) if named else None
-    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(home, "ntk_resnet")
-
-
-_SHOWS_ONLY = {"figures.py", "report.py", "cli.py"}
+_SHOWS_ONLY = {
+    "figures.py", "spectral_figures.py", "report.py", "_sections.py", "cli.py",
+    "commands",
+}  # fmt: skip
 
 
 @functools.cache
@@ -269,7 +259,7 @@ def code_digest() -> str:
     digest = hashlib.sha256()
     root = pathlib.Path(__file__).parent
     for file in sorted(root.rglob("*.py")):
-        if file.name not in _SHOWS_ONLY:
+        if not _SHOWS_ONLY & set(file.relative_to(root).parts):
             digest.update(str(file.relative_to(root)).encode() + b"\0")
             digest.update(file.read_bytes() + b"\0")
     return digest.hexdigest()

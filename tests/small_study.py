@@ -20,6 +20,10 @@ SIZES = depth_study.Sizes(
     train_widths=(8, 16),
     train_seeds=2,
     longest=20_000,
+    spectrum_rows=20,
+    degrees=12,
+    curve_sizes=(5, 10),
+    curve_trials=2,
 )
 
 

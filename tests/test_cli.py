@@ -14,6 +14,7 @@ import small_study
 
 import ntk_resnet as nr
 from ntk_resnet import cli, records
+from ntk_resnet.commands import terminal
 from ntk_resnet.studies import checkup, depth_study
 
 
@@ -94,6 +95,58 @@ def test_gram(capsys, spec, tmp_path):
     assert 'get "ntk", not "nngp"' in err
 
 
+@pytest.fixture
+def own(tmp_path):
+    """Real targets on 30 rows."""
+    rng = np.random.default_rng(0)
+    path = tmp_path / "own.npz"
+    np.savez(path, x=rng.normal(size=(30, 3)), y=rng.normal(size=30))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("args", "rows"),
+    [
+        (("spectrum", "--rows", 20), {"condition_number", "effective_rank"}),
+        (("mercer", "--max-degree", 9, "--dim", 4), {"exponent", "imbalance"}),
+        (
+            ("learning-curve", "--sizes", 5, 9, "--trials", 2),
+            {"test_mse", "measured_test_mse"},
+        ),
+        (
+            ("learning-curve", "--sizes", 5, 9, "--trials", 2, "--data", "OWN"),
+            {"test_mse", "measured_train_mse_error"},
+        ),
+        (("regress", "--ridges", 0.01, 1), {"test_error", "loo_error"}),
+        (("regress", "--ridges", 0.01, "--data", "OWN"), {"log_marginal_likelihood"}),
+    ],
+)
+def test_spectra_and_what_they_predict(capsys, spec, own, tmp_path, args, rows):
+    name = args[0].replace("-", "_")
+    args = [own if arg == "OWN" else arg for arg in args]
+    args += ["--spec", spec, "--out", tmp_path / "out"]
+    code, text, _ = run(capsys, *args, "--json")
+    assert code == 0
+    answer = json.loads(text)
+    assert rows <= set(answer["rows"][0])
+    saved = records.load(tmp_path / "out" / f"{name}.zarr")
+    for key in rows:
+        value = saved[key].values.flat[0]
+        assert answer["rows"][0][key] == (None if np.isnan(value) else value)
+    assert (tmp_path / "out" / f"{name}.svg").exists()
+    code, text, _ = run(capsys, *args)  # as a table
+    assert code == 0
+    assert f"{name}.svg" in text
+
+
+def test_the_network_of_a_file_is_called_by_its_name(capsys, spec):
+    args = ("mercer", "--max-degree", 2, "--spec", spec, "--json")
+    answer = json.loads(run(capsys, *args)[1])
+    assert [row["family"] for row in answer["rows"]] == ["net"]
+    found = nr.mercer(nr.from_json(spec.read_text()), dim=3, max_degree=2)
+    assert answer["log10_eigenvalue"] == [found.log10_eigenvalue.values.tolist()]
+
+
 def test_report(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(depth_study, "QUICK", small_study.SIZES)
     shutil.copytree(small_study.folder() / "data", tmp_path / "data")
@@ -127,7 +180,7 @@ def test_doctor(capsys, monkeypatch):
 
 
 def test_json_has_neither_nan_nor_infinity(capsys):
-    cli._print_json({"a": [float("nan"), 1.0], "b": (float("inf"),)})
+    terminal.print_json({"a": [float("nan"), 1.0], "b": (float("inf"),)})
     assert json.loads(capsys.readouterr().out) == {"a": [None, 1.0], "b": [None]}
 
 
@@ -150,6 +203,13 @@ KINDS = (
     "unwritable",
     "unwritable depth",
     "unwritable width",
+    "rows 0",
+    "dim 1",
+    "no degree",
+    "one trial",
+    "too many points",
+    "negative ridge",
+    "all for testing",
 )
 
 
@@ -187,6 +247,19 @@ def bad(tmp_path):
         "unwritable": (("report", "--out", tmp_path / "file" / "x"), "cannot write"),
         "unwritable depth": (("depth", "--out", tmp_path / "file"), "cannot write"),
         "unwritable width": (("width", "--out", tmp_path / "file"), "cannot write"),
+        "rows 0": (("spectrum", "--rows", "0"), "got 0"),
+        "dim 1": (("mercer", "--dim", "1"), "dim must be at least 2"),
+        "no degree": (
+            ("mercer", "--max-degree", "-1"),
+            "max_degree must be at least 0",
+        ),
+        "one trial": (("learning-curve", "--trials", "1"), "trials must be at least 2"),
+        "too many points": (
+            ("learning-curve", "--data", "digits", "--sizes", "1797"),
+            "leaves none of the 1797 rows",
+        ),
+        "negative ridge": (("regress", "--ridges", "-1"), "ridge must be"),
+        "all for testing": (("regress", "--test", "1"), "test must lie between"),
     }
 
 
@@ -235,7 +308,7 @@ def test_a_fault_of_ours_is_not_passed_off_as_the_users(monkeypatch):
     def fault(_):
         raise TypeError("a bug")
 
-    monkeypatch.setattr(cli, "_doctor", fault)
+    monkeypatch.setattr(cli.COMMANDS["doctor"], "run", fault)
     with pytest.raises(TypeError, match="a bug"):
         cli.main(["doctor"])
 
@@ -262,6 +335,6 @@ def test_help_is_quick_and_imports_nothing_heavy():
 
 
 def test_every_command_has_json_and_help():
-    for command in (cli.Report, cli.Depth, cli.Width, cli.Doctor):
+    for command in cli.COMMANDS.values():
         assert command.__doc__
         assert "json" in {field.name for field in dataclasses.fields(command)}

@@ -20,6 +20,7 @@ import reference
 from accuracy import FAMILIES
 
 import ntk_resnet as nr
+from ntk_resnet import _cache
 from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels._inputs import angle_gaps
 
@@ -610,7 +611,7 @@ def built(monkeypatch):
         return _build(*arguments)
 
     monkeypatch.setattr(module, "build", counted)
-    monkeypatch.setattr(module, "_WORTH_KEEPING", 0.0)
+    monkeypatch.setattr(_cache, "WORTH_KEEPING", 0.0)
     forget()
     return calls
 
@@ -674,7 +675,7 @@ def test_kept_on_disk(built, tmp_path, monkeypatch):
 
 
 def test_quick_ones_are_not_kept(built, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_WORTH_KEEPING", 1e6)
+    monkeypatch.setattr(_cache, "WORTH_KEEPING", 1e6)
     monkeypatch.setenv("NTK_RESNET_CACHE", str(tmp_path))
     nr.profile(nr.FeedForward(depth=3))
     assert not list(tmp_path.iterdir())
@@ -683,9 +684,9 @@ def test_quick_ones_are_not_kept(built, tmp_path, monkeypatch):
 def test_found_by_another_process(built, tmp_path, monkeypatch):
     monkeypatch.setenv("NTK_RESNET_CACHE", str(tmp_path))
     program = (
-        "import importlib, ntk_resnet as nr\n"
-        "module = importlib.import_module('ntk_resnet.kernels.profile')\n"
-        "module._WORTH_KEEPING = 0\n"
+        "import ntk_resnet as nr\n"
+        "from ntk_resnet import _cache\n"
+        "_cache.WORTH_KEEPING = 0\n"
         "print(repr(float(nr.profile(nr.FeedForward(depth=3)).ntk_gap(0.3))))\n"
     )
     done = subprocess.run(

@@ -1,57 +1,247 @@
-"""Eigenvalues of kernel matrices, and what they say about conditioning."""
+r"""Eigenvalues of kernel matrices, and what they say about conditioning.
+
+Of a matrix in memory all of them; of one that is only known by its products the leading
+ones, and the distribution of all by stochastic Lanczos quadrature: a random unit vector
+`v` spreads over the eigenvectors evenly, so that `v' f(K) v` is `tr f(K) / n` in the
+mean, and Lanczos' method on `v` gives the Gauss rule of that measure.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import ArrayLike, Float
+from jaxtyping import ArrayLike, Float, Num
+from scipy.interpolate import PchipInterpolator
 
 from ntk_resnet import records
-from ntk_resnet.kernels.function import precision_of
+from ntk_resnet._checks import check_count, check_number
+from ntk_resnet.analysis import _lanczos
+from ntk_resnet.kernels._inputs import precision_of
+from ntk_resnet.kernels.operator import GramOperator
+from ntk_resnet.kernels.stored import StoredGram
+
+Progress = Callable[[int, int, str], Any]
+
+_ROWS = 500  # of a stored matrix that are in memory at a time
 
 
-def spectrum(matrix: Float[ArrayLike, "n n"]) -> xr.Dataset:
+def spectrum(
+    matrix: Float[ArrayLike, "n n"] | GramOperator | StoredGram,
+    *,
+    targets: Num[ArrayLike, " n"] | Num[ArrayLike, "n k"] | None = None,
+    top: int | None = None,
+    probes: int = 10,
+    steps: int = 100,
+    ridge: float = 1e-3,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> xr.Dataset:
     r"""Eigenvalues of a symmetric positive semi-definite matrix, and summaries of them.
 
     Args:
         matrix: `(n, n)`, float32 or float64, symmetric up to `8 n eps` of its largest
-            entry.
+            entry; or a `gram_operator` or a stored `gram`, of which only products are
+            taken: `steps + 1` with blocks of vectors.
+        targets: `(n,)` or `(n, k)`; where their power lies among the eigenvectors. The
+            mean is a part of it: centre them to leave it out.
+        top: how many leading eigenvectors to return (and, by products, eigenvalues);
+            by default none of a matrix in memory, else 10.
+        probes, steps: of an operator: random vectors (two or more), and Lanczos steps
+            on each. Memory: `(probes + k) steps n` numbers.
+        ridge: of the log-determinant, relative to the mean of the diagonal.
+        seed: of the probes.
+        progress: called as `progress(done, total, text)` after each product.
 
     Returns:
-        A dataset over `index` with `eigenvalue`, largest first; the scalars
-        `condition_number` (largest over smallest; infinite where the smallest is zero
-        to rounding), `effective_rank` (exponential of the entropy of the eigenvalues,
-        in [1, n]), `trace`, and `error_bound`, `n eps` times the largest, within which
-        every eigenvalue is exact (Weyl) and below which it cannot be told from zero.
+        A dataset with the scalars
+
+        * `trace` (of an operator, the sum of its diagonal), `effective_rank`
+          (exponential of the entropy of the eigenvalues, in [1, n]) and
+          `log_determinant` of :math:`K + \lambda \bar d I`,
+          :math:`\bar d = \operatorname{tr} K / n`;
+        * `condition_number`, largest over smallest (infinite where the smallest is zero
+          to rounding); of an operator a number that it exceeds, since Lanczos' method
+          finds the smallest eigenvalue from above;
+        * `error_bound`, within which every eigenvalue is exact (Weyl) and below which
+          it cannot be told from zero: `n eps` times the largest; of an operator, whose
+          products are rounded, `eps` times `steps` times the largest and `4 n` times
+          the largest diagonal entry; and `negative`, the number of eigenvalues (nodes)
+          below zero within it.
+
+        Of a matrix in memory, over `index`: `eigenvalue`, largest first; with `targets`
+        `alignment` over `(index, output)`, the share of the target's power along the
+        eigenvector, and `cumulative_alignment`, their sums (of equal eigenvalues only
+        the sum means anything); with `top`, `eigenvector` over `(row, leading)`.
+
+        Of an operator, over `leading`: `eigenvalue`, the `top` largest found from one
+        probe, and `residual`, the length of `K u - eigenvalue u`: an eigenvalue lies
+        within it (one of several equal ones is found once); `eigenvector` over
+        `(row, leading)`. Over `(probe, step)`: `node` and `weight`, the distribution of
+        the eigenvalues (`spectral_distribution`); with `targets` over `(output, step)`
+        `target_node` and `target_weight`, the distribution of the target's power over
+        them, which has no sampling error. Nodes are NaN, of weight 0, where there are
+        fewer distinct eigenvalues than steps. `effective_rank_error` and
+        `log_determinant_error` are standard errors over probes; the quadrature's own
+        error is not in them: repeat with more steps to see it.
 
     Raises:
         ValueError: not a square symmetric matrix of finite numbers, or an eigenvalue
-            below zero by more than `error_bound`: the matrix is not a kernel's.
+            below zero by more than `error_bound`: the matrix is not a kernel's; targets
+            that do not fit or are zero; an option out of its range.
+
+    Sources: Golub & Welsch 1969 (quadrature), Ubaru, Chen & Saad 2017 (stochastic
+    Lanczos quadrature); Lanczos with full reorthogonalisation by matfree.
+
+    Accuracy: against LAPACK and known matrices, distributions within 3 standard errors
+    (`tests/test_spectrum.py`).
     """
-    matrix = _check_matrix(matrix)
+    ridge = check_number("ridge", ridge)
+    if isinstance(matrix, GramOperator | StoredGram):
+        steps = check_count("steps", steps)
+        starts = _probes(matrix, check_count("probes", probes, least=2), seed)
+        found = _by_products(matrix, starts, targets, top, steps, ridge, progress)
+        return found.assign_attrs(seed=seed)
+    return _dense(_check_matrix(matrix), targets, top, ridge)
+
+
+def spectral_distribution(result: xr.Dataset, at: Num[ArrayLike, " k"]) -> xr.Dataset:
+    """The share of eigenvalues that are at most `at`, from a result of `spectrum`.
+
+    Args:
+        result: of a matrix in memory, or of an operator.
+        at: values `(k,)`.
+
+    Returns:
+        A dataset over `at`: `share`, in [0, 1], and `standard_error`, of the mean over
+        probes; 0 for a matrix in memory. Of an operator also `lowest` and `highest`:
+        the quadrature leaves open where between them the share for these probes lies
+        (Chebyshev, Markov and Stieltjes); `share` goes half way at each node, between
+        them on a monotone cubic.
+
+    Raises:
+        ValueError: `at` is not a list of finite numbers, or `result` is another's.
+
+    The probes' measures are Dirichlet distributed: the standard error is close to
+    `sqrt(2 F (1 - F) / n / probes)`, and the largest deviation over all values, times
+    `sqrt(n probes / 2)`, has Kolmogorov's distribution.
+    """
+    at = np.asarray(at, float)
+    if at.ndim != 1 or at.size == 0 or not np.isfinite(at).all():
+        raise ValueError(f"at must be a list of finite numbers, got {at!r}.")
+    if "node" in result:
+        each = [_interpolated(nodes, weights, at) for nodes, weights in _rules(result)]
+        share, lowest, highest = (np.array(part) for part in zip(*each, strict=True))
+        found = {
+            "share": share.mean(axis=0),
+            "standard_error": _error(share),
+            "lowest": lowest.mean(axis=0),
+            "highest": highest.mean(axis=0),
+        }
+    elif "eigenvalue" in result:
+        values = np.sort(result.eigenvalue.values)
+        share = np.searchsorted(values, at, side="right") / values.size
+        found = {"share": share, "standard_error": np.zeros_like(at)}
+    else:
+        raise ValueError("result holds no eigenvalues; pass what nr.spectrum returned.")
+    return xr.Dataset(
+        {name: ("at", values) for name, values in found.items()}, coords={"at": at}
+    )
+
+
+def _rules(result):
+    for nodes, weights in zip(result.node.values, result.weight.values, strict=True):
+        real = np.isfinite(nodes)
+        yield nodes[real], weights[real]
+
+
+def _interpolated(nodes, weights, at):
+    """The distribution function of a Gauss rule, and its rigorous bounds."""
+    total = np.cumsum(weights)
+    below = np.searchsorted(nodes, at, side="right")
+    steps = np.concatenate([[0.0, 0.0], total, [1.0]])
+    if len(nodes) == 1:
+        share = (at >= nodes[0]).astype(float)
+    else:
+        share = PchipInterpolator(nodes, total - weights / 2)(at)
+        share = np.where(at < nodes[0], 0, np.where(at >= nodes[-1], 1, share))
+    return share, steps[below], steps[np.minimum(below + 2, len(steps) - 1)]
+
+
+def _error(values):
+    return values.std(axis=0, ddof=1) / np.sqrt(len(values))
+
+
+# ------------------------------------------------------------------ a matrix in memory
+
+
+def _dense(matrix, targets, top, ridge):
+    n = len(matrix)
+    top = 0 if top is None else _check_top(top, n)
+    targets = None if targets is None else _check_targets(targets, n)
+    wants_vectors = targets is not None or top > 0
     with precision_of(matrix):
-        values = np.asarray(jnp.linalg.eigvalsh(jnp.asarray(matrix)))[::-1]
-    n, largest = values.size, float(np.abs(values).max())
+        matrix = jnp.asarray(matrix)
+        if wants_vectors:
+            values, vectors = (np.asarray(a) for a in jnp.linalg.eigh(matrix))
+            vectors = vectors[:, ::-1]
+        else:
+            values = np.asarray(jnp.linalg.eigvalsh(matrix))
+    values = values[::-1]
+    largest, smallest = float(np.abs(values).max()), float(values[-1])
+    trace = float(np.sum(values))
     bound = n * float(np.finfo(values.dtype).eps) * largest
-    if values[-1] < -bound:
+    _refuse_negative(smallest, bound)
+    found: dict[str, Any] = {
+        "eigenvalue": ("index", values, {"long_name": "eigenvalue, largest first"}),
+        "condition_number": largest / smallest if smallest > bound else np.inf,
+        "effective_rank": trace
+        / largest
+        * float(np.exp(-_relative_log(values, largest).sum() / trace)),
+        "trace": trace,
+        "log_determinant": float(_log_shifted(values, ridge * trace / n).sum()),
+        "error_bound": bound,
+        "negative": int((values < 0).sum()),
+    }
+    if targets is not None:
+        power = (vectors.T.astype(float) @ targets) ** 2
+        share = power / power.sum(axis=0)
+        dims = ("index", "output")
+        found["alignment"] = (dims, share, {"long_name": "share of the target's power"})
+        found["cumulative_alignment"] = (dims, np.cumsum(share, axis=0))
+    if top:
+        found["eigenvector"] = (("row", "leading"), vectors[:, :top])
+    return xr.Dataset(
+        found,
+        coords={"index": np.arange(n)},
+        attrs=records.provenance(dtype=str(values.dtype), ridge=ridge),
+    )
+
+
+def _relative_log(values, largest):
+    """`v ln(v / largest)`, whose sum S gives the effective rank.
+
+    It is `trace / largest * exp(-S / trace)`: written so, a leading eigenvalue adds
+    nothing to the sum, nor to the scatter of an estimate.
+    """
+    values = np.clip(np.asarray(values, float), 0, None)
+    return values * np.log(np.where(values > 0, values / largest, 1))
+
+
+def _log_shifted(values, shift):
+    with np.errstate(divide="ignore"):
+        return np.log(np.clip(np.asarray(values, float), 0, None) + shift)
+
+
+def _refuse_negative(smallest, bound):
+    if smallest < -bound:
         raise ValueError(
-            f"matrix has the eigenvalue {values[-1]:.3g}, below zero by more than "
+            f"matrix has the eigenvalue {smallest:.3g}, below zero by more than "
             f"rounding ({bound:.1g}); it is not a kernel matrix."
         )
-    smallest = float(values[-1])
-    weights = np.clip(values, 0, None) / np.clip(values, 0, None).sum()
-    entropy = -np.sum(weights * np.log(np.where(weights > 0, weights, 1)))
-    return xr.Dataset(
-        {
-            "eigenvalue": ("index", values, {"long_name": "eigenvalue, largest first"}),
-            "condition_number": largest / smallest if smallest > bound else np.inf,
-            "effective_rank": float(np.exp(entropy)),
-            "trace": float(np.sum(values)),
-            "error_bound": bound,
-        },
-        coords={"index": np.arange(n)},
-        attrs=records.provenance(dtype=str(values.dtype)),
-    )
 
 
 def _check_matrix(matrix):
@@ -75,3 +265,150 @@ def _check_matrix(matrix):
             "symmetric one."
         )
     return matrix
+
+
+def _check_top(top, most):
+    if check_count("top", top) > most:
+        raise ValueError(f"top must be at most {most} here, got {top}; ask for fewer.")
+    return top
+
+
+def _check_targets(targets, n):
+    targets = np.asarray(targets)
+    if targets.dtype.kind not in "fiub" or not np.isfinite(targets).all():
+        raise ValueError(
+            f"targets must be finite real numbers, got dtype {targets.dtype}, or NaN "
+            "or infinity among them; remove the rows behind them."
+        )
+    if targets.ndim not in (1, 2) or len(targets) != n or targets.size == 0:
+        raise ValueError(
+            f"targets has shape {targets.shape}; pass ({n},) or ({n}, outputs)."
+        )
+    targets = targets.reshape(n, -1).astype(float)
+    if not targets.any(axis=0).all():
+        raise ValueError("targets are zero in one output, whose power lies nowhere.")
+    return targets
+
+
+# ------------------------------------------------------ a matrix known by its products
+
+
+def _probes(matrix, count, seed):
+    """Directions that are uniform on the sphere."""
+    n = matrix.shape[0]
+    seed = check_count("seed", seed, least=0)
+    return np.random.default_rng(seed).normal(size=(count, n)).astype(matrix.dtype)
+
+
+def _by_products(matrix, starts, targets, top, steps, ridge, progress):
+    probes, n = starts.shape
+    diagonal = _diagonal(matrix)
+    trace = float(diagonal.sum())
+    steps = min(steps, n)
+    top = min(10, steps) if top is None else _check_top(top, steps)
+    if targets is not None:
+        targets = _check_targets(targets, n).T
+        starts = np.concatenate([starts, targets.astype(starts.dtype)])
+    eps = float(np.finfo(starts.dtype).eps)
+    product, tick = _product_of(matrix), _counter(progress, steps + 1)
+    with precision_of(starts):
+        space = _lanczos.krylov(product, starts, steps, tick)
+        pairs = _leading(product, space, top, eps)
+    tick()
+    nodes, weights = _lanczos.quadrature(space, eps)
+    largest, smallest = float(np.nanmax(nodes)), float(np.nanmin(nodes))
+    bound = eps * (steps * largest + 4 * n * float(diagonal.max()))
+    _refuse_negative(smallest, bound)
+
+    def traces(function):  # of a function of the matrix, one estimate a probe
+        return n * np.nansum(weights[:probes] * function(nodes[:probes]), axis=1)
+
+    logs = traces(lambda v: _relative_log(v, largest)) / trace
+    log_determinant = traces(lambda v: _log_shifted(v, ridge * trace / n))
+    rank = trace / largest * float(np.exp(-logs.mean()))
+    found: dict[str, Any] = pairs | {
+        "node": (("probe", "step"), nodes[:probes], {"long_name": "eigenvalue"}),
+        "weight": (("probe", "step"), weights[:probes], {"long_name": "share"}),
+        "condition_number": largest / max(smallest, bound),
+        "effective_rank": rank,
+        "effective_rank_error": rank * float(_error(logs)),
+        "trace": trace,
+        "log_determinant": float(log_determinant.mean()),
+        "log_determinant_error": float(_error(log_determinant)),
+        "error_bound": bound,
+        "negative": int((nodes[:probes] < 0).sum()),
+    }
+    if targets is not None:
+        found["target_node"] = (("output", "step"), nodes[probes:])
+        found["target_weight"] = (("output", "step"), weights[probes:])
+    return xr.Dataset(
+        found,
+        attrs=records.provenance(
+            spec=matrix.plan.spec if isinstance(matrix, GramOperator) else None,
+            dtype=str(matrix.dtype),
+            n=n,
+            ridge=ridge,
+        ),
+    )
+
+
+def _leading(product, space, top, eps):
+    """The largest eigenvalues that one probe knows, and how far they miss."""
+    values, inner = _lanczos.ritz(space, 0, eps)
+    values, inner = values[: -top - 1 : -1], inner[:, : -top - 1 : -1]
+    basis = space.basis[0, : len(inner)].T
+    vectors = basis @ jnp.asarray(inner, basis.dtype)
+    missed = product(vectors) - vectors * jnp.asarray(values, basis.dtype)
+    lengths = np.linalg.norm(np.asarray(missed, float), axis=0)
+    return {
+        "eigenvalue": ("leading", values, {"long_name": "eigenvalue, largest first"}),
+        "residual": ("leading", lengths, {"long_name": "length of K u - eigenvalue u"}),
+        "eigenvector": (("row", "leading"), np.asarray(vectors)),
+    }
+
+
+def _counter(progress, total):
+    done = itertools.count(1)
+
+    def tick():
+        if progress is not None:
+            progress(next(done), total, "products")
+
+    return tick
+
+
+def _diagonal(matrix):
+    if matrix.shape[0] != matrix.shape[1] or not _is_symmetric(matrix):
+        raise ValueError(
+            "matrix is of one set of rows and another of columns, and has no "
+            "eigenvalues; leave x2 out."
+        )
+    if isinstance(matrix, GramOperator):
+        diagonal = np.asarray(matrix.diagonal(), float)
+    else:
+        every = np.arange(len(matrix))
+        diagonal = matrix[every, every].astype(float)
+    if not diagonal.sum() > 0:
+        raise ValueError("matrix has the trace 0: it is a gap's, or all zeros.")
+    return diagonal
+
+
+def _is_symmetric(matrix):
+    of = matrix.plan if isinstance(matrix, GramOperator) else matrix._store
+    return of.tiling.symmetric
+
+
+def _product_of(matrix):
+    """What multiplies a block of vectors, as a pytree."""
+    if isinstance(matrix, GramOperator):
+        return matrix
+
+    def on_host(block):
+        rows = range(0, len(matrix), _ROWS)
+        return np.concatenate([matrix[i : i + _ROWS] @ np.asarray(block) for i in rows])
+
+    def product(block):
+        shape = jax.ShapeDtypeStruct(block.shape, block.dtype)
+        return jax.pure_callback(on_host, shape, block)
+
+    return jax.tree_util.Partial(product)

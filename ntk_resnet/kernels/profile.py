@@ -17,11 +17,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import hashlib
-import json
 import math
-import shutil
-import time
 from typing import Any
 
 import jax
@@ -31,8 +27,9 @@ import xarray as xr
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from ntk_resnet import records
+from ntk_resnet._cache import cached
 from ntk_resnet._checks import check_number
-from ntk_resnet.architectures import Architecture, check_network, to_json
+from ntk_resnet.architectures import Architecture, check_network
 from ntk_resnet.kernels import _lookup
 from ntk_resnet.kernels._build_profile import Both, Tables, build
 from ntk_resnet.kernels._inputs import as_floats, is_traced, precision_of
@@ -216,18 +213,15 @@ def _log_norms(x):
 
 @functools.lru_cache(maxsize=64)
 def _profile(spec, input_kernel, accuracy):
-    found = _load(spec, input_kernel, accuracy)
-    if found is None:
-        start = time.perf_counter()
+    about = {"spec": spec, "input_kernel": input_kernel, "accuracy": accuracy}
+
+    def compute():
         # A thread of its own knows nothing of a trace that the caller may be in.
         with concurrent.futures.ThreadPoolExecutor(1) as thread:
-            built = thread.submit(_built, spec, input_kernel, accuracy).result()
-        found = Profile(
-            **vars(built), spec=spec, input_kernel=input_kernel, accuracy=accuracy
-        )
-        if time.perf_counter() - start > _WORTH_KEEPING:
-            _keep(found)
-    return found
+            tables = thread.submit(_built, *about.values()).result()
+        return _to_dataset(tables).assign_attrs(records.provenance(**about))
+
+    return Profile(**about, **_from_dataset(cached("profile", about, compute)))
 
 
 def _built(spec, input_kernel, accuracy):
@@ -243,59 +237,27 @@ def _on_host():
         return contextlib.nullcontext()
 
 
-# --------------------------------------------------------------------------- on disk
-
-_WORTH_KEEPING = 1.0  # seconds
 _NUMBERS = ("log_nngp_diag", "log_ntk_diag", "error")
 
 
-def _path(spec, input_kernel, accuracy):
-    folder = records.cache_folder()
-    if folder is None:
-        return None
-    try:
-        name = to_json(spec)
-    except ValueError:  # an activation of the user's own has no name
-        return None
-    key = json.dumps([name, input_kernel, accuracy, records.code_digest()])
-    return folder / f"profile-{hashlib.sha256(key.encode()).hexdigest()[:32]}.zarr"
-
-
-def _load(spec, input_kernel, accuracy):
-    path = _path(spec, input_kernel, accuracy)
-    if path is None:
-        return None
-    try:
-        kept = records.load(path)
-    except (OSError, ValueError):  # none, or damaged: it is computed again
-        shutil.rmtree(path, ignore_errors=True)  # what is no store is never replaced
-        return None
-    return Profile(
-        spec=spec,
-        input_kernel=input_kernel,
-        accuracy=accuracy,
-        **{name: kept[name].item() for name in _NUMBERS},
-        powers=Both(*map(tuple, kept.powers.values.tolist())),
-        offsets=kept.offsets.values,
-        coefficients=Both(*(kept[name].values for name in Both._fields)),
-    )
-
-
-def _keep(found):
-    path = _path(found.spec, found.input_kernel, found.accuracy)
-    if path is None:
-        return
-    dataset = xr.Dataset(
+def _to_dataset(tables):
+    return xr.Dataset(
         {
-            "offsets": ("side", found.offsets),
-            "powers": (("kernel", "side"), np.array(found.powers)),
-            **{name: getattr(found, name) for name in _NUMBERS},
+            "offsets": ("side", tables.offsets),
+            "powers": (("kernel", "side"), np.array(tables.powers)),
+            **{name: getattr(tables, name) for name in _NUMBERS},
             **{
                 name: (("term", "row"), coefficients)
-                for name, coefficients in found.coefficients._asdict().items()
+                for name, coefficients in tables.coefficients._asdict().items()
             },
-        },
-        attrs=records.provenance(spec=found.spec),
+        }
     )
-    with contextlib.suppress(OSError, ValueError):  # a cache need not be writable
-        records.save(dataset, path)
+
+
+def _from_dataset(dataset):
+    return {
+        **{name: dataset[name].item() for name in _NUMBERS},
+        "powers": Both(*map(tuple, dataset.powers.values.tolist())),
+        "offsets": dataset.offsets.values,
+        "coefficients": Both(*(dataset[name].values for name in Both._fields)),
+    }

@@ -7,7 +7,6 @@ tolerance or a prediction is our own choice, or was changed after a first run.
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -15,37 +14,8 @@ import xarray as xr
 from ntk_resnet import records
 from ntk_resnet.analysis.depth import fit_power, one_block_correction
 from ntk_resnet.analysis.regression import kernel_ridge
-
-
-class Claim(NamedTuple):
-    """One prediction and what became of it.
-
-    It holds if `measured` is within `tolerance` of `prediction`; where `bound` is
-    "below" or "above", if it is on that side of `prediction`; where it is "interval",
-    if `prediction` lies between `low` and `high`.
-    """
-
-    label: str
-    statement: str
-    prediction: float
-    measured: float
-    low: float  # of the interval around the measured value; NaN without one
-    high: float
-    interval: str  # what kind of interval
-    tolerance: float
-    bound: str  # "within", "below", "above" or "interval"
-    reason: str  # where the tolerance comes from
-
-    @property
-    def holds(self) -> bool:
-        """NaN never holds."""
-        if self.bound == "below":
-            return bool(self.measured < self.prediction)
-        if self.bound == "above":
-            return bool(self.measured > self.prediction)
-        if self.bound == "interval":
-            return bool(self.low <= self.prediction <= self.high)
-        return bool(abs(self.measured - self.prediction) <= self.tolerance)
+from ntk_resnet.studies import spectrum_claims
+from ntk_resnet.studies.claims import Claim, exponent, over
 
 
 def judge(results: dict[str, xr.Dataset]) -> xr.Dataset:
@@ -57,7 +27,8 @@ def judge(results: dict[str, xr.Dataset]) -> xr.Dataset:
     Returns:
         Variables as the fields of `Claim`, and `holds`; the coordinate is the label.
     """
-    claims = [c for part, j in _JUDGES.items() if part in results for c in j(results)]
+    judges = _JUDGES | spectrum_claims.JUDGES
+    claims = [c for part, j in judges.items() if part in results for c in j(results)]
     columns = {
         field: ("claim", [getattr(claim, field) for claim in claims])
         for field in (*Claim._fields[1:], "holds")
@@ -67,45 +38,13 @@ def judge(results: dict[str, xr.Dataset]) -> xr.Dataset:
     return xr.Dataset(columns, coords={"claim": labels}, attrs=attrs)
 
 
-def _over(
-    label,
-    statement,
-    prediction,
-    values,
-    tolerance,
-    reason,
-    bound="within",
-    kind="range over cosines",
-):
-    """A claim on several values: the worst decides, their range is the interval."""
-    values = np.ravel(values)
-    if bound == "within":
-        worst = values[np.argmax(np.abs(values - prediction))]
-    else:
-        worst = values.max() if bound == "below" else values.min()
-    span = float(values.min()), float(values.max())
-    if len(values) == 1:
-        span, kind = (math.nan, math.nan), ""
-    return Claim(
-        label,
-        statement,
-        prediction,
-        float(worst),
-        *span,
-        kind,
-        tolerance,
-        bound,
-        reason,
-    )
-
-
 # ------------------------------------------------------------------------------ engines
 
 
 def _engines(results):
     kernels = results["kernels"]
     return [
-        _over(
+        over(
             "engines",
             "closed form and neural-tangents agree: largest difference, depth ≤ 30",
             0.0,
@@ -136,7 +75,7 @@ def _plain_rates(found):
     at = int(np.argmin(np.abs(depth - 1e4)))
     ratio = found.plain_nngp_gap.values[at] * 2 * depth[at] ** 2 / (9 * np.pi**2)
     return [
-        _over(
+        over(
             "1a",
             "plain: normalised NTK at L = 1000 is 1/4 (cosines up to 0.7)",
             0.0,
@@ -144,7 +83,7 @@ def _plain_rates(found):
             6e-3,
             "next term: (3/8 ln L + C)/L is 0.003 to 0.0044",
         ),
-        _over(
+        over(
             "1b",
             "plain: (L+1)(NTK − 1/4) grows like 3/8 ln L, "
             f"L = {depth[late][0]:.0f} to {depth[-1]:.0f}",
@@ -153,7 +92,7 @@ def _plain_rates(found):
             5e-3,
             "next term: of order (ln L)/L in the slope",
         ),
-        _over(
+        over(
             "1c",
             f"plain: NNGP gap × 2L²/(9π²) is 1 at L = {depth[at]:.0f}",
             1.0,
@@ -194,7 +133,7 @@ def _residual_rates(found):
     slopes = np.array([-fit_power(depth, np.abs(row)).exponent for row in error.T])
     return [
         *claims,
-        _over(
+        over(
             "1e",
             "residual, γ = 1: L × (NTK − one block) over its predicted coefficient D",
             1.0,
@@ -202,7 +141,7 @@ def _residual_rates(found):
             2e-2,
             "next term of order 1/L, near cosine −1 larger",
         ),
-        _over(
+        over(
             "1f",
             "residual, γ = 1/2: NTK at L = 1000 is the limit of infinite depth",
             0.0,
@@ -210,7 +149,7 @@ def _residual_rates(found):
             2e-4,
             "next term 0.1/L",
         ),
-        _over(
+        over(
             "1f",
             "residual, γ = 1/2: distance to that limit falls like 1/L: exponent",
             -1.0,
@@ -233,7 +172,7 @@ def _degenerate_rates(found):
     # a_e = α²/(1+α²) = 1/2 at α = 1
     ratio = found.constant_nngp_gap.values[-1, usual] * depth[-1] ** 2 / (18 * np.pi**2)
     return [
-        _over(
+        over(
             "1g",
             "residual, γ = 1/4: largest |NTK − 1/4| falls like L^(2γ−1): exponent from "
             f"L = {depth[-2]:.0f} to {depth[-1]:.0f}",
@@ -242,7 +181,7 @@ def _degenerate_rates(found):
             5e-2,
             "next term of relative order (ln T)/T with T = L^(1/2): 0.046",
         ),
-        _over(
+        over(
             "1g",
             f"residual, α = 1: |NTK − 1/4| at L = {depth[-1]:.0f}",
             1e-3,
@@ -251,7 +190,7 @@ def _degenerate_rates(found):
             "theory: (3/8 ln L + C)/L",
             bound="below",
         ),
-        _over(
+        over(
             "1c",
             f"residual, α = 1: NNGP gap × L²/(18π²) is 1 at L = {depth[-1]:.0f}",
             1.0,
@@ -281,7 +220,7 @@ def _degeneracy(results):
     guess = kernel_ridge(limit, np.full((2, n), 0.25), y, ridge=1e-3)
     eigenvalues = np.linalg.eigvalsh(limit)
     return [
-        _over(
+        over(
             "1i",
             f"the constant kernel on {n} rows predicts n ȳ/(n+3+4δ) everywhere",
             float(constant),
@@ -290,7 +229,7 @@ def _degeneracy(results):
             "exact; rounding",
             kind="range over test points",
         ),
-        _over(
+        over(
             "1i",
             f"the constant kernel on {n} rows has the condition number (n+3)/3",
             (n + 3) / 3,
@@ -298,7 +237,7 @@ def _degeneracy(results):
             1e-10 * n,
             "exact; rounding",
         ),
-        _over(
+        over(
             "1i",
             f"plain: condition number of the Gram matrix of the data at L = {depth} "
             "over (n+3)/3",
@@ -423,7 +362,7 @@ def _of_splits(label, statement, found, name, prediction, bound, reason, toleran
 
 def _width(results):
     return [
-        _exponent(
+        exponent(
             "1h",
             f"{kernel}: error of a finite network falls like width^(−1/2): exponent",
             results["width"],
@@ -440,7 +379,7 @@ def _training(results):
     # one; a first run refuted it (-1.22, 95 % interval -1.72 to -0.73).
     found = results["training"]
     return [
-        _exponent(
+        exponent(
             "training",
             "outputs while training: distance to the prediction falls like "
             "width^(−1/2): exponent",
@@ -449,7 +388,7 @@ def _training(results):
             -0.5,
             "the interval must contain it; drift of order 1/width comes on top",
         ),
-        _exponent(
+        exponent(
             "training",
             "change of the empirical NTK by training falls like 1/width: exponent",
             found,
@@ -459,21 +398,6 @@ def _training(results):
             "with random sign, so the mean by order 1/width (heuristic)",
         ),
     ]
-
-
-def _exponent(label, statement, found, name, expected, reason):
-    return Claim(
-        label,
-        statement,
-        expected,
-        float(found[name]),
-        float(found[f"{name}_low"]),
-        float(found[f"{name}_high"]),
-        "95 % of the fit",
-        0.0,
-        "interval",
-        reason,
-    )
 
 
 _JUDGES = {

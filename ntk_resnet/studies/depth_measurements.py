@@ -64,7 +64,7 @@ def kernels_by_angle(
         swept.append(
             depth_analysis.sweep_depth(spec, depths, angles=theta, progress=report)
         )
-    result = _stack(swept, FAMILIES)
+    result = stack(swept, FAMILIES)
     if progress is not None:
         progress(len(FAMILIES), pieces, "kernels by neural-tangents")
     return result.merge(_second_engine(), combine_attrs="drop_conflicts")
@@ -212,7 +212,7 @@ def degeneracy_on_data(
     for done, (name, spec) in enumerate(families.items()):
         report = within(progress, done, 1, len(families), f"Gram matrix of {name}, ")
         found.append(depth_analysis.degeneracy(spec, depths, chosen.x, progress=report))
-    result = _stack(found, families)
+    result = stack(found, families)
     # The constant kernel has the eigenvalue 3/4, n - 1 times, and 3/4 + n/4.
     n = len(chosen)
     share = np.array([3 / (4 * n)] * (n - 1) + [3 / (4 * n) + 1 / 4])
@@ -379,7 +379,7 @@ def specs_as_data(families) -> dict[str, Any]:
     return {name: to_dict(spec) for name, spec in families.items()}
 
 
-def _stack(datasets, families) -> xr.Dataset:
+def stack(datasets, families) -> xr.Dataset:
     """One Dataset over `family` from one for each family."""
     family = xr.Variable("family", list(families))
     return xr.concat(

@@ -17,6 +17,7 @@ import xarray as xr
 from ntk_resnet import records
 from ntk_resnet.data import Data
 from ntk_resnet.studies import depth_measurements as measures
+from ntk_resnet.studies import spectrum_measurements as spectra
 from ntk_resnet.studies.depth_measurements import Progress
 
 
@@ -36,6 +37,10 @@ class Sizes:
     train_widths: tuple[int, ...] = (32, 64, 128, 256)
     train_seeds: int = 8
     longest: int = 100_000  # depth, of plain networks at a few angles
+    spectrum_rows: int = 1000
+    degrees: int = 120  # on the sphere in three dimensions
+    curve_sizes: tuple[int, ...] = (20, 50, 100, 200, 400)
+    curve_trials: int = 20
 
 
 FULL = Sizes()
@@ -50,6 +55,9 @@ QUICK = Sizes(
     width_seeds=24,
     train_widths=(32, 64, 128),
     train_seeds=6,
+    spectrum_rows=300,
+    curve_sizes=(20, 50, 100, 200),
+    curve_trials=8,
 )
 
 
@@ -69,7 +77,7 @@ class Part:
 
     def configuration(self) -> dict[str, Any]:
         """What decides the result, besides the code, as plain data."""
-        families = measures.specs_as_data(measures.FAMILIES)
+        families = measures.specs_as_data(measures.FAMILIES | spectra.NETWORKS)
         result: dict[str, Any] = {
             "measure": self.measure.__name__,
             "families": families,
@@ -103,6 +111,13 @@ def parts(data: Data, sizes: Sizes) -> dict[str, Part]:
         settings = depths | on_data | shares
         known = measures.teacher(rows)
         named["teacher"] = Part(25, measures.regression_on_data, settings, known)
+    rows_of_spectra = {"rows": sizes.spectrum_rows}
+    on_sphere = {"dim": 3, "max_degree": sizes.degrees}
+    trials = {"sizes": sizes.curve_sizes, "trials": sizes.curve_trials}
+    named["spectra"] = Part(8, spectra.spectra_on_data, rows_of_spectra, data)
+    named["mercer"] = Part(12, spectra.mercer_spectra, on_sphere)
+    named["curves"] = Part(12, spectra.learning_curves, trials)
+    named["data_curves"] = Part(8, spectra.learning_curves, trials, data)
     named["width"] = Part(10, measures.agreement_with_width, widths, data)
     named["training"] = Part(20, measures.training, trained, data)
     return named

@@ -1,0 +1,254 @@
+"""The sections of the report: a figure, its title, caption and numbers."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ntk_resnet import _tables, figures, spectral_figures
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A figure with its words and numbers."""
+
+    name: str  # of the part of the study, and of its files
+    title: str
+    caption: str
+    draw: Callable[[], Any]
+    table: str  # HTML
+    picture: str = ""  # file name of the figure; the part's name by default
+
+    @property
+    def short(self) -> str:
+        """What the contents call it."""
+        return _SHORT[self.stem]
+
+    @property
+    def stem(self) -> str:
+        return self.picture or self.name
+
+
+_SHORT = {
+    "kernels_ntk": "Tangent kernels",
+    "kernels_nngp": "Feature kernels",
+    "degeneracy": "Real data",
+    "regression": "Regression",
+    "teacher": "Known target",
+    "rates": "Rates",
+    "spectra": "Spectra",
+    "mercer": "On the sphere",
+    "curves": "Learning curves",
+    "data_curves": "Curves on data",
+    "width": "Finite width",
+    "training": "Training",
+}
+
+
+def sections(results) -> Iterable[Section]:
+    if "kernels" in results:
+        yield from _kernel_sections(results["kernels"])
+    if "degeneracy" in results:
+        found = results["degeneracy"]
+        yield Section(
+            "degeneracy",
+            "On real data, the plain kernel becomes constant",
+            "The NTK Gram matrix of "
+            f"{found.attrs['rows']} rows of {found.attrs['data']} against depth. See: "
+            "plain networks and α = 1 run into the constant kernel along the predicted "
+            "curves; γ = 1 and γ = 1/2 stay where they are. A small condition number "
+            "is no good sign here: the degenerate kernel is the best conditioned one, "
+            "at (n+3)/3.",
+            functools.partial(figures.plot_degeneracy, found),
+            _tables.degeneracy_table(found),
+        )
+    for name, title, caption in (
+        (
+            "regression",
+            "Squared error and accuracy against depth",
+            "Kernel ridge regression on {data}: {train} rows for training, {test} for "
+            "testing, ridge {ridge:g} of the mean diagonal; means over {splits} random "
+            "splits with 95 % intervals (the splits share rows, so the intervals are "
+            "of splitting, not of new data). See: predictions of the deep plain kernel "
+            "shrink to a constant, and the squared error rises to that of the best "
+            "constant. Their order is kept much longer, so accuracy falls late: once "
+            "differences between the classes' shares outweigh what is left.",
+        ),
+        (
+            "teacher",
+            "The same on a smooth target that is known",
+            "The target x₁ + 2.5 x₂x₃ on the sphere in five dimensions, {train} rows "
+            "for training and {test} for testing, {splits} splits. See: with γ = 1 and "
+            "1/2 the error stays below 1 % at every depth.",
+        ),
+    ):
+        if name in results:
+            yield _regression_section(name, title, caption, results[name])
+    if "rates" in results:
+        found = results["rates"]
+        yield Section(
+            "rates",
+            "The rates are those of the theory",
+            "Left: the NTK of a plain network exceeds 1/4 by (3/8 ln L + C)/L, with "
+            "the same 3/8 at every cosine between the inputs (at the lines' ends). "
+            "Right: the kernel of a residual network approaches that of a single block "
+            "like L^(1−2γ). See: lines parallel to the dashed ones.",
+            functools.partial(figures.plot_rates, found),
+            _tables.rates_table(found),
+        )
+    yield from _spectral_sections(results)
+    if "width" in results:
+        found = results["width"]
+        yield Section(
+            "width",
+            "Finite networks have these kernels, up to width^(−1/2)",
+            f"Random finite networks ({_depth_of(found)}) on {found.attrs['rows']} "
+            "rows: relative Frobenius error of the empirical kernel against the closed "
+            "form. Small points are single networks, lines their means. See: both "
+            "errors fall along the dashed line of exponent −1/2.",
+            functools.partial(figures.plot_width, found),
+            _tables.width_table(found),
+        )
+    if "training" in results:
+        found = results["training"]
+        yield Section(
+            "training",
+            "Trained networks follow the kernel's prediction",
+            f"Full-batch gradient descent ({_depth_of(found)}, {found.attrs['rows']} "
+            "rows). Left: outputs at four points (dots) beside gradient flow with the "
+            "closed-form kernel (dashed), started from the network's own outputs. "
+            "Middle: the loss. Right: change of the empirical NTK, and distance of the "
+            "outputs to the prediction, at the end of training. See: wider networks "
+            "follow more closely.",
+            functools.partial(figures.plot_training, found),
+            _tables.training_table(found),
+        )
+
+
+def _kernel_sections(kernels):
+    deviation = float(kernels.deviation.max())
+    shared = (
+        "Rings are computed by neural-tangents, lines by the closed form; they differ "
+        f"by at most {deviation:.1e}."
+    )
+    yield Section(
+        "kernels",
+        "Depth flattens the plain tangent kernel, not the residual one",
+        "Normalised neural tangent kernel against the angle between two inputs. See: "
+        "with depth the plain kernel tends to 1/4 everywhere but at angle 0, so does a "
+        "residual one with γ < 1/2 or with a constant factor; γ = 1 and γ = 1/2 keep a "
+        "shape. " + shared,
+        functools.partial(figures.plot_kernels, kernels, "ntk"),
+        _tables.kernel_table(kernels, "ntk"),
+        picture="kernels_ntk",
+    )
+    yield Section(
+        "kernels",
+        "The same for the kernel of the features",
+        "Normalised NNGP kernel (the cosine between the features of two inputs). See: "
+        "in a "
+        "deep plain network all inputs end up pointing the same way. " + shared,
+        functools.partial(figures.plot_kernels, kernels, "nngp"),
+        _tables.kernel_table(kernels, "nngp"),
+        picture="kernels_nngp",
+    )
+
+
+def _regression_section(name, title, caption, found):
+    words = {**found.attrs, "splits": found.sizes["split"]}
+    return Section(
+        name,
+        title,
+        caption.format_map(words),
+        functools.partial(figures.plot_regression, found),
+        _tables.regression_table(found),
+    )
+
+
+def _depth_of(found) -> str:
+    spec = json.loads(found.attrs["spec"])
+    kind = {"ResNet": "residual", "FeedForward": "plain"}[spec["kind"]]
+    return f"{kind}, depth {spec['depth']}"
+
+
+def _spectral_sections(results) -> Iterable[Section]:
+    if "spectra" in results:
+        found = results["spectra"]
+        yield Section(
+            "spectra",
+            "Depth flattens the plain kernel's spectrum",
+            f"The NTK Gram matrix of {found.attrs['rows']} rows of "
+            f"{found.attrs['data']}: leading eigenvalues, the share of the targets in "
+            "their eigenvectors, and the distribution of all. See: with depth the "
+            "plain kernel keeps one large eigenvalue, of the constant, and all others "
+            "become alike; the residual ones keep the order that data have.",
+            functools.partial(spectral_figures.plot_spectra, found),
+            _tables.rows_table(
+                found,
+                ["family"],
+                {
+                    "family": "network",
+                    "condition_number": "condition number",
+                    "predicted_condition_number": "predicted limit",
+                    "effective_rank": "effective rank",
+                    "log_determinant": "ln det, ridge 0.001",
+                },
+            ),
+        )
+    if "mercer" in results:
+        found = results["mercer"]
+        yield Section(
+            "mercer",
+            "On the sphere all eigenvalues end in one power of the degree",
+            f"Eigenvalues of the NTK on the sphere in {found.attrs['dim']} dimensions "
+            "by degree: lines even, points odd degrees; right, over those of the "
+            "Laplace kernel exp(−|x − x'|). See: the same power for all, plain "
+            "networks reaching it at degrees beyond their depth; with γ = 1 odd "
+            "degrees have far smaller eigenvalues than even ones for long.",
+            functools.partial(spectral_figures.plot_mercer, found),
+            _tables.rows_table(
+                found,
+                ["family"],
+                {
+                    "family": "network",
+                    "exponent": "fitted exponent",
+                    "exponent_low": "95 % from",
+                    "exponent_high": "to",
+                    "predicted_exponent": "predicted",
+                    "imbalance": "μ₃ / μ₂",
+                    "tail": "beyond the last degree",
+                },
+            ),
+        )
+    for name, title in (
+        ("curves", "The spectrum predicts the learning curve"),
+        ("data_curves", "The same on real data"),
+    ):
+        if name in results:
+            yield _curves_section(name, title, results[name])
+
+
+def _curves_section(name, title, found):
+    return Section(
+        name,
+        title,
+        "Test error of kernel ridge regression (ridge {ridge:g} of the mean diagonal) "
+        "on {data} against the number of training points: means over {trials} trials "
+        "with three standard errors, and what the eigenvalues and the target's power "
+        "in the eigenspaces predict (dashed). See: points on the lines.".format_map(
+            found.attrs
+        ),
+        functools.partial(spectral_figures.plot_learning_curves, found),
+        _tables.rows_table(
+            found,
+            ["family", "n"],
+            {
+                "family": "network",
+                "n": "n",
+                "test_mse": "predicted test MSE",
+                "measured_test_mse": "measured",
+                "measured_test_mse_error": "± s.e.",
+            },
+        ),
+    )

@@ -1,0 +1,187 @@
+"""The commands of the depth study, and `doctor`.
+
+`run` returns an exit code and what prints the result.
+"""
+
+import dataclasses
+import pathlib
+import time
+from typing import Annotated
+
+import tyro
+
+from ntk_resnet.commands import terminal
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The depth study as a web page, with figures and data beside it."""
+
+    out: Annotated[pathlib.Path, tyro.conf.arg(metavar="DIR")] = pathlib.Path("report")
+    """Folder for index.html, figures/ and data/; finished parts in it are reused."""
+    quick: bool = False
+    """A smaller study, in about a minute."""
+    data: terminal.Source = "digits"
+    """"digits", "mnist", "cifar10", a .npz file with x and y, or a CSV (target last, or
+    named y)."""
+    json: bool = False
+    """Print the verdicts as JSON."""
+
+    def run(self):
+        from ntk_resnet import report
+        from ntk_resnet.studies import depth_claims, depth_study
+
+        start = time.perf_counter()
+        with terminal.progress_bar() as progress:
+            data = terminal.read_data(self.data, progress)
+            sizes = depth_study.QUICK if self.quick else depth_study.FULL
+            results = depth_study.run(self.out / "data", data, sizes, progress)
+        claims = depth_claims.judge(results)
+        page = report.write(self.out, results, claims)
+        rows = terminal.rows_of(claims, ["claim"])
+        seconds = round(time.perf_counter() - start, 1)
+
+        def show():
+            if self.json:
+                answer = {"page": str(page), "seconds": seconds, "claims": rows}
+                return terminal.print_json(answer | {"provenance": claims.attrs})
+            columns = {
+                "claim": "claim",
+                "statement": "prediction",
+                "prediction": "predicted",
+                "measured": "measured",
+                "holds": "holds",
+            }
+            terminal.print_table(f"the depth study on {data.name}", columns, rows)
+            print(f"{page}  ({seconds:.0f} s)")
+
+        return 0, show
+
+
+@dataclasses.dataclass(frozen=True)
+class Depth:
+    """How the kernel of the data changes with depth."""
+
+    spec: terminal.SpecFile = None
+    """A network as nr.to_json writes it; by default the five of the report."""
+    depths: tuple[int, ...] = (1, 10, 100, 1000)
+    """Numbers of hidden layers or blocks."""
+    data: terminal.Source = "digits"
+    """As for report; at most 300 rows of it are used."""
+    out: terminal.Folder = None
+    """Also save the numbers (zarr, CSV) and a figure there."""
+    json: bool = False
+    """Print the numbers as JSON."""
+
+    def run(self):
+        from ntk_resnet import figures
+        from ntk_resnet.studies import depth_measurements as measure
+
+        families = terminal.networks(self.spec, measure.FAMILIES)
+        terminal.prepare(self.out)
+        with terminal.progress_bar() as progress:
+            data = terminal.read_data(self.data, progress)
+            result = measure.degeneracy_on_data(
+                data,
+                depths=self.depths,
+                rows=300,
+                families=families,
+                progress=progress,
+            )
+        saved = terminal.save(self.out, "depth", result, figures.plot_degeneracy)
+        columns = {
+            "family": "network",
+            "depth": "depth",
+            "ntk_mean": "mean NTK",
+            "predicted_ntk": "predicted",
+            "distance": "distance to 1/4",
+            "nngp_gap": "NNGP gap",
+            "predicted_nngp_gap": "predicted",
+            "condition_number": "condition number",
+            "effective_rank": "effective rank",
+        }
+        title = f"NTK of {result.attrs['rows']} rows of {data.name}"
+        return 0, terminal.shower(
+            result, ["family", "depth"], columns, title, saved, as_json=self.json
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Width:
+    """How fast the kernels of finite networks approach the closed forms."""
+
+    widths: tuple[int, ...] = (64, 128, 256)
+    """Hidden widths."""
+    seeds: int = 10
+    """Networks of each width."""
+    spec: terminal.SpecFile = None
+    """A network as nr.to_json writes it; by default a ResNet of depth 3."""
+    data: terminal.Source = "digits"
+    """As for report; 12 rows of it are used."""
+    out: terminal.Folder = None
+    """Also save the numbers (zarr, CSV) and a figure there."""
+    json: bool = False
+    """Print the numbers as JSON."""
+
+    def run(self):
+        from ntk_resnet import figures
+        from ntk_resnet.studies import depth_measurements as measure
+
+        spec = measure.WIDTH_SPEC
+        if self.spec is not None:
+            spec = terminal.read_spec(self.spec)
+        terminal.prepare(self.out)
+        with terminal.progress_bar() as progress:
+            result = measure.agreement_with_width(
+                terminal.read_data(self.data, progress),
+                widths=self.widths,
+                seeds=self.seeds,
+                spec=spec,
+                progress=progress,
+            )
+        saved = terminal.save(self.out, "width", result, figures.plot_width)
+        columns = {
+            "width": "width",
+            "ntk_error_mean": "NTK error",
+            "ntk_error_sem": "± s.e.",
+            "nngp_error_mean": "NNGP error",
+            "nngp_error_sem": "± s.e.",
+        }
+        exponents = ", ".join(
+            f"{name.upper()} {float(result[f'{name}_exponent']):.3f} "
+            f"[{float(result[f'{name}_exponent_low']):.3f}, "
+            f"{float(result[f'{name}_exponent_high']):.3f}]"
+            for name in ("ntk", "nngp")
+        )
+        title = f"relative errors of {self.seeds} networks; exponents: {exponents}"
+        return 0, terminal.shower(
+            result, ["width"], columns, title, saved, as_json=self.json
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Doctor:
+    """Versions, devices, and whether the parts this package stands on work."""
+
+    json: bool = False
+    """Print the findings as JSON."""
+
+    def run(self):
+        from ntk_resnet import records
+        from ntk_resnet.studies import checkup
+
+        findings = checkup.examine()
+        code = 0 if all(finding.works for finding in findings) else 1
+
+        def show():
+            rows = [finding._asdict() for finding in findings]
+            provenance = records.provenance()
+            if self.json:
+                found = {"works": code == 0, "checks": rows}
+                return terminal.print_json(found | {"provenance": provenance})
+            for key, value in provenance.items():
+                print(f"{key:16} {value}")
+            columns = {"check": "check", "works": "works", "detail": "detail"}
+            terminal.print_table("", columns, rows)
+
+        return code, show

@@ -1,0 +1,272 @@
+"""Spectra of kernels, on data and on the sphere, and what they predict of learning.
+
+After Belfer, Geifman, Galun and Basri, Spectral analysis of the neural tangent kernel
+for deep residual networks (2024), and Bordelon, Canatar and Pehlevan, Spectrum
+dependent learning curves (2020). Each measurement returns a Dataset over `family`, the
+networks by name.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ntk_resnet import records
+from ntk_resnet.analysis import learning_curve as curves
+from ntk_resnet.analysis import mercer as on_sphere
+from ntk_resnet.analysis.estimators import NTKClassifier, NTKRegressor
+from ntk_resnet.analysis.phases import predicted_condition_number
+from ntk_resnet.analysis.spectrum import spectral_distribution, spectrum
+from ntk_resnet.architectures import Architecture, DepthScale, FeedForward, ResNet
+from ntk_resnet.data import Data, split, targets
+from ntk_resnet.kernels.gram import gram
+from ntk_resnet.kernels.operator import gram_operator
+from ntk_resnet.studies.depth_measurements import (
+    Progress,
+    some_rows,
+    specs_as_data,
+    stack,
+    within,
+)
+
+NETWORKS: dict[str, Architecture] = {
+    "plain, L = 1": FeedForward(depth=1),
+    "plain, L = 10": FeedForward(depth=10),
+    "plain, L = 100": FeedForward(depth=100),
+    "γ = 1/2, L = 100": ResNet(depth=100, branch_scale=DepthScale(0.5)),
+    "γ = 1, L = 100": ResNet(depth=100, branch_scale=DepthScale(1.0)),
+}
+"""The networks compared: plain ones, and residual ones with branches scaled `L^-γ`."""
+
+Networks = dict[str, Architecture]
+
+DEEP = ResNet(depth=1000, branch_scale=DepthScale(0.5))
+"""The network of `regression_by_ridge` where none is named."""
+
+DENSE_ROWS = 5000
+"""Of more rows the Gram matrix is never in memory: 0.2 GB, and minutes of LAPACK."""
+
+_LEADING = 50  # eigenvalues kept
+_VALUES = 200  # at which the distribution is told
+
+
+def spectra_on_data(
+    data: Data,
+    *,
+    rows: int,
+    networks: Networks = NETWORKS,
+    progress: Progress = None,
+) -> xr.Dataset:
+    """Eigenvalues of the NTK's Gram matrix on at most that many rows.
+
+    Over (family, index): `eigenvalue`, the leading ones, and `captured`, the share of
+    the targets' power in as many eigenvectors (NaN by products). Over (family, at):
+    `share` of all eigenvalues that are at most `at` times the number of rows, and its
+    `standard_error`. Over family: `condition_number`, by products a number that it
+    exceeds; what theory predicts, `predicted_condition_number`, NaN for residual
+    networks; `effective_rank` and `log_determinant` at a ridge of 1e-3.
+    """
+    chosen = some_rows(data, rows)
+    found = []
+    for done, (name, spec) in enumerate(networks.items()):
+        report = within(progress, done, 1, len(networks), f"spectrum of {name}, ")
+        found.append(_spectrum_of(spec, chosen, report))
+        if progress is not None:
+            progress(done + 1, len(networks), f"spectrum of {name}")
+    return stack(found, networks).assign_attrs(
+        records.provenance(
+            rows=len(chosen), data=data.name, families=specs_as_data(networks)
+        )
+    )
+
+
+def _spectrum_of(spec, data, progress):
+    n, wanted = len(data), targets(data)
+    if n <= DENSE_ROWS:
+        found = spectrum(np.asarray(gram(spec, data.x)), targets=wanted)
+        power = np.sum(wanted**2, axis=0)
+        captured = found.cumulative_alignment.values @ power / power.sum()
+    else:
+        operator = gram_operator(spec, data.x)
+        found = spectrum(operator, top=_LEADING, progress=progress)
+        captured = np.full(_LEADING, np.nan)
+    values = found.eigenvalue.values[:_LEADING]
+    at = np.geomspace(1e-6, 1, _VALUES)
+    shares = spectral_distribution(found, at * n)
+    summaries = ("condition_number", "effective_rank", "log_determinant")
+    return xr.Dataset(
+        {
+            "eigenvalue": ("index", values),
+            "captured": ("index", captured[:_LEADING]),
+            "share": ("at", shares.share.values),
+            "standard_error": ("at", shares.standard_error.values),
+            "predicted_condition_number": _predicted_condition(spec, n),
+            **{name: float(found[name]) for name in summaries},
+        },
+        coords={"index": np.arange(1, len(values) + 1), "at": at},
+    )
+
+
+def _predicted_condition(spec, n):
+    if not isinstance(spec, FeedForward):
+        return np.nan
+    return float(predicted_condition_number(spec, n, spec.depth)[0])
+
+
+def mercer_spectra(
+    *,
+    dim: int,
+    max_degree: int,
+    get: str = "ntk",
+    networks: Networks = NETWORKS,
+    progress: Progress = None,
+) -> xr.Dataset:
+    """Eigenvalues by degree on the sphere in `dim` dimensions.
+
+    Over (family, degree): `eigenvalue` and `log10_eigenvalue`; over degree the
+    `multiplicity`, and `laplace_log10_eigenvalue`, that of the kernel exp(-|x - x'|);
+    over family: `tail`, the `exponent` of k + (d-2)/2 fitted over even degrees in the
+    upper two thirds, its 95 % interval `exponent_low`, `exponent_high`, what theory
+    says, `predicted_exponent`, and `imbalance`, the eigenvalue of degree 3 over that of
+    degree 2 (NaN where these degrees are missing or zero).
+    """
+    found = []
+    for done, (name, spec) in enumerate(networks.items()):
+        report = within(progress, done, 1, len(networks) + 1, f"{name}, ")
+        one = on_sphere.mercer(
+            spec, dim=dim, max_degree=max_degree, get=get, progress=report
+        )
+        fit = _exponent(one)
+        odd = on_sphere.parity_imbalance(one)
+        keep = ["eigenvalue", "log10_eigenvalue", "multiplicity", "tail"]
+        one = one[[*keep, "predicted_exponent"]].assign(
+            exponent=fit[0],
+            exponent_low=fit[1],
+            exponent_high=fit[2],
+            imbalance=float(odd[0]) if odd.size else np.nan,
+        )
+        found.append(one)
+    report = within(progress, len(networks), 1, len(networks) + 1, "Laplace kernel, ")
+    beside = on_sphere.laplace_mercer(dim=dim, max_degree=max_degree, progress=report)
+    result = stack(found, networks)
+    result["multiplicity"] = result.multiplicity.isel(family=0)
+    result["laplace_log10_eigenvalue"] = beside.log10_eigenvalue
+    return result.assign_attrs(
+        records.provenance(
+            dim=dim, max_degree=max_degree, get=get, families=specs_as_data(networks)
+        )
+    )
+
+
+def _exponent(one):
+    """The fit and its interval; NaN where there is nothing to fit."""
+    last = int(one.degree[-1])
+    try:
+        return on_sphere.decay_exponent(one, (max(1, last // 3), last))[:3]
+    except ValueError:
+        return np.nan, np.nan, np.nan
+
+
+def learning_curves(
+    data: Data | None = None,
+    *,
+    sizes: Sequence[int],
+    trials: int,
+    dim: int = 5,
+    ridge: float = 1e-3,
+    networks: Networks = NETWORKS,
+    progress: Progress = None,
+) -> xr.Dataset:
+    """Predicted and measured error of regression against the number of examples.
+
+    On the sphere in `dim` dimensions with a target of degrees 1, 2 and 4 (power 0.5,
+    0.3 and 0.2), or on data, of which at most twice the largest size is used. Over
+    (family, n): `test_mse`, `train_mse`, and `measured_test_mse`,
+    `measured_train_mse` with their standard errors `..._error`.
+    """
+    found = []
+    for done, (name, spec) in enumerate(networks.items()):
+        report = within(progress, done, 1, len(networks), f"{name}, ")
+        shared: Any = {"ridge": ridge, "trials": trials, "progress": report}
+        if data is None:
+            one = curves.learning_curve_on_sphere(
+                spec, dim, sizes, {1: 0.5, 2: 0.3, 4: 0.2}, **shared
+            )
+        else:
+            chosen = some_rows(data, 2 * max(sizes))
+            one = curves.learning_curve_on_data(
+                spec, chosen.x, targets(chosen), sizes, **shared
+            )
+        measured = [key for key in one.data_vars if str(key).startswith("measured")]
+        found.append(one[["test_mse", "train_mse", *measured]])
+    name = f"the sphere in {dim} dimensions" if data is None else data.name
+    return stack(found, networks).assign_attrs(
+        records.provenance(
+            data=name, ridge=ridge, trials=trials, families=specs_as_data(networks)
+        )
+    )
+
+
+def regression_by_ridge(
+    data: Data,
+    spec: Architecture,
+    *,
+    ridges: Sequence[float],
+    test: float = 0.2,
+    progress: Progress = None,
+) -> xr.Dataset:
+    """Kernel regression, or classification, on most of the data, tested on the rest.
+
+    Over `ridge`: `test_error` and `loo_error`, mean squared errors over the variance of
+    the targets, or shares of rows misclassified; `log_marginal_likelihood` (NaN for
+    classes); `residual` and `seconds`. What needs the factor of the matrix is NaN
+    beyond the rows of which it is made.
+    """
+    if not 0 < test < 1:
+        raise ValueError(f"test must lie between 0 and 1, got {test}; it is a share.")
+    if not ridges:
+        raise ValueError("ridges is empty; name at least one.")
+    count = max(1, round(test * len(data)))
+    train, rest = split(data, train=len(data) - count, seed=0)
+    classify = data.classes is not None
+    y = data.y if classify else targets(data)[:, 0]
+    rows: list[dict[str, float]] = []
+    for done, ridge in enumerate(ridges):
+        report = within(progress, done, 1, len(ridges), f"ridge {ridge:g}, ")
+        kind = NTKClassifier if classify else NTKRegressor
+        start = time.perf_counter()
+        model = kind(spec, ridge=ridge, progress=report).fit(data.x[train], y[train])
+        guess = model.predict(data.x[rest])
+        seconds = time.perf_counter() - start
+        if classify:
+            error, scale = np.mean(guess != y[rest]), 1.0
+        else:
+            error, scale = np.mean((guess - y[rest]) ** 2), np.var(y[rest])
+        dense = model.solver_ == "cholesky"
+        rows.append(
+            {
+                "test_error": error / scale,
+                "loo_error": model.loo_error_ / scale if dense else np.nan,
+                "log_marginal_likelihood": model.log_marginal_likelihood_
+                if dense and not classify
+                else np.nan,
+                "residual": model.residual_,
+                "seconds": seconds,
+            }
+        )
+        if progress is not None:
+            progress(done + 1, len(ridges), f"ridge {ridge:g}")
+    return xr.Dataset(
+        {name: ("ridge", [row[name] for row in rows]) for name in rows[0]},
+        coords={"ridge": list(ridges)},
+        attrs=records.provenance(
+            spec=spec,
+            data=data.name,
+            train=len(train),
+            test=len(rest),
+            solver=model.solver_,
+            classes=0 if data.classes is None else len(data.classes),
+        ),
+    )
