@@ -38,6 +38,8 @@ benchmark: $(READY)
 	$(RUN) benchmarks/gram.py --save
 	$(RUN) benchmarks/depth.py --save
 	$(RUN) benchmarks/accuracy.py --save
+	for asked in mercer spectrum learning_curve regression; do \
+	  $(RUN) benchmarks/$$asked.py --save || exit 1; done
 	$(RUN) benchmarks/plot.py
 	$(RUN) benchmarks/readme.py
 

@@ -11,7 +11,7 @@ import jax
 from harness import note, options, save
 
 import ntk_resnet as nr
-from ntk_resnet.analysis.learning_curve import (
+from ntk_resnet.analysis.learning_trials import (
     learning_curve_on_data,
     learning_curve_on_sphere,
 )

@@ -164,6 +164,108 @@ def errors_table(records) -> list[str]:
     return table(head, rows)
 
 
+def mercer_table(records) -> list[str]:
+    """What was checked of eigenvalues on the sphere, and what the largest runs take."""
+    cases: dict[str, list[dict]] = {}
+    for record in records:
+        cases.setdefault(record["case"].partition(",")[0], []).append(record)
+    (checked,) = cases["against ball arithmetic"]
+    rows = [
+        [
+            *(f"{record['sizes'][name]:,}" for name in ("dim", "max_degree", "depth")),
+            seconds(record["seconds"]),
+            f"{record['last_log10']:.1f}",
+            f"{record['change']:.0e}",
+        ]
+        for record in cases["time"]
+    ]
+    head = ["Eigenvalues on the sphere: dimension", "degrees to", "depth"]
+    head += ["time", "log10 of the last", "change with more bits and nodes"]
+    exponents = [
+        [
+            f"{record['case'].partition(', ')[2]}, {record['sizes']['get'].upper()}",
+            f"{record['sizes']['dim']}",
+            f"{record['exponent']:.3f}",
+            f"{record['predicted']:g}",
+        ]
+        for record in cases["exponent"]
+    ]
+    text = (
+        f"Worst relative error of {checked['sizes']['cases']} scattered eigenvalues "
+        f"against ball arithmetic: {checked['worst']:.0e}."
+    )
+    fitted = table(
+        ["Decay over even degrees", "dimension", "fitted", "predicted"], exponents
+    )
+    return [*table(head, rows), "", text, "", *fitted]
+
+
+def regression_table(records) -> list[str]:
+    """A row a solver: time, memory, what residual was reached."""
+    rows = []
+    for record in records:
+        more = record.get("matrix_s")
+        spent = seconds(record["solve_s"])
+        rows.append(
+            [
+                record["case"],
+                f"{record['sizes']['n']:,}",
+                spent if more is None else f"{spent} + {seconds(more)} for the matrix",
+                f"{record['peak_mb'] / 1e3:.2f} GB",
+                f"{record['residual']:.0e}",
+                f"{record['iterations']}" if "iterations" in record else "–",
+            ]
+        )
+    sizes = records[-1]["sizes"]
+    head = [f"Regression, L = {sizes['depth']:,}, d = {sizes['d']}", "n", "time"]
+    found = table([*head, "peak memory", "residual", "iterations"], rows)
+    largest = [record for record in records if "largest_n_here" in record]
+    if largest:
+        found += [
+            "",
+            "By its peak memory `KernelRidge` fits up to n = "
+            f"{largest[-1]['largest_n_here']:,} on this machine, and up to "
+            f"{largest[-1]['largest_n_in_1500_mb']:,} in 1.5 GB.",
+        ]
+    return found
+
+
+def spectrum_table(records) -> list[str]:
+    """Stochastic Lanczos quadrature beside all eigenvalues."""
+    rows = [
+        [
+            f"{record['sizes']['n']:,}",
+            f"{record['sizes']['probes']}",
+            seconds(record["slq_s"]),
+            seconds(record["dense_s"]),
+            f"{record['largest_difference']:.1e}",
+            f"{record['standard_errors']:.2f}",
+        ]
+        for record in records
+        if record["case"] == "against dense"
+    ]
+    head = ["All eigenvalues by products: n", "probes", "time", "dense"]
+    head += ["largest difference of distributions", "in standard errors"]
+    return table(head, rows)
+
+
+def curves_table(records) -> list[str]:
+    """A row a network: measured over predicted test error, at each size."""
+    lines: list[str] = []
+    for where in dict.fromkeys(record["sizes"]["where"] for record in records):
+        own = [record for record in records if record["sizes"]["where"] == where]
+        sizes = dict.fromkeys(record["sizes"]["n"] for record in own)
+        rows: dict[str, list[str]] = {}
+        for record in own:
+            ratio = record["measured_test"] / record["predicted_test"]
+            error = record["error"] / record["predicted_test"]
+            cell = f"{ratio:.3f} ± {error:.3f}"
+            rows.setdefault(record["case"], [record["case"]]).append(cell)
+        head = [f"Test error on the {where}, measured over predicted"]
+        lines += [*table([*head, *(f"n = {n}" for n in sizes)], rows.values()), ""]
+    return lines[:-1]
+
+
 TABLES = {
     "gram": gram_table,
     "profile": profile_table,
@@ -174,6 +276,10 @@ TABLES = {
     "device": rates_table,
     "depth": depth_table,
     "accuracy": accuracy_table,
+    "mercer": mercer_table,
+    "spectrum": spectrum_table,
+    "learning curve": curves_table,
+    "regression": regression_table,
 }
 
 

@@ -1,6 +1,7 @@
 """The depth study at a size that computes in seconds, for several test modules."""
 
 import functools
+import os
 import pathlib
 import tempfile
 
@@ -30,7 +31,9 @@ SIZES = depth_study.Sizes(
 @functools.cache
 def folder() -> pathlib.Path:
     """A folder with the results in `data`; do not write into it."""
-    out = pathlib.Path(tempfile.mkdtemp(prefix="small_study_"))
+    # One for all processes of a run: what one has finished the others load.
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    out = pathlib.Path(tempfile.gettempdir(), f"small_study_{run}")
     depth_study.run(out / "data", load_data("digits"), SIZES)
     return out
 

@@ -7,8 +7,8 @@ from scipy import special
 
 import ntk_resnet as nr
 from ntk_resnet.analysis.early_stopping import early_stopping
-from ntk_resnet.analysis.learning_curve import (
-    learning_curve,
+from ntk_resnet.analysis.learning_curve import learning_curve
+from ntk_resnet.analysis.learning_trials import (
     learning_curve_on_data,
     learning_curve_on_sphere,
 )
@@ -185,7 +185,7 @@ def test_all_families_do_as_predicted_on_the_sphere(family):
 
 def test_powers_of_targets_are_exact():
     """Variances of the zonal functions over the sphere, by quadrature in one angle."""
-    from ntk_resnet.analysis.learning_curve import _gegenbauer
+    from ntk_resnet.analysis.learning_trials import _gegenbauer
 
     for dim in (2, 3, 10):
         t, weight = special.roots_gegenbauer(60, (dim - 2) / 2 or 1e-9)
@@ -228,7 +228,7 @@ def test_rows_left_out_are_predicted_at_any_share(shift):
 
     Also where half and nine tenths of all rows are trained on.
     """
-    from ntk_resnet.analysis.learning_curve import _predict_the_rest
+    from ntk_resnet.analysis.learning_trials import _predict_the_rest
 
     m, sizes, draws = 100, [10, 50, 90], 60
     found = np.empty((draws, len(sizes), 2))
@@ -251,7 +251,7 @@ def test_rows_left_out_are_predicted_at_any_share(shift):
 
 def test_all_but_one_row_is_generalised_cross_validation():
     """Exactly, but for n/m: |A y|^2 m / (tr A)^2 with A = (K + delta)^-1."""
-    from ntk_resnet.analysis.learning_curve import _predict_the_rest
+    from ntk_resnet.analysis.learning_trials import _predict_the_rest
 
     m, shift = 300, 0.5
     values, _, weights = random_population(m)
@@ -263,7 +263,7 @@ def test_all_but_one_row_is_generalised_cross_validation():
 
 def test_learnabilities_of_rows_left_out_sum_to_zero():
     """Their kernel with the training rows has no diagonal."""
-    from ntk_resnet.analysis.learning_curve import _predict_the_rest
+    from ntk_resnet.analysis.learning_trials import _predict_the_rest
 
     values, _, weights = random_population(50)
     found = _predict_the_rest(values, weights**2, [10, 30], 0.1)

@@ -41,9 +41,9 @@ def test_forty_cases_against_ball_arithmetic(case):
     assert benchmark.compare(case).error <= 1e-8
 
 
+@mp.workdps(25)
 def test_against_mpmath():
     """The NNGP of one GELU layer, by the covariance integrated over two Gaussians."""
-    mp.mp.dps = 25
     p = mp.mpf(spec_variance := 0.8)
     spec = nr.FeedForward(depth=1, activation="gelu", weight_variance=spec_variance)
     h = mp.mpf(1) / 6

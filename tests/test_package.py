@@ -16,12 +16,13 @@ ROOT = pathlib.Path(nr.__file__).parent.parent
 def test_public_names():
     assert sorted(nr.__all__) == [
         "Activation", "ConstantScale", "DecreasingScale", "DepthScale", "FeedForward",
-        "LeakyReLU", "NTKClassifier", "NTKRegressor", "ResNet", "__version__", "diag",
-        "finite", "from_json", "gram", "gram_operator", "kernel_distance", "kernel_fn",
-        "kernel_ridge", "learning_curve", "learning_curve_on_data",
-        "learning_curve_on_sphere", "load_data", "mercer", "neural_tangents",
-        "open_gram", "profile", "solve", "spectral_distribution", "spectrum", "stax",
-        "sweep_depth", "to_json",
+        "LeakyReLU", "NTKClassifier", "NTKRegressor", "ResNet", "__version__",
+        "decay_exponent", "diag", "finite", "from_json", "gram", "gram_operator",
+        "kernel_distance", "kernel_fn", "kernel_ridge", "laplace_mercer",
+        "learning_curve", "learning_curve_on_data", "learning_curve_on_sphere",
+        "load_data", "mercer", "neural_tangents", "open_gram", "parity_imbalance",
+        "profile", "solve", "spectral_distribution", "spectrum", "stax", "sweep_depth",
+        "to_json",
     ]  # fmt: skip
     for name in nr.__all__:
         assert getattr(nr, name) is not None

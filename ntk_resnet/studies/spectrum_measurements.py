@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from ntk_resnet import records
-from ntk_resnet.analysis import learning_curve as curves
+from ntk_resnet.analysis import learning_trials as curves
 from ntk_resnet.analysis import mercer as on_sphere
 from ntk_resnet.analysis.estimators import NTKClassifier, NTKRegressor
 from ntk_resnet.analysis.phases import predicted_condition_number
