@@ -7,6 +7,7 @@ are downloaded there and checked against their published digests.
 
 import gzip
 import hashlib
+import http.client
 import os
 import pathlib
 import struct
@@ -110,20 +111,21 @@ def read_images(
 
 
 def _read_mnist(progress):
-    found = {
-        archive.name: _find(archive.name.removesuffix(".gz")) or _find(archive.name)
-        for archive in ARCHIVES["mnist"]
-    }
-    if not all(found.values()):
-        found = _download("mnist", progress)
-    arrays = [_read_idx(path) for path in found.values()]
+    names = [archive.name.removesuffix(".gz") for archive in ARCHIVES["mnist"]]
+    paths = _together(names) or _download("mnist", progress)
+    arrays = [_read_idx(path) for path in paths]
     for images, labels, path in zip(
-        arrays[::2], arrays[1::2], list(found.values())[1::2], strict=True
+        arrays[::2], arrays[1::2], paths[1::2], strict=True
     ):
         if images.ndim != 3 or labels.shape != images.shape[:1]:
             raise ValueError(
                 f"data file {str(path)!r} has labels of shape {labels.shape} for "
                 f"images of shape {images.shape}; they do not belong together."
+            )
+        if labels.max(initial=0) > 9:
+            raise ValueError(
+                f"data file {str(path)!r} has the label {labels.max()}; those of MNIST "
+                "are digits."
             )
     return np.concatenate(arrays[::2])[..., None], np.concatenate(arrays[1::2])
 
@@ -147,12 +149,12 @@ def _read_idx(path):
 
 
 def _read_cifar(progress):
-    paths = {part: _find(part) for part in _CIFAR_PARTS}
-    if all(paths.values()):
-        parts = {path: _content(path) for path in paths.values()}
+    paths = _together(_CIFAR_PARTS)
+    if paths:
+        parts = {path: _content(path) for path in paths}
     else:
         (archive,) = ARCHIVES["cifar10"]
-        path = _find(archive.name) or _download("cifar10", progress)[archive.name]
+        (path,) = _together([archive.name]) or _download("cifar10", progress)
         parts = _members(path)
     size = 1 + int(np.prod(_CIFAR_SHAPE))
     arrays = []
@@ -192,9 +194,24 @@ def _members(path):
 # ------------------------------------------------------------------------------- files
 
 
-def _find(name):
-    """The file of that name under the data folder; of several the first by path."""
-    return min(data_folder().rglob(name), default=None)
+def _together(names):
+    """The files of these names, packed or not, from one folder; none: an empty list.
+
+    Other data sets come under the same names: files of two folders are never mixed.
+    """
+    found = {}
+    for folder in {path.parent for path in data_folder().rglob(f"{names[0]}*")}:
+        kinds = [(folder / name, folder / f"{name}.gz") for name in names]
+        paths = [next(filter(pathlib.Path.is_file, both), None) for both in kinds]
+        if all(paths):
+            found[folder] = paths
+    if len(found) > 1:
+        folders = " and ".join(sorted(repr(str(folder)) for folder in found))
+        raise ValueError(
+            f"{names[0]!r} lies in {folders}; name the folder of one of them in "
+            "NTK_RESNET_DATA."
+        )
+    return next(iter(found.values()), [])
 
 
 def _content(path):
@@ -212,7 +229,7 @@ def _content(path):
 
 def _download(name, progress):
     """Fetches all archives of a data set; each is there whole or not at all."""
-    folder, found = data_folder() / name, {}
+    found = []
     archives = ARCHIVES[name]
     for number, archive in enumerate(archives):
         if progress is not None:
@@ -220,7 +237,7 @@ def _download(name, progress):
         try:
             with urllib.request.urlopen(archive.url, timeout=30) as answer:
                 content = answer.read()
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise OSError(
                 f"{name} is not under {str(data_folder())!r} and cannot be downloaded "
@@ -233,6 +250,6 @@ def _download(name, progress):
                 f"{archive.url} holds another file than was published (MD5 {digest}, "
                 f"not {archive.md5}); get {name} elsewhere."
             )
-        found[archive.name] = folder / archive.name
-        records.write_file(found[archive.name], content)
+        found.append(data_folder() / name / archive.name)
+        records.write_file(found[-1], content)
     return found

@@ -236,9 +236,9 @@ def _curves_section(name, title, found):
         "Test error of kernel ridge regression (ridge {ridge:g} of the mean diagonal) "
         "on {data} against the number of training points: means over {trials} trials "
         "with three standard errors, and what the eigenvalues and the target's power "
-        "in the eigenspaces predict (dashed). See: points on the lines.".format_map(
-            found.attrs
-        ),
+        "in the eigenspaces predict (dashed). See: points on the lines. Where a kernel has "
+        "learned all of a target, or rows differ much in leverage, the theory is known "
+        "to be too low.".format_map(found.attrs),
         functools.partial(spectral_figures.plot_learning_curves, found),
         _tables.rows_table(
             found,

@@ -204,6 +204,7 @@ KINDS = (
     "unwritable depth",
     "unwritable width",
     "rows 0",
+    "no sizes",
     "dim 1",
     "no degree",
     "one trial",
@@ -247,7 +248,8 @@ def bad(tmp_path):
         "unwritable": (("report", "--out", tmp_path / "file" / "x"), "cannot write"),
         "unwritable depth": (("depth", "--out", tmp_path / "file"), "cannot write"),
         "unwritable width": (("width", "--out", tmp_path / "file"), "cannot write"),
-        "rows 0": (("spectrum", "--rows", "0"), "got 0"),
+        "rows 0": (("spectrum", "--rows", "0"), "rows must be at least 1"),
+        "no sizes": (("learning-curve", "--sizes"), "sizes"),
         "dim 1": (("mercer", "--dim", "1"), "dim must be at least 2"),
         "no degree": (
             ("mercer", "--max-degree", "-1"),

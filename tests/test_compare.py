@@ -140,3 +140,12 @@ def test_bad_sweeps(changes, words, as_users_run_it):
     with pytest.raises(ValueError, match=words) as caught:
         kernel_distance_sweep(**given)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scale", [2.0**-660, 2.0**660])  # exact
+def test_the_size_of_kernels_does_not_matter(scale):
+    k1, k2 = kernel(5), kernel(5) ** 2
+    usual = kernel_distance(k1, k2)
+    scaled = kernel_distance(k1 * scale, k2 * scale)
+    for name in usual:
+        assert 0 < float(scaled[name]) == float(usual[name])

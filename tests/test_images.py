@@ -2,10 +2,12 @@
 
 import gzip
 import hashlib
+import http.client
 import io
 import re
 import struct
 import tarfile
+import urllib.request
 
 import numpy as np
 import pytest
@@ -158,6 +160,25 @@ def test_labels_of_other_images(folder, digits):
         nr.load_data("mnist")
 
 
+def test_files_of_two_data_sets_are_not_mixed(folder, digits):
+    """Fashion-MNIST has the same names."""
+    write_mnist(folder / "mnist", digits, packed=False)
+    wanted = nr.load_data("mnist")
+    other = folder / "fashion"
+    write_mnist(other, digits, packed=True)
+    with pytest.raises(ValueError, match=r"fashion' and '.*mnist'; name the folder"):
+        nr.load_data("mnist")
+    (other / "t10k-labels-idx1-ubyte.gz").unlink()  # what is not complete is no set
+    np.testing.assert_array_equal(nr.load_data("mnist").x, wanted.x)
+
+
+def test_labels_that_are_no_digits(folder, digits):
+    digits["t10k-labels-idx1-ubyte"][3] = 77
+    write_mnist(folder, digits, packed=False)
+    with pytest.raises(ValueError, match="has the label 77; those of MNIST are digits"):
+        nr.load_data("mnist")
+
+
 def test_a_cut_gzip_file(folder, digits):
     write_mnist(folder, digits, packed=True)
     path = folder / "train-labels-idx1-ubyte.gz"
@@ -227,6 +248,17 @@ def test_neither_files_nor_a_network(folder, published):
     with pytest.raises(OSError, match="put its published files there") as error:
         nr.load_data("cifar10")
     assert "\n" not in str(error.value)
+
+
+def test_a_download_that_breaks_off(folder, published, monkeypatch):
+    class Broken(io.BytesIO):
+        def read(self):
+            raise http.client.IncompleteRead(b"", 7)
+
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: Broken())
+    with pytest.raises(OSError, match=r"cannot be downloaded from .*IncompleteRead"):
+        nr.load_data("cifar10")
+    assert list(folder.iterdir()) == []
 
 
 def test_nowhere_to_look(monkeypatch):

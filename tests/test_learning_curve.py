@@ -412,3 +412,29 @@ def test_bad_test_targets(y_test, words, as_users_run_it):
     with pytest.raises(ValueError, match=words) as caught:
         early_stopping(np.eye(4), np.ones((2, 4)), np.ones(4), y_test)
     assert "\n" not in str(caught.value)
+
+
+def test_modes_that_the_kernel_lacks_and_as_many_examples_as_modes():
+    """No ridge, and an eigenvalue of 0: its power is missed, and multiplied by E_0."""
+    found = learning_curve([0.0, 1.0], [5, 5], [1.0, 1.0], [5, 6])
+    np.testing.assert_array_equal(found.effective_ridge, [0, 0])
+    np.testing.assert_array_equal(found.test_mse, [np.inf, 6.0])
+    np.testing.assert_array_equal(found.learnability, [[0, 1], [0, 1]])
+
+
+def test_a_ridge_below_all_numbers_is_refused():
+    with pytest.raises(ValueError, match="below the range of float64"):
+        learning_curve([1.0], [5], [1.0], [6], ridge=1e-320)
+
+
+@pytest.mark.parametrize("target", [[1, 2], None])
+def test_targets_that_are_no_mapping(target, as_users_run_it):
+    with pytest.raises(ValueError, match="target must be the power by degree"):
+        learning_curve_on_sphere(nr.FeedForward(depth=1), 3, [5], target)
+
+
+def test_early_stopping_needs_times_and_rows(as_users_run_it):
+    with pytest.raises(ValueError, match="times is empty"):
+        early_stopping(np.eye(2), np.eye(2), np.ones(2), np.ones(2), [])
+    with pytest.raises(ValueError, match="y_test is empty"):
+        early_stopping(np.eye(2), np.ones((0, 2)), np.ones(2), np.ones(0))

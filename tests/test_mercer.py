@@ -424,3 +424,15 @@ def test_bad_fits_get_one_clear_line(degrees, parity, words, as_users_run_it):
 def test_bad_rates_get_one_clear_line(as_users_run_it):
     with pytest.raises(ValueError, match="rate must be a finite number > 0"):
         laplace_mercer(dim=3, max_degree=2, rate=-1.0)
+
+
+def test_kernels_that_are_all_but_zero_away_from_angle_zero():
+    """exp(-c |x - x'|) on S^2: the mean is an integral over the chord."""
+    rate = 1200.0
+    found = laplace_mercer(dim=3, max_degree=2, rate=rate)
+    with mp.workdps(40):
+        mean = mp.quad(lambda s: s * mp.exp(-rate * s) / 2, [0, mp.mpf(1) / 50, 2])
+    assert float(found.eigenvalue[0]) == pytest.approx(float(mean), rel=1e-14)
+    chaotic = nr.FeedForward(depth=3000, activation="erf", weight_variance=4.0)
+    with pytest.raises(ValueError, match="less deep, or less chaotic"):
+        mercer(chaotic, dim=3, max_degree=4)

@@ -300,3 +300,16 @@ def test_bad_options_of_operators(options, words, as_users_run_it):
 def test_bad_values_of_a_distribution(at, dense, as_users_run_it):
     with pytest.raises(ValueError, match="at must be a list"):
         spectral_distribution(dense, at)
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_the_size_of_targets_does_not_matter(scale):
+    matrix, y = np.diag([3.0, 1.0]), np.array([1.0, 2.0])
+    found = nr.spectrum(matrix, targets=y * scale)
+    np.testing.assert_allclose(found.alignment[:, 0], [0.2, 0.8], rtol=1e-14)
+
+
+@pytest.mark.parametrize("scale", [1e-310, 5e307])
+def test_matrices_at_the_ends_of_the_range(scale):
+    with pytest.raises(ValueError, match="divide it by that"):
+        nr.spectrum(np.diag([3.0, 1.0]) * scale)

@@ -149,6 +149,12 @@ def _log2_multiplicity(dim, degree):
 # -------------------------------------------------------------- what the kernel is like
 
 
+_TOO_NARROW = (
+    "the kernel varies at angles below 1e-19, where it cannot be integrated; take a "
+    "network that is less deep, or less chaotic."
+)
+
+
 class _Shape(NamedTuple):
     """Which parts of a kernel there are, and where its layers end."""
 
@@ -167,7 +173,8 @@ class _Shape(NamedTuple):
         return self.zero[parity] or (degree > 1 and self.straight[parity])
 
 
-_COSINES = ((5, 7), (1, 3), (1, 5), (4, 5), (1, 9))
+# The last one is for kernels that are all but zero further from 1.
+_COSINES = ((5, 7), (1, 3), (1, 5), (4, 5), (1, 9), (2**20 - 1, 2**20))
 
 
 def _look_at(make):
@@ -193,6 +200,8 @@ def _look_at(make):
     )
     curved = [size for size, flat in zip(bends, straight, strict=True) if not flat]
     faint = math.ceil(max(0.0, -min(curved, default=0.0)))
+    if all(zero):
+        raise ValueError(_TOO_NARROW)
     small = min(size for size in sizes if size > -bits / 2)
     with ctx.workprec(256 + math.ceil(-2 * min(small, 0.0)) + 2 * faint):
         return _Shape(zero, straight, faint, _layer(make()))
@@ -241,10 +250,7 @@ class _Rule:
         # Closer to the ends the weight sin^(d-2) is below all that is asked for.
         end = math.ceil((2 * half + wanted) / (dim - 2)) + 1 if dim > 2 else math.inf
         if min(layer, end) > _DEEPEST:
-            raise ValueError(
-                "the kernel varies at angles below 1e-19, where it cannot be "
-                "integrated; take a network that is less deep, or less chaotic."
-            )
+            raise ValueError(_TOO_NARROW)
         edges = [2.0**-j for j in range(1, min(layer, end) + 1)]
         # (lower, upper) over pi / 2; the middle panel is its own mirror image.
         self.panels = [(edges[0], 2 - edges[0])] if edges else []

@@ -59,6 +59,9 @@ def kernel_distance(
         )
     if not second.any():
         raise ValueError("k2 is all zeros, and no distance is relative to it.")
+    # By powers of two, exactly, against overflow of the squares.
+    size = 2.0 ** np.floor(np.log2(max(np.abs(first).max(), np.abs(second).max())))
+    first, second = first / size, second / size
     found = _centred(first, second) | {
         "relative_distance": np.linalg.norm(first - second) / np.linalg.norm(second)
     }

@@ -5,7 +5,7 @@ import xarray as xr
 from jaxtyping import ArrayLike, Float, Num
 
 from ntk_resnet import records
-from ntk_resnet.analysis.regression import gradient_flow
+from ntk_resnet.analysis.regression import finite, gradient_flow
 from ntk_resnet.analysis.spectrum import spectrum
 
 
@@ -34,30 +34,33 @@ def early_stopping(
     Raises:
         ValueError: as in `gradient_flow`, or targets that do not fit.
     """
-    y_train, y_test = np.asarray(y_train, float), np.asarray(y_test, float)
+    fitted = finite("y_train", y_train).astype(float)
+    wanted = finite("y_test", y_test).astype(float)
+    if wanted.size == 0:
+        raise ValueError("y_test is empty; pass targets for one row or more.")
     if times is None:
         found = spectrum(np.asarray(k_train))
-        rates = found.eigenvalue.values.astype(float) / max(y_train.size, 1)
-        rates = rates[rates > float(found.error_bound) / max(y_train.size, 1)]
+        rates = found.eigenvalue.values.astype(float) / max(fitted.size, 1)
+        rates = rates[rates > float(found.error_bound) / max(fitted.size, 1)]
         times = np.geomspace(0.01 / rates[0], 100 / rates[-1], 200)
         times = np.concatenate([[0.0], times, [np.inf]])
     times = np.atleast_1d(np.asarray(times, float))
-    path = gradient_flow(k_train, k_test, y_train, times)
-    if y_test.shape != (path.test.shape[1], *y_train.shape[1:]):
+    if times.size == 0:
+        raise ValueError("times is empty; name at least one.")
+    path = gradient_flow(k_train, k_test, fitted, times)
+    if wanted.shape != (path.test.shape[1], *fitted.shape[1:]):
         raise ValueError(
-            f"y_test has shape {y_test.shape}; pass one row of targets for each of the "
+            f"y_test has shape {wanted.shape}; pass one row of targets for each of the "
             f"{path.test.shape[1]} rows of k_test, as in y_train."
         )
     errors = {
         "train_mse": np.mean(
-            (path.train - y_train.reshape(path.train.shape[1:])) ** 2, (1, 2)
+            (path.train - fitted.reshape(path.train.shape[1:])) ** 2, (1, 2)
         ),
         "test_mse": np.mean(
-            (path.test - y_test.reshape(path.test.shape[1:])) ** 2, (1, 2)
+            (path.test - wanted.reshape(path.test.shape[1:])) ** 2, (1, 2)
         ),
     }
-    if not np.isfinite(errors["test_mse"]).all():
-        raise ValueError("y_test holds NaN or infinity; remove or replace it.")
     best = int(np.argmin(errors["test_mse"]))
     return xr.Dataset(
         {
@@ -67,5 +70,5 @@ def early_stopping(
             "best_test_mse": errors["test_mse"][best],
         },
         coords={"time": ("time", times, {"units": "learning rate"})},
-        attrs=records.provenance(n=len(y_train), test=len(y_test)),
+        attrs=records.provenance(n=len(fitted), test=len(wanted)),
     )

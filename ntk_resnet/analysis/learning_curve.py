@@ -17,6 +17,7 @@ from ntk_resnet import records
 from ntk_resnet._checks import check_number
 
 _EPS = float(np.finfo(float).eps)
+_LEAST = math.log(np.finfo(float).tiny)  # of ln kappa
 
 _LONG_NAMES = {
     "effective_ridge": "effective ridge kappa",
@@ -103,8 +104,9 @@ def learning_curve(
     found: dict[str, list] = {name: [] for name in list(_LONG_NAMES)[:5]}
     for n in examples:
         kappa = _effective_ridge(values, counts, shift + tail, n)
-        missed = np.where(values > 0, kappa / (values + kappa), 1)  # 1 - L
-        learned = np.where(values > 0, values / (values + kappa), 0)
+        some = np.where(values > 0, values, 1)
+        missed = np.where(values > 0, kappa / (some + kappa), 1)  # 1 - L
+        learned = np.where(values > 0, some / (some + kappa), 0)
         # n - sum N L^2 without its cancellation: by the equation for kappa.
         if kappa > 0:
             left = counts @ (learned * missed) + (shift + tail) / kappa
@@ -143,6 +145,11 @@ def _effective_ridge(values, counts, shift, n):
     low = high - 1
     while excess(low) <= 0:
         low -= 2 * (high - low)
+        if low < _LEAST:
+            raise ValueError(
+                "the effective ridge is below the range of float64: ridge and tail are "
+                f"{shift:.2g}; pass 0, or more."
+            )
     if excess(high) >= 0:  # all eigenvalues far below kappa: the bound is the root
         return math.exp(high)
     return math.exp(optimize.brentq(excess, low, high, xtol=1e-15, rtol=4 * _EPS))

@@ -111,7 +111,7 @@ def gradient_flow(
         (`tests/test_regression.py`); no cancellation at short times.
     """
     k_train, k_test, y, slack = _check(k_train, k_test, y)
-    times = np.atleast_1d(_finite("times", times, infinite=True)).astype(float)
+    times = np.atleast_1d(finite("times", times, infinite=True)).astype(float)
     if times.ndim != 1 or (times < 0).any():
         raise ValueError("times must be a list of numbers >= 0 (inf is legal).")
     initial_train = _initial("initial_train", initial_train, len(k_train), y.shape[1])
@@ -149,8 +149,8 @@ def _eigenbasis(matrix, slack):
 
 def _check(k_train, k_test, y):
     """Both kernels and the targets as float64, and the relative size of round-off."""
-    k_train = _finite("k_train", k_train)
-    k_test, y = _finite("k_test", k_test), _finite("y", y)
+    k_train = finite("k_train", k_train)
+    k_test, y = finite("k_test", k_test), finite("y", y)
     if k_train.ndim != 2 or k_train.shape[0] != k_train.shape[1] or k_train.size == 0:
         raise ValueError(
             f"k_train has shape {k_train.shape}; pass a non-empty square matrix."
@@ -178,7 +178,7 @@ def _eps(array):
     return float(np.finfo(array.dtype).eps) if floating else np.finfo(float).eps
 
 
-def _finite(name, value, *, infinite=False):
+def finite(name, value, *, infinite=False):
     """`value` as a real NumPy array without NaN (or infinity, unless allowed)."""
     try:
         array = np.asarray(value)
@@ -195,7 +195,7 @@ def _finite(name, value, *, infinite=False):
 
 
 def _initial(name, value, rows, outputs):
-    array = _finite(name, value).astype(np.float64)
+    array = finite(name, value).astype(np.float64)
     if array.ndim == 1 and outputs == 1:
         array = array[:, None]
     try:

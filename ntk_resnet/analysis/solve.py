@@ -335,7 +335,13 @@ class _Checkpoint:
             if jax.process_index() == 0:
                 records.check_writable(self.path.parent)
             return None
-        found = records.load(self.path)
+        try:
+            found = records.load(self.path)
+        except ValueError as error:
+            raise ValueError(
+                f"the checkpoint {str(self.path)!r} is damaged, or none of solve: "
+                f"{error}"
+            ) from None
         if "identity" not in found.attrs:
             raise ValueError(
                 f"{str(self.path)!r} is no checkpoint of solve; choose another path."

@@ -245,7 +245,11 @@ def _refuse_negative(smallest, bound):
 
 
 def _check_matrix(matrix):
-    matrix = matrix if isinstance(matrix, jax.Array) else np.asarray(matrix)
+    if not isinstance(matrix, jax.Array):
+        try:
+            matrix = np.asarray(matrix)
+        except ValueError as error:
+            raise ValueError(f"matrix is not an array of numbers: {error}.") from None
     if matrix.dtype not in (np.float32, np.float64):
         raise ValueError(f"matrix has dtype {matrix.dtype}; pass float32 or float64.")
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
@@ -258,6 +262,12 @@ def _check_matrix(matrix):
     largest = np.abs(host).max()
     if largest == 0:
         raise ValueError("matrix is all zeros and has no spectrum to speak of.")
+    limits = np.finfo(host.dtype)
+    if not limits.tiny / limits.eps < largest < limits.max / len(host) ** 2:
+        raise ValueError(
+            f"matrix has entries of {largest:.3g}, near the end of the range of "
+            f"{host.dtype}; divide it by that."
+        )
     asymmetry = np.abs(host - host.T).max()
     if asymmetry > 8 * len(host) * np.finfo(host.dtype).eps * largest:
         raise ValueError(
@@ -287,7 +297,7 @@ def _check_targets(targets, n):
     targets = targets.reshape(n, -1).astype(float)
     if not targets.any(axis=0).all():
         raise ValueError("targets are zero in one output, whose power lies nowhere.")
-    return targets
+    return targets / np.abs(targets).max(axis=0)  # only shares count: no overflow
 
 
 # ------------------------------------------------------ a matrix known by its products
