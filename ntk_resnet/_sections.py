@@ -41,6 +41,7 @@ _SHORT = {
     "mercer": "On the sphere",
     "curves": "Learning curves",
     "data_curves": "Curves on data",
+    "ridge": "Ridge",
     "width": "Finite width",
     "training": "Training",
 }
@@ -227,6 +228,31 @@ def _spectral_sections(results) -> Iterable[Section]:
     ):
         if name in results:
             yield _curves_section(name, title, results[name])
+    if "ridge" in results:
+        yield _ridge_section(results["ridge"])
+
+
+def _ridge_section(found):
+    errors = "misclassified" if found.attrs["classes"] else "MSE / variance"
+    return Section(
+        "ridge",
+        "The leave-one-out error tells the ridge",
+        "Kernel ridge regression on {train} rows of {data}, {test} others for testing, "
+        "with a residual network of depth 1,000, γ = 1/2. The leave-one-out error "
+        "comes in closed form with the fit. See: both are smallest at about the same "
+        "ridges.".format_map(found.attrs),
+        functools.partial(spectral_figures.plot_ridge, found),
+        _tables.rows_table(
+            found,
+            ["ridge"],
+            {
+                "ridge": "ridge",
+                "test_error": errors,
+                "loo_error": "leave-one-out",
+                "log_marginal_likelihood": "ln marginal likelihood",
+            },
+        ),
+    )
 
 
 def _curves_section(name, title, found):
@@ -236,9 +262,9 @@ def _curves_section(name, title, found):
         "Test error of kernel ridge regression (ridge {ridge:g} of the mean diagonal) "
         "on {data} against the number of training points: means over {trials} trials "
         "with three standard errors, and what the eigenvalues and the target's power "
-        "in the eigenspaces predict (dashed). See: points on the lines. Where a kernel has "
-        "learned all of a target, or rows differ much in leverage, the theory is known "
-        "to be too low.".format_map(found.attrs),
+        "in the eigenspaces predict (dashed). See: points on the lines. Where a kernel "
+        "has learned all of a target, or rows differ much in leverage, the theory is "
+        "known to be too low.".format_map(found.attrs),
         functools.partial(spectral_figures.plot_learning_curves, found),
         _tables.rows_table(
             found,

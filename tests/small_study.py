@@ -25,6 +25,7 @@ SIZES = depth_study.Sizes(
     degrees=12,
     curve_sizes=(5, 10),
     curve_trials=2,
+    ridges=(0.1, 1.0),
 )
 
 

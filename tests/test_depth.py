@@ -140,7 +140,12 @@ def test_degeneracy_describes_the_matrix():
 def test_predictions_are_given_where_theory_has_them_and_only_there():
     gamma = lambda g: nr.ResNet(depth=1, branch_scale=nr.DepthScale(g))  # noqa: E731
     constant = nr.ResNet(depth=1, branch_scale=1.0)
-    names = ["predicted_ntk", "predicted_nngp_gap", "predicted_condition_number"]
+    names = ["predicted_ntk", "predicted_nngp_gap"]
+    critical = nr.FeedForward(
+        depth=1, activation="erf", weight_variance=1.9630693, bias_variance=0.3
+    )
+    ordered, chaotic = (critical.replace(weight_variance=w) for w in (1.0, 4.0))
+    n = len(X)
     for spec, degenerate, one_block in (
         (nr.FeedForward(depth=1), True, False),
         (constant, True, False),
@@ -149,9 +154,15 @@ def test_predictions_are_given_where_theory_has_them_and_only_there():
         (gamma(0.5), False, False),
         (gamma(1.0).replace(trained="all"), False, False),
         (nr.FeedForward(depth=1, bias_variance=0.1), False, False),
-        (nr.FeedForward(depth=1, activation="erf"), False, False),
+        (critical, False, False),
+        (ordered, False, False),
+        (chaotic, False, False),
     ):
         table = degeneracy(spec, [4], X)
+        known = {critical: (n + 2) / 2, chaotic: 1.0}.get(spec, np.nan)
+        known = (n + 3) / 3 if degenerate else known
+        found = float(table.predicted_condition_number[0])
+        assert found == pytest.approx(known, rel=1e-9, nan_ok=True)
         for name in names:
             assert np.isfinite(table[name]).all() == degenerate
         assert np.isfinite(table.predicted_distance_one_block).all() == one_block

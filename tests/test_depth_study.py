@@ -129,8 +129,8 @@ def test_other_settings_and_other_data_are_computed_anew(tmp_path, monkeypatch):
         same = part.configuration() == first[name].configuration()
         assert same == (name != "degeneracy")
     turned = dataclasses.replace(data, y=data.y[::-1])
-    on_data = {"degeneracy", "regression", "spectra", "data_curves", "width"}
-    on_data |= {"training"}
+    on_data = {"degeneracy", "regression", "spectra", "data_curves", "ridge"}
+    on_data |= {"width", "training"}
     for name, part in depth_study.parts(turned, small_study.SIZES).items():
         same = part.configuration() == first[name].configuration()
         assert same == (name not in on_data)

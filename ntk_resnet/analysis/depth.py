@@ -11,6 +11,7 @@ from jaxtyping import ArrayLike, Float, Num
 from scipy import stats
 
 from ntk_resnet import records
+from ntk_resnet.analysis.phases import predicted_condition_number
 from ntk_resnet.analysis.spectrum import spectrum
 from ntk_resnet.architectures import Architecture, FeedForward, ResNet, check_network
 from ntk_resnet.kernels._inputs import (
@@ -152,7 +153,8 @@ def degeneracy(
         1); of the normalised NNGP `nngp_gap`, the median of 1 - value; of the
         normalised NTK matrix `condition_number` and `effective_rank`. Beside them what
         theory predicts, NaN where it says nothing, for ReLU at He's variance without
-        bias:
+        bias, and for other plain networks the limit of the condition number
+        (`analysis.phases`, NaN in the ordered phase, where only its growth is known):
 
         * plain networks and residual ones with a constant positive scale degenerate:
           `predicted_ntk` = :math:`1/4 + (3/8) \ln L / L`, `predicted_nngp_gap` =
@@ -245,9 +247,18 @@ def _predict(spec, depths, gap, n):
     return {
         "predicted_ntk": 0.25 + 0.375 * np.log(depth) / depth + 0 * speed,
         "predicted_nngp_gap": 4.5 * np.pi**2 / (speed * depth) ** 2,
-        "predicted_condition_number": np.full_like(depth, (n + 3) / 3) + 0 * speed,
+        "predicted_condition_number": _predicted_condition(spec, depths, n, speed),
         "predicted_distance_one_block": depth**rate * _rms(one_block_correction(angle)),
     }
+
+
+def _predicted_condition(spec, depths, n, speed):
+    if np.isfinite(speed) or not isinstance(spec, FeedForward):
+        return np.full(len(depths), (n + 3) / 3) + 0 * speed
+    found = predicted_condition_number(spec, n, depths)
+    # In the ordered phase its growth is known, but not the factor.
+    ordered = found.attrs["phase"] == "ordered"
+    return np.full(len(depths), np.nan) if ordered else found.values
 
 
 def _he_relu(spec):

@@ -205,7 +205,7 @@ class Regress:
 
     spec: terminal.SpecFile = None
     """A network as nr.to_json writes it; by default a ResNet of depth 1000, γ = 1/2."""
-    ridges: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+    ridges: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     """Relative to the mean diagonal."""
     test: float = 0.2
     """The share of the rows to test on."""

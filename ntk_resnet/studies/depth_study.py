@@ -41,6 +41,7 @@ class Sizes:
     degrees: int = 120  # on the sphere in three dimensions
     curve_sizes: tuple[int, ...] = (20, 50, 100, 200, 400)
     curve_trials: int = 20
+    ridges: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 FULL = Sizes()
@@ -117,6 +118,9 @@ def parts(data: Data, sizes: Sizes) -> dict[str, Part]:
     named["spectra"] = Part(8, spectra.spectra_on_data, rows_of_spectra, data)
     named["mercer"] = Part(12, spectra.mercer_spectra, on_sphere)
     named["curves"] = Part(12, spectra.learning_curves, trials)
+    named["ridge"] = Part(
+        3, spectra.regression_by_ridge, {"ridges": sizes.ridges}, data
+    )
     named["data_curves"] = Part(8, spectra.learning_curves, trials, data)
     named["width"] = Part(10, measures.agreement_with_width, widths, data)
     named["training"] = Part(20, measures.training, trained, data)

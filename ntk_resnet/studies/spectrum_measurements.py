@@ -219,7 +219,7 @@ def learning_curves(
 
 def regression_by_ridge(
     data: Data,
-    spec: Architecture,
+    spec: Architecture = DEEP,
     *,
     ridges: Sequence[float],
     test: float = 0.2,
