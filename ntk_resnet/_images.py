@@ -14,16 +14,15 @@ import struct
 import tarfile
 import urllib.request
 import zlib
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
 from ntk_resnet import records
 from ntk_resnet._cache import cache_folder
+from ntk_resnet._progress import Progress
 
-Progress = Callable[[int, int, str], Any]
 Images = UInt8[np.ndarray, "n height width channels"]
 
 

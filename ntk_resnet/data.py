@@ -16,6 +16,7 @@ from jaxtyping import Float64, Int, Num, Shaped
 
 from ntk_resnet._checks import check_choice, check_count
 from ntk_resnet._images import ARCHIVES, read_images
+from ntk_resnet._progress import Progress
 
 LEAST_ROWS = 10
 """Fewer rows than this are refused: no split of them would say anything."""
@@ -49,7 +50,7 @@ def load_data(
     source: str | pathlib.Path,
     *,
     task: str = "auto",
-    progress: Callable[[int, int, str], Any] | None = None,
+    progress: Progress | None = None,
 ) -> Data:
     """Reads a data set by name, or from a `.npz` or `.csv` file.
 

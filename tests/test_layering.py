@@ -10,7 +10,7 @@ import ntk_resnet as nr
 PACKAGE = pathlib.Path(nr.__file__).parent
 
 LAYERS = [
-    {"_version", "_checks"},
+    {"_version", "_checks", "_progress"},
     {"_duals"},
     {"activations"},
     {"architectures"},

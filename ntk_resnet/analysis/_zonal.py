@@ -20,15 +20,16 @@ import itertools
 import math
 from collections.abc import Callable
 from operator import mul
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from flint import arb, ctx
 
+from ntk_resnet._progress import Progress
+
 Zonal = Callable[[arb], arb]
 """A kernel as a function of the cosine, 1 at 1; takes and gives midpoints."""
 
-Progress = Callable[[int, int, str], Any]
 
 _AGREEMENT = 1e-10  # between the two runs, relative; the error of the second is smaller
 _REFUSED = 1e-8

@@ -1,7 +1,6 @@
 r"""How far two kernels on the same data are apart, also along depth."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
@@ -9,11 +8,10 @@ from jaxtyping import ArrayLike, Float, Int, Num
 
 from ntk_resnet import records
 from ntk_resnet._checks import check_choice
+from ntk_resnet._progress import Progress
 from ntk_resnet.architectures import Architecture, check_network
 from ntk_resnet.kernels._inputs import check_depths, check_inputs
 from ntk_resnet.kernels.gram import gram
-
-Progress = Callable[[int, int, str], Any]
 
 _LONG_NAMES = {
     "alignment": "centred kernel alignment",

@@ -1,6 +1,6 @@
 r"""Kernels against depth: sweeps, degeneracy, and the rates that theory predicts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ from jaxtyping import ArrayLike, Float, Num
 from scipy import stats
 
 from ntk_resnet import records
+from ntk_resnet._progress import Progress
 from ntk_resnet.analysis.phases import predicted_condition_number
 from ntk_resnet.analysis.spectrum import spectrum
 from ntk_resnet.architectures import Architecture, FeedForward, ResNet, check_network
@@ -24,8 +25,6 @@ from ntk_resnet.kernels._inputs import (
     precision_of,
 )
 from ntk_resnet.kernels.depths import kernels_at
-
-Progress = Callable[[int, int, str], Any]
 
 _LONG_NAMES = {
     "nngp": "NNGP, normalised",

@@ -7,8 +7,6 @@ scaled (take a `StandardScaler` or a `TransformedTargetRegressor` for that).
 """
 
 import os
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -25,6 +23,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ntk_resnet._checks import check_choice, check_number
+from ntk_resnet._progress import Progress
 from ntk_resnet.analysis.solve import solve
 from ntk_resnet.architectures import Architecture, FeedForward
 from ntk_resnet.kernels.gram import gram
@@ -50,7 +49,7 @@ class _KernelRidge(BaseEstimator):
         solver: str = "auto",
         tol: float = 1e-6,
         checkpoint: str | os.PathLike | None = None,
-        progress: Callable[[int, int, str], Any] | None = None,
+        progress: Progress | None = None,
     ):
         self.spec = spec
         self.ridge = ridge

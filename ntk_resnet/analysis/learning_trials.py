@@ -6,8 +6,7 @@ regressions over random trials.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -15,6 +14,7 @@ from jaxtyping import ArrayLike, Num
 
 from ntk_resnet import records
 from ntk_resnet._checks import check_count, check_number
+from ntk_resnet._progress import Progress
 from ntk_resnet.analysis.learning_curve import (
     as_variable,
     check_sizes,
@@ -26,9 +26,6 @@ from ntk_resnet.analysis.spectrum import spectrum
 from ntk_resnet.architectures import Architecture, check_network
 from ntk_resnet.kernels._inputs import check_inputs
 from ntk_resnet.kernels.gram import gram
-
-Progress = Callable[[int, int, str], Any]
-
 
 # -------------------------------------------------------------------------- the sphere
 
@@ -227,9 +224,8 @@ def learning_curve_on_data(
         ValueError: bad inputs, or a size that leaves no row to test on.
 
     Accuracy: exact in the mean for eigenvectors in random directions. Real data have
-    rows of uneven leverage: on the digits it is within 6 % up to 200 of 1,797 training
-    rows, too low by 10 % at 400 and by 40 % at 1,600, unless the network is plain and
-    deep
+    rows of uneven leverage: on the digits it is within 9 % up to 400 of 1,797 training
+    rows, and too low by 15 % at 800 and 33 % at 1,600, less in deep plain networks
     (`tests/test_learning_curve.py`, `benchmarks/learning_curve.py`).
     """
     check_network(spec)

@@ -25,8 +25,8 @@ from jaxtyping import ArrayLike, Float, Num
 
 from ntk_resnet import records
 from ntk_resnet._checks import check_count, check_number
+from ntk_resnet._progress import Progress
 from ntk_resnet.kernels._identity import differences
-from ntk_resnet.kernels.gram import Progress
 from ntk_resnet.kernels.operator import GramOperator, gram_operator
 
 _GAINS = {False: 1e-4, True: 1e-10}  # asked of one round in float32, in float64

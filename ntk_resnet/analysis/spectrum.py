@@ -7,7 +7,6 @@ mean, and Lanczos' method on `v` gives the Gauss rule of that measure.
 """
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,12 +18,11 @@ from scipy.interpolate import PchipInterpolator
 
 from ntk_resnet import records
 from ntk_resnet._checks import check_count, check_number
+from ntk_resnet._progress import Progress
 from ntk_resnet.analysis import _lanczos
 from ntk_resnet.kernels._inputs import precision_of
 from ntk_resnet.kernels.operator import GramOperator
 from ntk_resnet.kernels.stored import StoredGram
-
-Progress = Callable[[int, int, str], Any]
 
 _ROWS = 500  # of a stored matrix that are in memory at a time
 

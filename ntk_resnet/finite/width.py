@@ -13,14 +13,13 @@ from jaxtyping import Float
 
 from ntk_resnet import records
 from ntk_resnet._checks import check_count
+from ntk_resnet._progress import Progress
 from ntk_resnet.analysis.depth import PowerFit, fit_power
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.finite.empirical import feature_kernel, ntk_of_rows
 from ntk_resnet.finite.networks import build, check_spec, over_seeds, seed_keys
 from ntk_resnet.kernels import kernel_fn
 from ntk_resnet.kernels._inputs import check_inputs
-
-Progress = Callable[[int, int, str], Any]
 
 
 def width_study(

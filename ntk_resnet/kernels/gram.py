@@ -3,21 +3,19 @@
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Num
 
+from ntk_resnet._progress import Progress
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.kernels import _tile_store
 from ntk_resnet.kernels._inputs import precision_of
 from ntk_resnet.kernels.plan import check_finite, make_plan
 from ntk_resnet.kernels.stored import StoredGram, open_gram
-
-Progress = Callable[[int, int, str], Any]
 
 
 def gram(
