@@ -138,6 +138,8 @@ for name, spec in networks.items():
     )
     ax.plot(curve.n, curve.test_mse, "--", color="k", linewidth=0.8)
 ax.set(xscale="log", yscale="log", xlabel="training points n", ylabel="test error")
+ax.set_xticks(sizes, labels=sizes)
+ax.set_xticks([], minor=True)
 ax.legend()
 plt.show()
 

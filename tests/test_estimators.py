@@ -254,3 +254,11 @@ def test_bad_arguments_are_named(changes, text):
     for kind, y in ((NTKRegressor, Y), (NTKClassifier, LABELS)):
         with pytest.raises(ValueError, match=text):
             kind(**changes).fit(X, y)
+
+
+def test_matrices_that_lapack_does_not_survive_are_refused(monkeypatch):
+    """Before they are made: 16,385 rows are 2 GB and a byte offset beyond 32 bits."""
+    monkeypatch.setattr(estimators, "gram", None)
+    rows = np.ones((16_385, 1))
+    with pytest.raises(ValueError, match=r"16,385 rows is not factored.*solver='cg'"):
+        NTKRegressor(solver="cholesky").fit(rows, rows[:, 0])

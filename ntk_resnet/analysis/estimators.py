@@ -24,6 +24,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ntk_resnet._checks import check_choice, check_number
 from ntk_resnet._progress import Progress
+from ntk_resnet.analysis.regression import check_factorable
 from ntk_resnet.analysis.solve import solve
 from ntk_resnet.architectures import Architecture, FeedForward
 from ntk_resnet.kernels.gram import gram
@@ -73,6 +74,7 @@ class _KernelRidge(BaseEstimator):
         return self
 
     def _fit_dense(self, ridge):
+        check_factorable(len(self.X_fit_))
         matrix = np.require(self._gram(self.X_fit_), requirements="W")
         self.shift_ = ridge * float(matrix.trace()) / len(matrix)
         matrix.flat[:: len(matrix) + 1] += self.shift_
@@ -162,7 +164,7 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, _KernelRidge):
             neural-tangents: outputs of such networks grow with the norm of the input.
             For rows of one norm the predictions are the same.
         solver: `"cholesky"` of the matrix, `"cg"` (`solve`), which keeps no matrix, or
-            `"auto"`: the first up to 10,000 rows.
+            `"auto"`: the first up to 10,000 rows (by name up to 16,384).
         tol: relative residual, for `"cg"`.
         checkpoint, progress: as in `solve`, for `"cg"`.
 

@@ -53,6 +53,7 @@ def kernel_ridge(
     k_train, k_test, y, slack = _check(k_train, k_test, y)
     ridge = check_number("ridge", ridge)
     n = len(k_train)
+    check_factorable(n)
     shift = ridge * np.trace(k_train) / n
     regular = k_train + shift * np.eye(n)
     try:
@@ -176,6 +177,22 @@ def _check(k_train, k_test, y):
 def _eps(array):
     floating = np.issubdtype(array.dtype, np.floating)
     return float(np.finfo(array.dtype).eps) if floating else np.finfo(float).eps
+
+
+def check_factorable(rows: int) -> None:
+    """Refuses matrices of more than 2 GB, at which LAPACK may end the process.
+
+    Seen with SciPy's OpenBLAS, whose Cholesky factorisation reads beyond its memory
+    there.
+    """
+    if rows > _MOST_ROWS:
+        raise ValueError(
+            f"a matrix of {rows:,} rows is not factored: LAPACK is not safe above "
+            f"{_MOST_ROWS:,}; use solver='cg', or nr.solve."
+        )
+
+
+_MOST_ROWS = 16_384
 
 
 def finite(name, value, *, infinite=False):
