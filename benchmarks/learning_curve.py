@@ -74,8 +74,8 @@ def show(where, name, found, settings, folder):
             "measured_train": float(row.measured_train_mse),
         }
         print(
-            f"{where:18} {name:18} n = {n:4}: predicted {predicted:.4f}, measured "
-            f"{test:.4f} ± {error:.4f}: {values['off_percent']:+6.1f} %, "
+            f"{where:18} {name:18} n = {n:4}: predicted {predicted:.3g}, measured "
+            f"{test:.3g} ± {error:.1g}: {values['off_percent']:+6.1f} %, "
             f"{values['off_errors']:+5.1f} standard errors; train "
             f"{values['predicted_train']:.2e}, {values['measured_train']:.2e}",
             flush=True,

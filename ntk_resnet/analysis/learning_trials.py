@@ -76,8 +76,8 @@ def learning_curve_on_sphere(
     Accuracy: the theory takes spherical harmonics for Gaussian features. Where most of
     the error lies in degrees that are not yet learned, or in the noise, it is within
     5 % or 3 standard errors (`tests/test_learning_curve.py`); what is left of degrees
-    that are well learned it underestimates, in the smooth or deep kernels tried by 1.1
-    to 2.5 times (`benchmarks/learning_curve.py`, "one degree").
+    that are well learned it underestimates: up to 1.4 times in the benchmark
+    (`benchmarks/learning_curve.py`, "one degree"), more with smooth activations.
     """
     check_network(spec)
     dim, trials = (
