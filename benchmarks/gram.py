@@ -104,7 +104,8 @@ def tiles(n, d, dtype, depth):
     def all_of_them(data, rows):
         shape, entries = tiling.block_shape, plan.entries
         return jax.lax.map(
-            lambda corner: tile_at(entries, shape, False, data, rows, *corner), corners
+            lambda corner: tile_at(entries, shape, False, data, rows, *corner)[0],
+            corners,
         )
 
     return compiled(all_of_them, plan.data, plan.rows)

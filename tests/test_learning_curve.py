@@ -405,7 +405,7 @@ def test_bad_data(changes, words, as_users_run_it):
     [
         (np.ones(3), r"y_test has shape \(3,\)"),
         (np.ones((2, 1)), r"y_test has shape \(2, 1\)"),
-        (np.array([1.0, np.nan]), "y_test holds NaN"),
+        (np.array([1.0, np.nan]), "y_test holds nan"),
     ],
 )
 def test_bad_test_targets(y_test, words, as_users_run_it):

@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.kernels import _lookup, recursion
+from ntk_resnet.kernels._quick_jit import quick_jit
 
 
 class Both(NamedTuple):
@@ -49,6 +50,7 @@ _NODES = 40  # of a panel
 _PANEL = 2.5  # its length in ln(r + s); singularities are no nearer than about pi/2
 _CHECKS = 24  # angles of the check, a side
 _ROUNDS = 4
+_AT_ONCE = 256  # angles of one run of the recursion: one shape, one compilation
 
 
 def build(spec: Architecture, input_kernel: float, accuracy: float) -> Tables:
@@ -103,25 +105,26 @@ def _gaps_at(spec, input_kernel, sides):
     gap, cogap = 2 * r**2, 2 * (1 - r * r)
     obtuse = np.arange(r.size) >= sides[0].size
     pairs = np.where(obtuse, [cogap, gap], [gap, cogap])
-    # Few shapes, few compilations.
-    pairs = np.pad(pairs, ((0, 0), (0, -r.size % 256)), constant_values=1)
+    pairs = np.pad(pairs, ((0, 0), (0, -r.size % _AT_ONCE)), constant_values=1)
     scales = np.zeros(4 ** int(np.ceil(np.log2(max(spec.depth, 256)) / 2)))
     scales[: spec.depth] = recursion.block_scales(spec)
-    kernels = _recur(
-        recursion.shape_of(spec), *pairs, np.log(input_kernel), scales, spec.depth
-    )
-    gaps = np.stack([kernels.nngp_gap, kernels.ntk_gap])[:, : r.size]
+    shape, log_variance = recursion.shape_of(spec), np.log(input_kernel)
+    parts = [
+        _recur(shape, *some, log_variance, scales, spec.depth)
+        for some in np.split(pairs, pairs.shape[1] // _AT_ONCE, axis=1)
+    ]
+    gaps = np.hstack([(part.nngp_gap, part.ntk_gap) for part in parts])[:, : r.size]
     if not (gaps > 0).all():
         raise ValueError(
             "the kernels have no profile: nothing is trained (all scales 0), or they "
             "are beyond the range of float64, of the activation's quadrature, or of "
             "what a cosine can tell apart."
         )
-    diagonals = float(kernels.log_nngp[0]), float(kernels.log_ntk[0])
+    diagonals = float(parts[0].log_nngp[0]), float(parts[0].log_ntk[0])
     return np.split(gaps, [sides[0].size], axis=1), diagonals
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(quick_jit, static_argnums=0)
 def _recur(spec, gap, cogap, log_variance, scales, depth):
     state = recursion.first_state(spec, gap, cogap, log_variance)
     state = jax.lax.fori_loop(
@@ -216,4 +219,4 @@ def _compare(table, sides, logs):
     return np.array(errors)
 
 
-_look_up = jax.jit(_lookup.look_up)
+_look_up = quick_jit(_lookup.look_up)

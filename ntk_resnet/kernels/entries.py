@@ -5,7 +5,9 @@ float32 would leave two digits of it. So every unit row is split into a part on 
 :math:`h = \mathrm{round}(2^b x)/2^b`, and the rest `l`: with `b` half the digits of the
 dtype :math:`1 - h \cdot h'` is exact, in whatever order it is summed, and the products
 with `l` are small. What is left of the error matters for near-duplicates alone, which
-are few: they are found, and their gaps computed from the difference of the rows.
+are few: they are found, and their gaps computed from the difference of the rows. That
+is as much to compile as all the rest, so a block can be made without it first, to see
+whether it has any.
 """
 
 import dataclasses
@@ -15,11 +17,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.kernels import pairs
 from ntk_resnet.kernels._inputs import log_variance, split, unit_rows
+from ntk_resnet.kernels._quick_jit import quick_jit
 from ntk_resnet.kernels.profile import gap_from
 
 PRODUCTS = ("split", "plain")
@@ -46,18 +49,33 @@ class Entries:
     powers: tuple[int, int] | None  # of the profile; else None
 
 
-@functools.partial(jax.jit, static_argnames="bias_variance")
+@functools.partial(quick_jit, static_argnums=1)
 def prepare(x: Float[Array, "n d"], bias_variance: float) -> Rows:
-    """The rows of the data; rows of zeros are at a right angle to all others."""
+    """The rows of the data; rows of zeros are at a right angle to all others.
+
+    Not while JAX traces (`quick_jit`).
+    """
     head, tail = unit_rows(x)
     coarse, fine = split(head, tail)
     finest = ((head - coarse) - fine) + tail
     return Rows(x, coarse, fine, finest, log_variance(x, bias_variance))
 
 
+class Block(NamedTuple):
+    """The entries between two sets of rows."""
+
+    values: Float[Array, "n1 n2"]
+    coarse: Bool[Array, ""]  # whether some are near-duplicates that are not refined
+
+
 def block(
-    entries: Entries, data: Any, rows1: Rows, rows2: Rows, shift: Int[Array, ""]
-) -> Float[Array, "n1 n2"]:
+    entries: Entries,
+    data: Any,
+    rows1: Rows,
+    rows2: Rows,
+    shift: Int[Array, ""],
+    refine: bool,
+) -> Block:
     """The entries between two sets of rows.
 
     Args:
@@ -67,25 +85,29 @@ def block(
         rows1, rows2: the inputs.
         shift: row `i` of the first is row `i - shift` of the second: entries whose gap
             is 0 exactly. At 0 the block is made symmetric. Out of range: none.
+        refine: compute near-duplicates from the difference of the rows.
     """
-    values = (_by_recursion if entries.powers is None else _by_profile)(
-        entries, data, rows1, rows2, shift
-    )
-    if values.shape[0] != values.shape[1]:
-        return values
-    return jax.lax.cond(shift == 0, pairs.symmetric, lambda v: v, values)
+    if entries.powers is None:  # the difference of equal rows is exactly 0
+        values, coarse = _by_recursion(entries, data, rows1, rows2), jnp.asarray(False)
+    else:
+        lesser, obtuse, near = _distances(entries, rows1, rows2, shift)
+        if refine:
+            lesser = _refined(lesser, obtuse, near, rows1, rows2)
+        values = _by_profile(entries, data, lesser, obtuse, rows1, rows2)
+        coarse = jnp.asarray(False) if refine else near.any()
+    if values.shape[0] == values.shape[1]:
+        values = jax.lax.cond(shift == 0, pairs.symmetric, lambda v: v, values)
+    return Block(values, coarse)
 
 
-def _by_recursion(entries, scales, rows1, rows2, shift):
-    del shift  # the difference of equal rows is exactly 0
+def _by_recursion(entries, scales, rows1, rows2):
     names, x1, x2 = (entries.get,), rows1.x, rows2.x
     normalised = entries.normalised
     return pairs.by_recursion(entries.shape, names, normalised, x1, x2, scales)[0]
 
 
-def _by_profile(entries, data, rows1, rows2, shift):
+def _by_profile(entries, data, lesser, obtuse, rows1, rows2):
     table, log_diagonal = data
-    lesser, obtuse = _distances(entries, rows1, rows2, shift)
     gap = gap_from(table, entries.powers, jnp.sqrt(lesser / 2), obtuse)
     if entries.get.endswith("_gap"):
         return gap
@@ -96,7 +118,8 @@ def _by_profile(entries, data, rows1, rows2, shift):
 
 
 def _distances(entries, rows1, rows2, shift):
-    """The smaller of 1 - cosine and 1 + cosine, and whether it is the latter."""
+    """The smaller of 1 - cosine and 1 + cosine, whether it is the latter, and which
+    are those of near-duplicates, to be refined."""
     if entries.products == "plain":
         cosine = _product(rows1.coarse + rows1.fine, rows2.coarse + rows2.fine)
         lesser, obtuse = jnp.maximum(1 - jnp.abs(cosine), 0), cosine < 0
@@ -112,9 +135,9 @@ def _distances(entries, rows1, rows2, shift):
     own = index[0] - index[1] == shift
     lesser = jnp.where(own, 0, lesser)
     if entries.products == "plain":
-        return lesser, obtuse
+        return lesser, obtuse, jnp.zeros(lesser.shape, bool)
     near = (lesser < _resolved(lesser.dtype, rows1.x.shape[1])) & ~own
-    return _refined(lesser, obtuse, near, rows1, rows2), obtuse
+    return lesser, obtuse, near
 
 
 def _product(a, b):

@@ -104,13 +104,22 @@ def _on_device(plan, progress):
     pairs = plan.tiling.pairs()
     with precision_of(plan.rows[0].x):
         matrix = jnp.zeros((plan.tiling.rows, plan.tiling.columns), plan.dtype)
+        coarse = []
         for done, pair in enumerate(pairs, start=1):
-            corner, mirror = plan.tiling.corner(*pair), plan.tiling.symmetric
-            matrix = _put(matrix, plan.start([pair]), *corner, mirror)
+            tile = plan.start([pair])
+            matrix = _put(matrix, tile.values, *_place(plan.tiling, pair))
+            coarse.append(tile.coarse)
             if progress is not None:
                 progress(done, len(pairs), "tiles")
+        for index in np.flatnonzero(jnp.concatenate(coarse)):
+            tile = plan.start([pairs[index]], refine=True)
+            matrix = _put(matrix, tile.values, *_place(plan.tiling, pairs[index]))
         check_finite(matrix, plan.entries, plan.spec)
     return matrix
+
+
+def _place(tiling, pair):
+    return *tiling.corner(*pair), tiling.symmetric
 
 
 @functools.partial(jax.jit, static_argnames="mirror", donate_argnames="matrix")

@@ -258,7 +258,7 @@ def _shares(tiling, count):
 def _add_tile(entries, tiling, data, rows, v, total, work):
     tile, begins = work
     shape = tiling.block_shape
-    values = tile_at(entries, shape, tiling.symmetric, data, rows, *begins)
+    values, _ = tile_at(entries, shape, tiling.symmetric, data, rows, *begins)
     # A block at the far edge begins earlier: what lies before is that of others.
     own1, own2 = (
         begin + jnp.arange(length) >= start

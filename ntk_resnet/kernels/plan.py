@@ -6,6 +6,7 @@ bit.
 """
 
 import collections
+import concurrent.futures
 import dataclasses
 import functools
 import os
@@ -17,14 +18,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from ntk_resnet._checks import check_choice, check_count
 from ntk_resnet.architectures import Architecture, check_network
 from ntk_resnet.kernels import _identity, _tile_store, recursion
 from ntk_resnet.kernels._inputs import check_pair, is_traced, precision_of
 from ntk_resnet.kernels._tiling import Tiling
-from ntk_resnet.kernels.entries import PRODUCTS, Entries, Rows, block, prepare
+from ntk_resnet.kernels.entries import (
+    PRODUCTS,
+    Block,
+    Entries,
+    Rows,
+    block,
+    prepare,
+)
 from ntk_resnet.kernels.pairs import QUANTITIES
 from ntk_resnet.kernels.profile import common_norm, has_profile, profile
 
@@ -94,28 +102,36 @@ class Plan:
         accelerator = self.mesh.size == 1 and device.platform != "cpu"
         return accelerator and 2 * size < _memory_of(device)
 
-    def start(self, pairs: Sequence[tuple[int, int]]) -> jax.Array:
-        """Starts on as many tiles as there are devices, or fewer; one a device."""
+    def start(self, pairs: Sequence[tuple[int, int]], *, refine: bool = False) -> Block:
+        """Starts on as many tiles as there are devices, or fewer; one a device.
+
+        Those that come out `coarse` are to be started again, to be refined. What a
+        tile is thus depends on its inputs alone.
+        """
         corners = [self.tiling.corner(*pair) for pair in pairs]
         corners += corners[-1:] * (self.mesh.size - len(pairs))
         tiling = self.tiling
         program = _program(
-            self.mesh, self.entries, tiling.block_shape, tiling.symmetric
+            self.mesh, self.entries, tiling.block_shape, tiling.symmetric, refine
         )
         with precision_of(self.rows[0].x):
             return program(self.data, self.rows, np.array(corners, np.int32))
 
-    def _finished(self, pairs, result):
-        shards = {
-            shard.index[0].start or 0: shard for shard in result.addressable_shards
-        }
-        for (i, j), shard in (
-            (pairs[k], shards[k]) for k in sorted(shards) if k < len(pairs)
-        ):
+    def _finished(self, pairs, started):
+        shards = zip(*(_by_place(part, len(pairs)) for part in started), strict=True)
+        for (i, j), (values, coarse) in zip(pairs, shards, strict=True):
+            if coarse:
+                values = _by_place(self.start([(i, j)], refine=True).values, 1)[0]
             height, width = self.tiling.shape(i, j)
-            values = np.asarray(shard.data)[0, -height:, -width:]
+            values = values[-height:, -width:]
             check_finite(values, self.entries, self.spec)
             yield i, j, values
+
+
+def _by_place(array, count):
+    """What the first devices have computed, in their order."""
+    shards = {shard.index[0].start or 0: shard for shard in array.addressable_shards}
+    return [np.asarray(shards[k].data)[0] for k in sorted(shards)[:count]]
 
 
 def check_finite(values: Any, entries: Entries, spec: Architecture) -> None:
@@ -137,11 +153,13 @@ def check_finite(values: Any, entries: Entries, spec: Architecture) -> None:
 
 
 @functools.lru_cache(maxsize=32)
-def _program(mesh, entries, shape, symmetric):
+def _program(mesh, entries, shape, symmetric, refine):
     """Compiled: one tile for each device, from the rows and the tiles' corners."""
 
     def one(data, rows, corner):
-        return tile_at(entries, shape, symmetric, data, rows, *corner[0])[None]
+        at = data, rows, *corner[0]
+        tile = tile_at(entries, shape, symmetric, *at, refine=refine)
+        return jax.tree.map(lambda part: part[None], tile)
 
     split, whole = PartitionSpec("tile"), PartitionSpec()
     return jax.jit(
@@ -163,14 +181,16 @@ def tile_at(
     rows: tuple[Rows, ...],
     begin1: Int[Array, ""],
     begin2: Int[Array, ""],
-) -> Float[Array, "h w"]:
+    *,
+    refine: bool = True,
+) -> Block:
     """The block of that shape which begins at that row and column; traceable."""
     cut = jax.lax.dynamic_slice_in_dim
     first = jax.tree.map(lambda v: cut(v, begin1, shape[0]), rows[0])
     second = jax.tree.map(lambda v: cut(v, begin2, shape[1]), rows[-1])
     nowhere = jnp.asarray(sum(shape), begin1.dtype)
     shift = begin2 - begin1 if symmetric else nowhere
-    return block(entries, data, first, second, shift)
+    return block(entries, data, first, second, shift, refine)
 
 
 # ----------------------------------------------------------------------------- the plan
@@ -206,8 +226,10 @@ def make_plan(
     with precision_of(*inputs):
         whole = NamedSharding(mesh, PartitionSpec())
         arrays = [jnp.asarray(v, dtype) for v in inputs]
-        rows = tuple(prepare(v, spec.bias_variance) for v in arrays)
-        found = _profile_for(spec, engine, arrays)
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            prepared = thread.submit(_prepared, arrays, spec.bias_variance)
+            found = _profile_for(spec, engine, arrays)
+            rows = prepared.result()
         if found is not None:
             kernel = get.removesuffix("_gap")
             shape, powers = None, getattr(found.powers, kernel)
@@ -222,6 +244,11 @@ def make_plan(
     side = _tile_side(tile, store, inputs, dtype, mesh)
     tiling = Tiling(len(inputs[0]), len(inputs[-1]), side, symmetric=x2 is None)
     return Plan(spec, entries, data, rows, tiling, mesh)
+
+
+def _prepared(arrays, bias_variance):
+    with precision_of(*arrays):  # a thread has settings of its own
+        return tuple(prepare(v, bias_variance) for v in arrays)
 
 
 def _profile_for(spec, engine, arrays):
