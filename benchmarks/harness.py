@@ -23,6 +23,7 @@ import resource
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -66,7 +67,7 @@ def measure(
     """One record a case; `repeats` rounds (two or more) in which every case runs once.
 
     Raises:
-        RuntimeError: a case failed; its traceback is on the standard error.
+        RuntimeError: a case failed; the text holds its traceback.
     """
     # The processes share the accelerator: none may take all its memory in advance.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -123,7 +124,9 @@ class _Worker:
 
     def __init__(self, case: Case):
         self.case = case
-        context = multiprocessing.get_context("spawn")
+        # Forked from a process that has imported what all need, and done nothing else.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["ntk_resnet.kernels", "ntk_resnet.stax"])
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, case), daemon=True)
         self.process.start()
@@ -131,20 +134,33 @@ class _Worker:
 
     def result(self) -> Any:
         try:
-            return self.pipe.recv()
+            found = self.pipe.recv()
         except EOFError:
             self.process.join()
+            found = _Failure(f"it ended with exit code {self.process.exitcode}.")
+        if isinstance(found, _Failure):
             raise RuntimeError(
-                f"the case {self.case.name!r} {self.case.sizes} ended with exit code "
-                f"{self.process.exitcode}; its own error is above."
-            ) from None
+                f"the case {self.case.name!r} {self.case.sizes} failed: {found.why}"
+            )
+        return found
 
     def ask(self, what: str) -> Any:
         self.pipe.send(what)
         return self.result()
 
 
+class _Failure(NamedTuple):
+    why: str
+
+
 def _serve(pipe, case: Case) -> None:
+    try:
+        _answer(pipe, case)
+    except Exception:
+        pipe.send(_Failure(traceback.format_exc()))
+
+
+def _answer(pipe, case: Case) -> None:
     jax.config.update("jax_enable_x64", True)
     prepared = case.prepare(**case.sizes)
     before = _peak_mb()

@@ -1,5 +1,6 @@
 """The depth study at a size that computes in seconds, for several test modules."""
 
+import fcntl
 import functools
 import os
 import pathlib
@@ -32,10 +33,13 @@ SIZES = depth_study.Sizes(
 @functools.cache
 def folder() -> pathlib.Path:
     """A folder with the results in `data`; do not write into it."""
-    # One for all processes of a run: what one has finished the others load.
+    # One for all processes of a run: the first makes it, the others wait and load.
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
     out = pathlib.Path(tempfile.gettempdir(), f"small_study_{run}")
-    depth_study.run(out / "data", load_data("digits"), SIZES)
+    out.mkdir(exist_ok=True)
+    with open(out / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        depth_study.run(out / "data", load_data("digits"), SIZES)
     return out
 
 

@@ -132,13 +132,15 @@ def test_many_duplicates():
 
 def test_what_one_accelerator_keeps_in_its_memory():
     """The same numbers, put together on the device; here the device is a CPU."""
-    for x2 in (None, X[:60] + 0.5):
+    # The last row all but equals the first: it is refined, in the tile at the corner.
+    near = np.concatenate([X[:-1], X[:1] * (1 + 1e-9)])
+    for x, x2 in ((X, None), (X, X[:60] + 0.5), (near, None)):
         plan = make_plan(
-            RESIDUAL, X, x2, "ntk", True, "auto", "split", 48, jax.local_devices()[:1]
+            RESIDUAL, x, x2, "ntk", True, "auto", "split", 48, jax.local_devices()[:1]
         )
         matrix = _on_device(plan, None)
         assert isinstance(matrix, jax.Array)
-        np.testing.assert_array_equal(matrix, nr.gram(RESIDUAL, X, x2, tile=48))
+        np.testing.assert_array_equal(matrix, nr.gram(RESIDUAL, x, x2, tile=48))
 
 
 def test_precision_and_types(as_users_run_it):

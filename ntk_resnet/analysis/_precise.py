@@ -18,7 +18,7 @@ weights before the readout,
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, no_type_check
 
 from flint import arb, arb_mat, arb_poly, ctx
 
@@ -96,6 +96,7 @@ class Network:
         return nngp + ntk if self._trains_ends else ntk
 
 
+@no_type_check  # nor the pairs: called a million times, a check costs what they do
 def _step(block, nngp, ntk):
     """Both kernels after one more block."""
     e1, e0, pair, trunk, k1, k0, t1, t0, i1, i0 = block
@@ -159,6 +160,7 @@ def _piecewise_linear(activation, p):
     bend = (b - a) ** 2 / (2 * arb.pi())  # gain 2 lambda / pi
     straight, p_bend = p * gain, p * bend
 
+    @no_type_check
     def pair(u):
         if bend == 0:
             return straight * u, gain
@@ -174,6 +176,7 @@ def _erf(activation, p):
     size, factor = 1 + 2 * p, 2 / arb.pi()
     ratio, square = 2 * p / size, size * size
 
+    @no_type_check
     def pair(u):
         c = 2 * p * u
         return factor * (ratio * u).asin(), 2 * factor * (square - c * c).rsqrt()
@@ -185,6 +188,7 @@ def _gelu(activation, p):
     size, over = (1 + p) ** 2, 1 / (2 * arb.pi())
     nu, root, quarter = (1 - p * p) / size, 1 / (1 + p), arb(1) / 4
 
+    @no_type_check
     def pair(u):
         c = p * u
         rest = size - c * c
@@ -241,6 +245,7 @@ def _tanh(activation, p):
     second = arb_poly(terms)
     slope = arb_poly([(2 * i + 1) * term for i, term in enumerate(terms)])
 
+    @no_type_check
     def pair(u):
         c = p * u
         square = c * c
