@@ -2,13 +2,10 @@ r"""Empirical kernels of finite networks.
 
 The empirical NTK is :math:`\Theta_{ij}(x, x') = \sum_p \partial_p f_i(x)\,
 \partial_p f_j(x')` over the trained parameters `p`; the empirical NNGP kernel is
-that of the last layer's features. Here by contraction of Jacobians, a batch of rows at
-a time.
+that of the last layer's features. Here from the factors of the gradients, layer by
+layer, a batch of rows at a time: no Jacobian is formed where a weight is used linearly.
 """
 
-import dataclasses
-import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,61 +16,12 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ntk_resnet._checks import check_choice, check_count
+from ntk_resnet.finite._contractions import factors_of, kernel_of
+from ntk_resnet.finite._models import Network, as_function
 
 OUTPUTS = ("full", "trace", "mean", "diagonal")
-JACOBIAN_BYTES = 2**28
-"""Memory for the two batches of Jacobian rows that are held at a time, together."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _NnxApply:
-    """An nnx module as a function of its parameters; equal for equal structures."""
-
-    graphdef: Any
-
-    def __call__(self, params, rest, x):
-        return nnx.merge(self.graphdef, params, rest)(x)
-
-
-@dataclasses.dataclass(frozen=True)
-class _LinenApply:
-    """A linen module as a function of its `params` collection."""
-
-    module: Any
-
-    def __call__(self, params, rest, x):
-        return self.module.apply({**rest, "params": params}, x)
-
-
-@dataclasses.dataclass(frozen=True)
-class _PlainApply:
-    """An `(apply_fn, params)` pair: `apply_fn(params, x)`."""
-
-    function: Callable[[Any, Any], Any]
-
-    def __call__(self, params, rest, x):
-        del rest
-        return self.function(params, x)
-
-
-def as_function(model: Any) -> tuple[Callable, Any, Any]:
-    """`apply, params, rest`: outputs are `apply(params, rest, x)`, `params` trained."""
-    if isinstance(model, nnx.Module):
-        graphdef, params, rest = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
-        return _NnxApply(graphdef), params, rest
-    if hasattr(model, "unbind") and getattr(model, "scope", None) is not None:
-        model = model.unbind()  # a bound linen module
-    if isinstance(model, tuple) and len(model) == 2:
-        function, params = model
-        if hasattr(function, "apply") and hasattr(params, "get") and "params" in params:
-            rest = {name: value for name, value in params.items() if name != "params"}
-            return _LinenApply(function), params["params"], rest
-        if callable(function):
-            return _PlainApply(function), params, None
-    raise ValueError(
-        "model must be an nnx module, a pair (apply_fn, params) or a pair "
-        f"(linen module, variables); got {type(model).__name__}."
-    )
+FACTOR_BYTES = 2**29
+"""Memory for the factors of two batches of rows, which are held at a time."""
 
 
 def ntk_block(
@@ -87,17 +35,10 @@ def ntk_block(
         x1, x2: `(n1, ...)` and `(n2, ...)`; `None` means `x1`.
         outputs: as in `empirical_ntk`.
     """
-    first = _jacobian(apply, params, rest, x1)
-    second = first if x2 is None else _jacobian(apply, params, rest, x2)
-    axes = {"full": "ikp,jlp->ijkl", "diagonal": "ikp,jkp->ijk"}.get(
-        outputs, "ikp,jkp->ij"
-    )
-    contract = functools.partial(jnp.einsum, axes, precision="highest")
-    kernel = _total(map(contract, first, second))
-    if x2 is None:  # exactly symmetric, whatever the order of summation was
-        turn = (1, 0, 3, 2) if outputs == "full" else (1, 0, 2)[: kernel.ndim]
-        kernel = (kernel + kernel.transpose(turn)) / 2
-    return kernel / first[0].shape[1] if outputs == "mean" else kernel
+    network = Network.of_function(apply, params, rest, x1)
+    first = factors_of(network.program, network.values, x1)
+    second = None if x2 is None else factors_of(network.program, network.values, x2)
+    return kernel_of(network.program, first, second, outputs)
 
 
 def ntk_of_rows(model: nnx.Module, x: Array, *, outputs: str) -> Array:
@@ -108,39 +49,8 @@ def ntk_of_rows(model: nnx.Module, x: Array, *, outputs: str) -> Array:
 def ntk_against(
     apply: Callable, params: Any, rest: Any, rows: Array, x: Array
 ) -> Array:
-    """The NTK of many rows against few, mean over outputs, `(len(rows), len(x))`.
-
-    Holds the Jacobians of `x` and of one row at a time.
-    """
-    second = _jacobian(apply, params, rest, x)
-
-    def row(row):
-        first = _jacobian(apply, params, rest, row[None])
-        contract = functools.partial(jnp.einsum, "ikp,jkp->ij", precision="highest")
-        return _total(map(contract, first, second))[0] / first[0].shape[1]
-
-    return jax.lax.map(row, rows)
-
-
-def _total(terms):
-    return functools.reduce(jnp.add, terms)
-
-
-def _jacobian(apply, params, rest, x):
-    """Gradients of every output of every row, a list of `(n, k, size)`, one a leaf."""
-
-    def row(x):
-        def outputs(params):
-            return apply(params, rest, x[None])[0].reshape(-1)
-
-        leaves = jax.tree.leaves(jax.jacrev(outputs)(params))
-        return [leaf.reshape(leaf.shape[0], -1) for leaf in leaves]
-
-    with jax.default_matmul_precision("highest"):
-        return jax.vmap(row)(x)
-
-
-_compiled_block = jax.jit(ntk_block, static_argnames=("apply", "outputs"))
+    """The NTK of many rows against few, mean over outputs, `(len(rows), len(x))`."""
+    return ntk_block(apply, params, rest, rows, x, "mean")
 
 
 def empirical_ntk(
@@ -168,8 +78,9 @@ def empirical_ntk(
             that is symmetric to the last bit.
         outputs: over the k outputs (further axes are flattened), `"full"`,
             `"diagonal"` (i = j), `"trace"` (their sum) or `"mean"` (trace / k).
-        batch_rows: rows whose Jacobians are held at a time; by default as many as fit
-            256 MiB (`2 * batch_rows * k * parameters` numbers), but at least one.
+        batch_rows: rows whose factors are held at a time; by default as many as fit
+            256 MiB, but at least one. They are, for every row and layer, its input and
+            the gradients of the k outputs with respect to its output.
 
     Returns:
         `(n1, n2, k, k)` if full, `(n1, n2, k)` if diagonal, else `(n1, n2)`; in the
@@ -191,24 +102,18 @@ def empirical_ntk(
         raise ValueError(
             f"x1 and x2 must have rows of one shape; got {x1.shape} and {x2.shape}."
         )
-    size = _check_params(params)
+    _check_params(params)
     shape = jax.eval_shape(apply, params, rest, x1)
     if not hasattr(shape, "shape") or shape.shape[:1] != x1.shape[:1]:
         raise ValueError(
             "model must map (n, ...) inputs to one array (n, ...) of outputs; got "
             f"{jax.tree.map(lambda leaf: leaf.shape, shape)} for x1 {x1.shape}."
         )
+    network = Network.of(model, x1)
     if batch_rows is None:
-        numbers = JACOBIAN_BYTES // (2 * shape.dtype.itemsize)
-        batch_rows = max(1, numbers // (size * math.prod(shape.shape[1:])))
+        batch_rows = max(1, FACTOR_BYTES // (2 * network.bytes_of_a_row()))
     batch_rows = check_count("batch_rows", batch_rows)
-    return _tiles(
-        lambda a, b: _compiled_block(apply, params, rest, a, b, outputs),
-        x1,
-        x2,
-        batch_rows,
-        turn=(1, 0, 3, 2) if outputs == "full" else (1, 0, 2),
-    )
+    return _tiles(network, x1, x2, batch_rows, outputs)
 
 
 def empirical_nngp(model: nnx.Module, x1: Any, x2: Any = None) -> Float[Array, "n1 n2"]:
@@ -247,23 +152,30 @@ def _compiled_nngp(graphdef, state, x1, x2):
     return feature_kernel(nnx.merge(graphdef, state), x1, x2)
 
 
-def _tiles(block, x1, x2, rows, turn):
+def _tiles(network, x1, x2, rows, outputs):
     """The kernel from blocks of `rows` x `rows`, of a symmetric one only the upper."""
-    firsts = [x1[i : i + rows] for i in range(0, len(x1), rows)]
-    if x2 is not None:
-        seconds = [x2[i : i + rows] for i in range(0, len(x2), rows)]
-        return jnp.concatenate(
-            [jnp.concatenate([block(a, b) for b in seconds], axis=1) for a in firsts]
-        )
-    tiles: dict[tuple[int, int], Array] = {}
-    for i, a in enumerate(firsts):
-        tiles[i, i] = block(a, None)
-        for j in range(i + 1, len(firsts)):
-            tiles[i, j] = block(a, firsts[j])
-            tiles[j, i] = tiles[i, j].transpose(turn[: tiles[i, j].ndim])
-    count = range(len(firsts))
-    return jnp.concatenate(
-        [jnp.concatenate([tiles[i, j] for j in count], axis=1) for i in count]
+    firsts = _cut(x1, rows)
+    seconds = None if x2 is None else _cut(x2, rows)
+    lines: list[list[Array]] = []
+    for number, part in enumerate(firsts):
+        first, line = network.factors(part), []
+        if seconds is None:
+            line = [_turned(above[number], outputs) for above in lines]
+            line.append(network.kernel(first, None, outputs))
+        for other in firsts[number + 1 :] if seconds is None else seconds:
+            line.append(network.kernel(first, network.factors(other), outputs))
+        lines.append(line)
+    return jnp.concatenate([jnp.concatenate(line, axis=1) for line in lines])
+
+
+def _cut(x, rows):
+    return [x[i : i + rows] for i in range(0, len(x), rows)]
+
+
+def _turned(block, outputs):
+    """The block on the other side of the diagonal."""
+    return block.transpose(
+        (1, 0, 3, 2) if outputs == "full" else (1, 0, 2)[: block.ndim]
     )
 
 

@@ -1,0 +1,134 @@
+"""Networks as functions of their parameters, and as traced programs of one row."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Array
+
+from ntk_resnet.finite._contractions import Factors, factors_of, kernel_of
+from ntk_resnet.finite._linear_uses import Program, trace
+
+
+@dataclasses.dataclass(frozen=True)
+class _NnxApply:
+    """An nnx module as a function of its parameters; equal for equal structures."""
+
+    graphdef: Any
+
+    def __call__(self, params, rest, x):
+        return nnx.merge(self.graphdef, params, rest)(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class _LinenApply:
+    """A linen module as a function of its `params` collection."""
+
+    module: Any
+
+    def __call__(self, params, rest, x):
+        return self.module.apply({**rest, "params": params}, x)
+
+
+@dataclasses.dataclass(frozen=True)
+class _PlainApply:
+    """An `(apply_fn, params)` pair: `apply_fn(params, x)`."""
+
+    function: Callable[[Any, Any], Any]
+
+    def __call__(self, params, rest, x):
+        del rest
+        return self.function(params, x)
+
+
+def as_function(model: Any) -> tuple[Callable, Any, Any]:
+    """`apply, params, rest`: outputs are `apply(params, rest, x)`, `params` trained."""
+    if isinstance(model, nnx.Module):
+        graphdef, params, rest = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
+        return _NnxApply(graphdef), params, rest
+    if hasattr(model, "unbind") and getattr(model, "scope", None) is not None:
+        model = model.unbind()  # a bound linen module
+    if isinstance(model, tuple) and len(model) == 2:
+        function, params = model
+        if hasattr(function, "apply") and hasattr(params, "get") and "params" in params:
+            rest = {name: value for name, value in params.items() if name != "params"}
+            return _LinenApply(function), params["params"], rest
+        if callable(function):
+            return _PlainApply(function), params, None
+    raise ValueError(
+        "model must be an nnx module, a pair (apply_fn, params) or a pair "
+        f"(linen module, variables); got {type(model).__name__}."
+    )
+
+
+class Network(NamedTuple):
+    """The traced program of one row, and the numbers in it."""
+
+    program: Program
+    values: list[Any]  # leaves of the parameters, then of what is fixed
+
+    @classmethod
+    def of(cls, model: Any, x: Array | np.ndarray) -> "Network":
+        """Of a model as `as_function` takes it; equal structures share a program."""
+        return cls.of_function(*as_function(model), x, _traced_once)
+
+    @classmethod
+    def of_function(
+        cls,
+        apply: Callable,
+        params: Any,
+        rest: Any,
+        x: Array | np.ndarray,
+        traced: Callable | None = None,
+    ) -> "Network":
+        """Of `apply(params, rest, x)`, for use inside transformations."""
+        leaves, structure = jax.tree.flatten(params)
+        fixed, fixed_structure = jax.tree.flatten(rest)
+        shapes = tuple(map(_shape_of, leaves)), tuple(map(_shape_of, fixed))
+        row = jax.ShapeDtypeStruct(x.shape[1:], jax.dtypes.canonicalize_dtype(x.dtype))
+        structures = structure, fixed_structure
+        program = (traced or _traced)(apply, *structures, *shapes, row)
+        return cls(program, [*leaves, *fixed])
+
+    def bytes_of_a_row(self) -> int:
+        """Memory for the factors of one row."""
+        row = self.program.closed.in_avals[-1]
+        rows = jax.ShapeDtypeStruct((1, *row.shape), row.dtype)
+        factors = jax.eval_shape(
+            functools.partial(factors_of, self.program), self.values, rows
+        )
+        return sum(f.size * f.dtype.itemsize for f in jax.tree.leaves(factors))
+
+    def factors(self, rows: Array | np.ndarray) -> Factors:
+        """Of some rows, compiled."""
+        return _factors(self.program, self.values, rows)
+
+    def kernel(self, first: Factors, second: Factors | None, outputs: str) -> Array:
+        """The NTK from factors, compiled."""
+        return _kernel(self.program, first, second, outputs)
+
+
+_factors = jax.jit(factors_of, static_argnums=0)
+_kernel = jax.jit(kernel_of, static_argnums=(0, 3))
+
+
+def _shape_of(leaf):
+    leaf = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+    return jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype))
+
+
+def _traced(apply, structure, fixed_structure, leaves, fixed, row):
+    def outputs(leaves, fixed, row):
+        params = jax.tree.unflatten(structure, leaves)
+        rest = jax.tree.unflatten(fixed_structure, fixed)
+        return apply(params, rest, row[None])[0].reshape(-1)
+
+    with jax.default_matmul_precision("highest"):
+        return trace(outputs, leaves, fixed, row)
+
+
+_traced_once = functools.lru_cache(maxsize=64)(_traced)

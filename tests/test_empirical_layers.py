@@ -1,0 +1,275 @@
+"""The empirical NTK layer by layer: every kind of use of a weight, every way."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+from jax.extend import core
+
+from ntk_resnet.finite import _contractions, empirical_ntk
+from ntk_resnet.finite._models import Network
+
+EPS = np.finfo(float).eps
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng([seed, *shape]).normal(size=shape)
+
+
+def explicit(function, params, x1, x2, outputs="full"):
+    """From whole Jacobians, row by row, in NumPy."""
+
+    def flat(x):
+        def one(row):
+            jacobian = jax.jacrev(lambda p: function(p, row[None])[0].reshape(-1))
+            return jax.tree.leaves(jacobian(params))
+
+        leaves = [np.asarray(leaf) for leaf in jax.vmap(one)(jnp.asarray(x))]
+        return np.concatenate([v.reshape(*v.shape[:2], -1) for v in leaves], axis=-1)
+
+    axes = {"full": "ikp,jlp->ijkl", "diagonal": "ikp,jkp->ijk", "trace": "ikp,jkp->ij"}
+    return np.einsum(axes[outputs], flat(x1), flat(x2))
+
+
+def dense(p, x):
+    return jnp.tanh(x @ p["first"]) @ p["second"] + p["bias"]
+
+
+DENSE = {"first": normal(5, 6), "second": normal(6, 3), "bias": normal(3)}
+
+
+def moved(p, x):
+    """Transposed, reshaped, negative, times and over numbers."""
+    h = jnp.sin(x @ (0.5 * p["a"]).T)
+    h = jnp.cos(jnp.einsum("ab,nb->na", -p["b"].reshape(4, 6) / 3, h)).astype(float)
+    return jnp.einsum("abc,nab->nc", p["c"], h.reshape(-1, 2, 2))
+
+
+MOVED = {"a": normal(6, 5), "b": normal(24), "c": normal(2, 2, 3)}
+
+
+def stacked(p, x):
+    """Loops over slices, one in the other, backwards too; a bias in them."""
+    h = x @ p["in"]
+
+    def block(h, w):
+        def layer(h, v):
+            return jnp.tanh(h @ v / 2), h.sum()
+
+        h, sums = jax.lax.scan(layer, h + w["b"], w["inner"], reverse=True)
+        return h + jnp.cos(h @ w["w"]), sums
+
+    h, _ = jax.lax.scan(block, h, p["blocks"])
+    return h @ p["out"]
+
+
+STACKED = {
+    "in": normal(5, 4),
+    "blocks": {"w": normal(3, 4, 4), "inner": normal(3, 2, 4, 4), "b": normal(3, 4)},
+    "out": normal(4, 2),
+}
+
+
+@jax.jit
+def _layer(w, h):
+    return jnp.tanh(h @ w)
+
+
+def called(p, x):
+    """One compiled layer with several weights; one under `checkpoint`."""
+    h = _layer(p["a"], x)
+    h = jax.checkpoint(_layer)(p["b"], h) + _layer(p["c"], h)
+    return jax.jit(jnp.transpose)(jax.jit(jnp.transpose)(h @ p["d"]))
+
+
+CALLED = {"a": normal(5, 4), "b": normal(4, 4), "c": normal(4, 4), "d": normal(4, 2)}
+
+
+def shared(p, x):
+    """Used twice, in a loop at every step, squared, cut, and together."""
+    h = jnp.tanh(x @ p["tied"])
+    h = jnp.tanh(h @ p["tied"].T) @ p["low"] @ p["high"]
+    h, _ = jax.lax.scan(lambda h, _: (jnp.sin(h @ p["same"]), None), h, length=3)
+    parts = h @ p["cut"][:, :2], h @ p["cut"][:, 2:] ** 2
+    return jnp.concatenate(parts, axis=1) @ (p["left"] @ p["right"]) + p["unused"] * 0
+
+
+SHARED = {
+    "tied": normal(5, 6),
+    "low": normal(5, 2),
+    "high": normal(2, 4),
+    "same": normal(4, 4),
+    "cut": normal(4, 5),
+    "left": normal(5, 2),
+    "right": normal(2, 3),
+    "unused": normal(1),
+}
+
+
+def convolutions(p, x):
+    h = x.reshape(-1, 6, 5, 2)
+    conv = functools.partial(
+        jax.lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    h = jnp.tanh(conv(h, p["plain"], (1, 1), "SAME"))
+    h = jnp.tanh(conv(h, p["strided"], (2, 1), [(1, 2), (0, 1)], rhs_dilation=(1, 2)))
+    h = jnp.tanh(conv(h, p["grouped"], (1, 1), "SAME", feature_group_count=3))
+    h = jnp.tanh(conv(h, p["wide"], (1, 1), [(2, 1), (-1, 1)], lhs_dilation=(2, 2)))
+    h = jax.lax.conv_general_dilated(
+        h, p["other"], (1, 1), "VALID", dimension_numbers=("NHWC", "OHWI", "NCHW")
+    )
+    return h.sum((2, 3)) if p["out"] is None else h.mean((2, 3)) @ p["out"]
+
+
+CONVOLUTIONS = {
+    "plain": normal(3, 3, 2, 4),
+    "strided": normal(2, 2, 4, 3),
+    "grouped": normal(2, 2, 1, 6),
+    "wide": normal(2, 3, 6, 3),
+    "other": normal(4, 2, 2, 3),
+    "out": normal(4, 2),
+}
+
+
+def words(p, x):
+    """Two tables, rows asked for twice, and one out of range, which is zero."""
+    h = p["words"].at[x].get(mode="fill", fill_value=0)
+    h = jnp.tanh(h + jnp.take(p["places"], jnp.arange(x.shape[1]), axis=0))
+    return jnp.tanh(h @ p["each"]).mean(1) @ p["out"]
+
+
+WORDS = {
+    "words": normal(7, 4),
+    "places": normal(5, 4),
+    "each": normal(4, 3),
+    "out": normal(3, 2),
+}
+TOKENS = np.array([[0, 1, 1, 5, 9], [1, 1, 2, 5, 0], [6, 6, 6, 6, 3]])
+
+NETWORKS = {
+    "dense": (dense, DENSE, normal(4, 5), ("first", "second")),
+    "moved": (moved, MOVED, normal(4, 5), ("a", "b", "c")),
+    "stacked": (stacked, STACKED, normal(4, 5), ("inner", "w", "in", "out")),
+    "called": (called, CALLED, normal(4, 5), ("a", "b", "c", "d")),
+    "shared": (shared, SHARED, normal(4, 5), ("low", "high")),
+    "convolutions": (
+        convolutions,
+        CONVOLUTIONS,
+        normal(3, 60),
+        ("plain", "strided", "wide", "other", "out"),
+    ),
+    "words": (words, WORDS, TOKENS, ("words", "places", "each", "out")),
+}
+
+
+def names(tree):
+    return [path[-1].key for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_equals_the_explicit_jacobian(name):
+    function, params, x, expected = NETWORKS[name]
+    layers = Network.of((function, params), x).program.layers.values()
+    found = {names(params)[layer.leaf] for layer in layers}
+    assert found == set(expected)
+    for outputs in ("full", "diagonal", "trace"):
+        want = explicit(function, params, x, x, outputs)
+        size = np.abs(explicit(function, params, x, x)).max()
+        # Sums of at most 200 products of a relative error of a few eps each.
+        close = functools.partial(np.testing.assert_allclose, atol=200 * EPS * size)
+        close(empirical_ntk((function, params), x, outputs=outputs), want, rtol=0)
+        cross = empirical_ntk((function, params), x[1:], x[:2], outputs)
+        close(cross, want[1:, :2], rtol=0)
+
+
+@pytest.mark.parametrize("method", ["positions", "gradients"])
+@pytest.mark.parametrize("name", ["dense", "stacked", "convolutions"])
+def test_every_way_gives_the_same(name, method, monkeypatch):
+    function, params, x, _ = NETWORKS[name]
+    monkeypatch.setattr(_contractions, "cheapest", lambda *_: (method, 0))
+    monkeypatch.setattr(_contractions, "PART_BYTES", 500)  # few columns at a time
+    network = Network.of((function, params), x)
+    factors = _contractions.factors_of(network.program, network.values, jnp.asarray(x))
+    for outputs in ("full", "diagonal", "trace"):
+        want = explicit(function, params, x, x, outputs)
+        for second in (None, factors):
+            found = _contractions.kernel_of(network.program, factors, second, outputs)
+            np.testing.assert_allclose(found, want, rtol=0, atol=200 * EPS * want.max())
+
+
+class Model(nnx.Module):
+    """Most of what flax has, with weights that are not trained."""
+
+    def __init__(self, rngs):
+        kind = {"rngs": rngs, "param_dtype": jnp.float64}
+        self.embed = nnx.Embed(7, 6, **kind)
+        self.conv = nnx.Conv(6, 6, (3,), padding="CIRCULAR", **kind)
+        self.norm = nnx.LayerNorm(6, **kind)
+        self.attention = nnx.MultiHeadAttention(2, 6, decode=False, **kind)
+        self.batch = nnx.BatchNorm(6, use_running_average=True, **kind)
+        self.drop = nnx.Dropout(0.5, deterministic=True)
+        self.out = nnx.Linear(6, 2, **kind)
+        self.out.bias = nnx.Variable(self.out.bias[...])
+
+    def __call__(self, x):
+        h = nnx.relu(self.conv(self.embed(x)))
+        h = self.batch(h + self.attention(self.norm(h)))
+        return self.out(self.drop(nnx.gelu(h)).mean(1))
+
+
+def test_a_module_of_many_layers():
+    model, x = Model(nnx.Rngs(0)), TOKENS % 7
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    want = explicit(lambda p, x: nnx.merge(graph, p, rest)(x), params, x, x)
+    program = Network.of(model, x).program
+    # The table, the convolution, four of the attention, and the last.
+    assert len(program.layers) == 7
+    # The attention of flax passes through float32.
+    atol = 8 * np.finfo(np.float32).eps * want.max()
+    np.testing.assert_allclose(empirical_ntk(model, x), want, rtol=0, atol=atol)
+
+
+class Linen(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        x = linen.relu(linen.Conv(4, (3, 3), strides=2, param_dtype=float)(x))
+        x = linen.max_pool(x, (2, 2))
+        return linen.Dense(3, param_dtype=float)(x.reshape(len(x), -1))
+
+
+def test_a_linen_module():
+    model, x = Linen(), normal(4, 8, 8, 2)
+    variables = model.init(jax.random.key(0), x)
+    want = explicit(
+        lambda p, x: model.apply({"params": p}, x), variables["params"], x, x
+    )
+    found = empirical_ntk((model, variables), x)
+    np.testing.assert_allclose(found, want, rtol=0, atol=200 * EPS * want.max())
+
+
+def test_nothing_of_the_size_of_a_jacobian_is_made():
+    """The largest array of the program is a weight, or the product of two."""
+    wide = {"a": np.ones((5, 300)), "b": np.ones((300, 300)), "c": np.ones((300, 1))}
+    apply = lambda p, x: jnp.tanh(jnp.tanh(x @ p["a"]) @ p["b"]) @ p["c"]  # noqa: E731
+    x = np.ones((20, 5))
+
+    def sizes(jaxpr):
+        for equation in jaxpr.eqns:
+            yield from (variable.aval.size for variable in equation.outvars)
+            for inner in core.jaxprs_in_params(equation.params):
+                yield from sizes(inner)
+
+    program = jax.make_jaxpr(lambda p: empirical_ntk((apply, p), x))(wide)
+    assert max(sizes(program.jaxpr)) <= 300 * 300
+
+
+def test_half_precision_is_summed_in_single():
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), DENSE)
+    found = empirical_ntk((dense, params), normal(4, 5).astype(jnp.bfloat16))
+    assert found.dtype == jnp.float32
+    want = explicit(dense, DENSE, normal(4, 5), normal(4, 5))
+    # Every factor is right to a few roundings of 2^-9.
+    np.testing.assert_allclose(found, want, rtol=0, atol=20 * 2.0**-9 * want.max())
