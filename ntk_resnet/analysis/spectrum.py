@@ -21,14 +21,14 @@ from ntk_resnet._checks import check_count, check_number
 from ntk_resnet._progress import Progress
 from ntk_resnet.analysis import _lanczos
 from ntk_resnet.kernels._inputs import precision_of
-from ntk_resnet.kernels.operator import GramOperator
+from ntk_resnet.kernels.operator import KernelOperator
 from ntk_resnet.kernels.stored import StoredGram
 
 _ROWS = 500  # of a stored matrix that are in memory at a time
 
 
 def spectrum(
-    matrix: Float[ArrayLike, "n n"] | GramOperator | StoredGram,
+    matrix: Float[ArrayLike, "n n"] | KernelOperator | StoredGram,
     *,
     targets: Num[ArrayLike, " n"] | Num[ArrayLike, "n k"] | None = None,
     top: int | None = None,
@@ -42,8 +42,8 @@ def spectrum(
 
     Args:
         matrix: `(n, n)`, float32 or float64, symmetric up to `8 n eps` of its largest
-            entry; or a `gram_operator` or a stored `gram`, of which only products are
-            taken: `steps + 1` with blocks of vectors.
+            entry; or a `gram_operator`, a `finite.empirical_ntk_operator` or a stored
+            `gram`, of which only products are taken: `steps + 1` with blocks.
         targets: `(n,)` or `(n, k)`; where their power lies among the eigenvectors. The
             mean is a part of it: centre them to leave it out.
         top: how many leading eigenvectors to return (and, by products, eigenvalues);
@@ -58,8 +58,8 @@ def spectrum(
         A dataset with the scalars
 
         * `trace` (of an operator, the sum of its diagonal), `effective_rank`
-          (exponential of the entropy of the eigenvalues, in [1, n]) and
-          `log_determinant` of :math:`K + \lambda \bar d I`,
+          (exponential of the entropy of the eigenvalues, in [1, n]), `frobenius_norm`
+          and `log_determinant` of :math:`K + \lambda \bar d I`,
           :math:`\bar d = \operatorname{tr} K / n`;
         * `condition_number`, largest over smallest (infinite where the smallest is zero
           to rounding); of an operator a number that it exceeds, since Lanczos' method
@@ -82,9 +82,10 @@ def spectrum(
         the eigenvalues (`spectral_distribution`); with `targets` over `(output, step)`
         `target_node` and `target_weight`, the distribution of the target's power over
         them, which has no sampling error. Nodes are NaN, of weight 0, where there are
-        fewer distinct eigenvalues than steps. `effective_rank_error` and
-        `log_determinant_error` are standard errors over probes; the quadrature's own
-        error is not in them: repeat with more steps to see it.
+        fewer distinct eigenvalues than steps. `effective_rank_error`,
+        `frobenius_norm_error` and `log_determinant_error` are standard errors over
+        probes; the quadrature's own error is not in them: repeat with more steps to see
+        it.
 
     Raises:
         ValueError: not a square symmetric matrix of finite numbers, or an eigenvalue
@@ -98,7 +99,7 @@ def spectrum(
     (`tests/test_spectrum.py`).
     """
     ridge = check_number("ridge", ridge)
-    if isinstance(matrix, GramOperator | StoredGram):
+    if isinstance(matrix, KernelOperator | StoredGram):
         steps = check_count("steps", steps)
         starts = _probes(matrix, check_count("probes", probes, least=2), seed)
         found = _by_products(matrix, starts, targets, top, steps, ridge, progress)
@@ -200,6 +201,7 @@ def _dense(matrix, targets, top, ridge):
         / largest
         * float(np.exp(-_relative_log(values, largest).sum() / trace)),
         "trace": trace,
+        "frobenius_norm": float(np.linalg.norm(values)),
         "log_determinant": float(_log_shifted(values, ridge * trace / n).sum()),
         "error_bound": bound,
         "negative": int((values < 0).sum()),
@@ -334,6 +336,8 @@ def _by_products(matrix, starts, targets, top, steps, ridge, progress):
     logs = traces(lambda v: _relative_log(v, largest)) / trace
     log_determinant = traces(lambda v: _log_shifted(v, ridge * trace / n))
     rank = trace / largest * float(np.exp(-logs.mean()))
+    squares = traces(np.square)
+    norm = float(np.sqrt(squares.mean()))
     found: dict[str, Any] = pairs | {
         "node": (("probe", "step"), nodes[:probes], {"long_name": "eigenvalue"}),
         "weight": (("probe", "step"), weights[:probes], {"long_name": "share"}),
@@ -341,6 +345,8 @@ def _by_products(matrix, starts, targets, top, steps, ridge, progress):
         "effective_rank": rank,
         "effective_rank_error": rank * float(_error(logs)),
         "trace": trace,
+        "frobenius_norm": norm,
+        "frobenius_norm_error": float(_error(squares)) / (2 * norm),
         "log_determinant": float(log_determinant.mean()),
         "log_determinant_error": float(_error(log_determinant)),
         "error_bound": bound,
@@ -352,7 +358,7 @@ def _by_products(matrix, starts, targets, top, steps, ridge, progress):
     return xr.Dataset(
         found,
         attrs=records.provenance(
-            spec=matrix.plan.spec if isinstance(matrix, GramOperator) else None,
+            spec=getattr(matrix, "spec", None),
             dtype=str(matrix.dtype),
             n=n,
             ridge=ridge,
@@ -386,12 +392,12 @@ def _counter(progress, total):
 
 
 def _diagonal(matrix):
-    if matrix.shape[0] != matrix.shape[1] or not _is_symmetric(matrix):
+    if matrix.shape[0] != matrix.shape[1] or not matrix.symmetric:
         raise ValueError(
             "matrix is of one set of rows and another of columns, and has no "
             "eigenvalues; leave x2 out."
         )
-    if isinstance(matrix, GramOperator):
+    if isinstance(matrix, KernelOperator):
         diagonal = np.asarray(matrix.diagonal(), float)
     else:
         every = np.arange(len(matrix))
@@ -401,14 +407,9 @@ def _diagonal(matrix):
     return diagonal
 
 
-def _is_symmetric(matrix):
-    of = matrix.plan if isinstance(matrix, GramOperator) else matrix._store
-    return of.tiling.symmetric
-
-
 def _product_of(matrix):
     """What multiplies a block of vectors, as a pytree."""
-    if isinstance(matrix, GramOperator):
+    if isinstance(matrix, KernelOperator):
         return matrix
 
     def on_host(block):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array
@@ -132,3 +133,52 @@ def _traced(apply, structure, fixed_structure, leaves, fixed, row):
 
 
 _traced_once = functools.lru_cache(maxsize=64)(_traced)
+
+
+# ------------------------------------------------------------------------- checks
+
+
+def check_model(apply: Callable, params: Any, rest: Any, x: Array | np.ndarray) -> Any:
+    """The shape and dtype of the outputs of a model that has something to train.
+
+    Raises:
+        ValueError: it is not one, or does not map rows to rows.
+    """
+    leaves = jax.tree.leaves(params)
+    if not all(
+        hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+        for leaf in leaves
+    ):
+        raise ValueError("the parameters of model must all be arrays of a float dtype.")
+    if not sum(leaf.size for leaf in leaves):
+        raise ValueError("model has no trained parameters (nnx.Param).")
+    shape = jax.eval_shape(apply, params, rest, x)
+    if not hasattr(shape, "shape") or shape.shape[:1] != x.shape[:1]:
+        raise ValueError(
+            "model must map (n, ...) inputs to one array (n, ...) of outputs; got "
+            f"{jax.tree.map(lambda leaf: leaf.shape, shape)} for x1 {x.shape}."
+        )
+    return shape
+
+
+def check_rows(name: str, x: Any) -> Array | np.ndarray:
+    """`x` as an array with at least one row and one column, of finite numbers."""
+    if not isinstance(x, jax.Array):
+        try:
+            x = np.asarray(x)
+        except ValueError as error:
+            raise ValueError(f"{name} is not an array of numbers: {error}.") from None
+    if x.ndim < 2 or 0 in x.shape:
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}; pass a non-empty array (n, ...), one "
+            "input a row."
+        )
+    if not (
+        jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)
+    ):
+        raise ValueError(
+            f"{name} has dtype {x.dtype}; convert it to a float dtype first."
+        )
+    if not isinstance(x, jax.core.Tracer) and not np.isfinite(np.asarray(x)).all():
+        raise ValueError(f"{name} holds NaN or infinity; remove or replace those rows.")
+    return x

@@ -7,17 +7,16 @@ layer, a batch of rows at a time: no Jacobian is formed where a weight is used l
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from ntk_resnet._checks import check_choice, check_count
-from ntk_resnet.finite._contractions import factors_of, kernel_of
-from ntk_resnet.finite._models import Network, as_function
+from ntk_resnet.finite._contractions import cheapest, factors_of, kernel_of
+from ntk_resnet.finite._models import Network, as_function, check_model, check_rows
 
 OUTPUTS = ("full", "trace", "mean", "diagonal")
 FACTOR_BYTES = 2**29
@@ -96,24 +95,62 @@ def empirical_ntk(
     """
     check_choice("outputs", outputs, OUTPUTS)
     apply, params, rest = as_function(model)
-    x1 = _check_rows("x1", x1)
-    x2 = None if x2 is None else _check_rows("x2", x2)
+    x1 = check_rows("x1", x1)
+    x2 = None if x2 is None else check_rows("x2", x2)
     if x2 is not None and x1.shape[1:] != x2.shape[1:]:
         raise ValueError(
             f"x1 and x2 must have rows of one shape; got {x1.shape} and {x2.shape}."
         )
-    _check_params(params)
-    shape = jax.eval_shape(apply, params, rest, x1)
-    if not hasattr(shape, "shape") or shape.shape[:1] != x1.shape[:1]:
-        raise ValueError(
-            "model must map (n, ...) inputs to one array (n, ...) of outputs; got "
-            f"{jax.tree.map(lambda leaf: leaf.shape, shape)} for x1 {x1.shape}."
-        )
+    check_model(apply, params, rest, x1)
     network = Network.of(model, x1)
     if batch_rows is None:
         batch_rows = max(1, FACTOR_BYTES // (2 * network.bytes_of_a_row()))
     batch_rows = check_count("batch_rows", batch_rows)
     return _tiles(network, x1, x2, batch_rows, outputs)
+
+
+class Method(NamedTuple):
+    """How the share of one weight in the kernel is computed."""
+
+    parameter: str
+    shape: tuple[int, ...]
+    method: str  # "factors", "positions", "gradients" or "jacobian"
+    products: int  # of two numbers, once its factors are there
+
+
+def ntk_methods(
+    model: Any, x1: Any, x2: Any = None, outputs: str = "full"
+) -> list[Method]:
+    """What `empirical_ntk` would do for each weight, and what it would cost.
+
+    Args:
+        model, x1, x2, outputs: as there; in one batch of rows.
+
+    Returns:
+        A `Method` for each trained weight that the network uses: `"factors"`,
+        `"positions"` or `"gradients"`, the cheapest by the products that it needs, for
+        one that enters linearly, in one place; else `"jacobian"`. Besides, all methods
+        share one pass forward and k passes back.
+
+    Raises:
+        ValueError: as there.
+    """
+    check_choice("outputs", outputs, OUTPUTS)
+    x1 = check_rows("x1", x1)
+    n1, n2 = len(x1), len(x1 if x2 is None else check_rows("x2", x2))
+    apply, params, rest = as_function(model)
+    check_model(apply, params, rest, x1)
+    program = Network.of(model, x1).program
+    named = jax.tree_util.tree_leaves_with_path(params)
+    count = program.outputs.shape[0]
+    pairs = n1 * n2 * (count * count if outputs == "full" else count)
+    found = {leaf: ("jacobian", pairs * named[leaf][1].size) for leaf in program.others}
+    for layer in program.layers.values():
+        found[layer.leaf] = cheapest(layer, n1, n2, count, outputs)
+    return [
+        Method(jax.tree_util.keystr(named[leaf][0]), named[leaf][1].shape, *how)
+        for leaf, how in sorted(found.items())
+    ]
 
 
 def empirical_nngp(model: nnx.Module, x1: Any, x2: Any = None) -> Float[Array, "n1 n2"]:
@@ -134,8 +171,8 @@ def empirical_nngp(model: nnx.Module, x1: Any, x2: Any = None) -> Float[Array, "
             "model must be a module with a method features(x), such as one from "
             f"nr.finite.build; got {type(model).__name__}."
         )
-    x1 = _check_rows("x1", x1)
-    x2 = None if x2 is None else _check_rows("x2", x2)
+    x1 = check_rows("x1", x1)
+    x2 = None if x2 is None else check_rows("x2", x2)
     return _compiled_nngp(*nnx.split(model), x1, x2)
 
 
@@ -177,40 +214,3 @@ def _turned(block, outputs):
     return block.transpose(
         (1, 0, 3, 2) if outputs == "full" else (1, 0, 2)[: block.ndim]
     )
-
-
-def _check_params(params: Any) -> int:
-    """How many numbers there are to differentiate by."""
-    leaves = jax.tree.leaves(params)
-    if not all(
-        hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
-        for leaf in leaves
-    ):
-        raise ValueError("the parameters of model must all be arrays of a float dtype.")
-    size = sum(leaf.size for leaf in leaves)
-    if size == 0:
-        raise ValueError("model has no trained parameters (nnx.Param).")
-    return size
-
-
-def _check_rows(name: str, x: Any) -> Array | np.ndarray:
-    """`x` as an array with at least one row and one column, of finite numbers."""
-    if not isinstance(x, jax.Array):
-        try:
-            x = np.asarray(x)
-        except ValueError as error:
-            raise ValueError(f"{name} is not an array of numbers: {error}.") from None
-    if x.ndim < 2 or 0 in x.shape:
-        raise ValueError(
-            f"{name} has shape {tuple(x.shape)}; pass a non-empty array (n, ...), one "
-            "input a row."
-        )
-    if not (
-        jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)
-    ):
-        raise ValueError(
-            f"{name} has dtype {x.dtype}; convert it to a float dtype first."
-        )
-    if not isinstance(x, jax.core.Tracer) and not np.isfinite(np.asarray(x)).all():
-        raise ValueError(f"{name} holds NaN or infinity; remove or replace those rows.")
-    return x

@@ -8,6 +8,7 @@ that of the matrix, and its memory that of the data, the vectors and a few tiles
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,29 @@ from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels._inputs import default_float, is_traced, precision_of
 from ntk_resnet.kernels.function import diag
 from ntk_resnet.kernels.plan import Plan, make_plan, tile_at
+
+
+@runtime_checkable
+class KernelOperator(Protocol):
+    """A kernel matrix that is known by its products; a pytree."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the products."""
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether rows and columns are the same inputs."""
+
+    def __call__(self, v: Any) -> Array:
+        """The product with a vector `(n,)` or a block `(n, k)`."""
+
+    def diagonal(self) -> Array:
+        """The diagonal of a symmetric matrix."""
 
 
 def gram_operator(
@@ -85,6 +109,16 @@ class GramOperator:
     def dtype(self) -> np.dtype:
         """That of the entries and of all products; vectors are converted to it."""
         return self.plan.dtype
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether rows and columns are the same inputs."""
+        return self.plan.tiling.symmetric
+
+    @property
+    def spec(self) -> Architecture:
+        """The network."""
+        return self.plan.spec
 
     @property
     def T(self) -> "GramOperator":

@@ -30,6 +30,7 @@ class StoredGram:
 
     Attributes:
         shape, ndim, dtype: as of an array.
+        symmetric: whether rows and columns are the same inputs.
         attrs: what the matrix is of and where it was computed, in one flat dictionary.
     """
 
@@ -40,6 +41,7 @@ class StoredGram:
         self._tiling = store.tiling
         self.shape = (store.tiling.rows, store.tiling.columns)
         self.dtype = store.dtype
+        self.symmetric = store.tiling.symmetric
         self.attrs = store.attrs
 
     def __repr__(self) -> str:

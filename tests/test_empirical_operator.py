@@ -1,0 +1,100 @@
+"""Products with the empirical NTK, and what they tell of it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_empirical_layers import CONVOLUTIONS, DENSE, convolutions, dense, normal
+
+import ntk_resnet as nr
+from ntk_resnet.finite import empirical_ntk, empirical_ntk_operator, ntk_methods
+
+EPS = np.finfo(float).eps
+X = normal(7, 5)
+
+
+def matrix(model, x):
+    full = np.asarray(empirical_ntk(model, x))
+    return full.transpose(0, 2, 1, 3).reshape(full.shape[0] * full.shape[2], -1)
+
+
+@pytest.mark.parametrize("batch_rows", [3, 100])
+def test_products_are_those_of_the_matrix(batch_rows):
+    model = dense, DENSE
+    operator = empirical_ntk_operator(model, X, batch_rows=batch_rows)
+    whole = matrix(model, X)
+    assert operator.shape == whole.shape == (21, 21)
+    assert operator.dtype == np.float64
+    v = normal(21, 2)
+    atol = 200 * EPS * np.abs(whole).max() * np.abs(v).sum()
+    np.testing.assert_allclose(operator @ v, whole @ v, rtol=0, atol=atol)
+    np.testing.assert_allclose(operator(v[:, 0]), whole @ v[:, 0], rtol=0, atol=atol)
+    inside = jax.jit(lambda operator, v: operator @ v)
+    np.testing.assert_allclose(inside(operator, v), whole @ v, rtol=0, atol=atol)
+    np.testing.assert_allclose(operator.diagonal(), np.diag(whole), rtol=200 * EPS)
+
+
+def test_its_spectrum():
+    """All Lanczos steps: what the quadrature says of the matrix is exact."""
+    model, x = (convolutions, CONVOLUTIONS), normal(4, 60)
+    operator = empirical_ntk_operator(model, x)
+    dense_one = nr.spectrum(matrix(model, x))
+    found = nr.spectrum(operator, steps=8, probes=4, top=3)
+    np.testing.assert_allclose(found.eigenvalue, dense_one.eigenvalue[:3], rtol=1e-8)
+    np.testing.assert_allclose(found.trace, dense_one.trace, rtol=1e-12)
+    for name in ("frobenius_norm", "effective_rank"):
+        off = abs(float(found[name] - dense_one[name]))
+        assert off <= 4 * float(found[f"{name}_error"])
+    np.testing.assert_allclose(
+        dense_one.frobenius_norm, np.linalg.norm(matrix(model, x)), rtol=1e-12
+    )
+
+
+def test_what_is_done_for_each_weight():
+    found = {m.parameter: m for m in ntk_methods((dense, DENSE), X)}
+    assert {name: m.method for name, m in found.items()} == {
+        "['first']": "factors",
+        "['second']": "factors",
+        "['bias']": "jacobian",
+    }
+    # n^2 (fan_in + k^2 fan_out) and n^2 k^2 size.
+    assert found["['first']"].products == 49 * (5 + 9 * 6)
+    assert found["['bias']"].products == 49 * 9 * 3
+    images = {
+        m.parameter: m.method
+        for m in ntk_methods((convolutions, CONVOLUTIONS), normal(3, 60))
+    }
+    assert images["['grouped']"] == "jacobian"
+    assert set(images.values()) <= {"factors", "positions", "gradients", "jacobian"}
+    few, many = (
+        sum(m.products for m in ntk_methods((dense, DENSE), X, outputs=outputs))
+        for outputs in ("trace", "full")
+    )
+    assert few < many
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: empirical_ntk_operator((dense, DENSE), X[0]), "x has shape"),
+        (lambda: empirical_ntk_operator(3, X), "model must be"),
+        (lambda: empirical_ntk_operator((dense, DENSE), X, batch_rows=0), "batch_rows"),
+        (lambda: empirical_ntk_operator((dense, DENSE), X) @ X, "v has shape"),
+        (
+            lambda: empirical_ntk_operator((dense, DENSE), X) @ np.full(21, np.nan),
+            "v holds NaN",
+        ),
+        (lambda: ntk_methods((dense, DENSE), X, outputs="all"), "outputs must be"),
+    ],
+)
+def test_bad_input(call, words, as_users_run_it):
+    with pytest.raises(ValueError, match=words) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_single_precision_stays_single():
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), DENSE)
+    operator = empirical_ntk_operator((dense, params), X.astype(np.float32))
+    assert operator.dtype == np.float32
+    assert (operator @ np.ones(21)).dtype == np.float32
