@@ -266,6 +266,32 @@ def curves_table(records) -> list[str]:
     return lines[:-1]
 
 
+def empirical_table(records) -> list[str]:
+    """A row a way: times, and the memory that the first result added."""
+    records = alike(records, "rows", "network", "width", "depth", "outputs")
+    sizes = records[-1]["sizes"]
+    shown = ("rows", "width", "outputs")
+    head = ", ".join(f"{sizes[name]:,} {name}" for name in shown if name in sizes)
+    rows = [
+        [
+            record["case"],
+            seconds(record["first_s"]),
+            seconds(record["median_s"]),
+            f"{record['ratio']:.3g}",
+            f"{record['peak_mb'] - record['before_mb']:.0f} MB",
+        ]
+        for record in records
+    ]
+    names = ["first result", "after that", "times ours", "memory added"]
+    return table([f"Empirical NTK, {sizes['network']}: {head}", *names], rows)
+
+
+def agreement_table(records) -> list[str]:
+    """The largest difference from Jacobian contraction."""
+    rows = [[r["case"], f"{r['largest_difference']:.0e}"] for r in records]
+    return table(["Empirical NTK, float64", "off Jacobian contraction by"], rows)
+
+
 TABLES = {
     "gram": gram_table,
     "profile": profile_table,
@@ -276,6 +302,10 @@ TABLES = {
     "device": rates_table,
     "depth": depth_table,
     "accuracy": accuracy_table,
+    "empirical dense": empirical_table,
+    "empirical resnet": empirical_table,
+    "empirical device": empirical_table,
+    "empirical agreement": agreement_table,
     "mercer": mercer_table,
     "spectrum": spectrum_table,
     "learning curve": curves_table,

@@ -7,6 +7,7 @@ import warnings
 
 import accuracy
 import depth
+import empirical
 import gram
 import harness
 import learning_curve
@@ -99,7 +100,7 @@ def test_times_are_written_with_three_digits():
 
 KERNELS, SPECTRA = (
     (depth, accuracy, gram),
-    (mercer, spectrum, learning_curve, regression),
+    (mercer, spectrum, learning_curve, regression, empirical),
 )
 
 
@@ -128,6 +129,8 @@ def test_every_benchmark_saves_its_records(saved):
                 _check_errors(record)
         elif record["question"] == "mercer":
             assert record.get("worst", 0) <= 1e-12
+        elif record["question"] == "empirical agreement":
+            assert record["largest_difference"] <= 1e-10
         elif record["question"] == "regression":
             assert record["residual"] <= 1e-6
         elif "first_s" in record:
