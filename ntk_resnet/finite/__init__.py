@@ -1,9 +1,12 @@
 """Finite networks of a specification: Flax modules, empirical kernels, training.
 
 `build` makes the network, `empirical_ntk` and `empirical_nngp` measure its kernels,
-`width_study` and `train_study` compare many networks with the closed forms.
+`width_study` and `train_study` compare many networks with the closed forms,
+`dispersion_study` with one another.
 """
 
+from ntk_resnet.finite.dispersion import dispersion_study as dispersion_study
+from ntk_resnet.finite.dispersion import predicted_dispersion as predicted_dispersion
 from ntk_resnet.finite.empirical import empirical_nngp as empirical_nngp
 from ntk_resnet.finite.empirical import empirical_ntk as empirical_ntk
 from ntk_resnet.finite.empirical import ntk_methods as ntk_methods

@@ -32,12 +32,14 @@ class Network(nnx.Module):
     """A finite network of a specification; made by `build`.
 
     Weights are stored as `(fan_in, fan_out)`, those of the blocks stacked along a
-    leading axis. Trained ones are `nnx.Param`, frozen ones `Frozen`.
+    leading axis, and cast to `dtype` a layer at a time. Trained ones are `nnx.Param`,
+    frozen ones `Frozen`.
     """
 
     spec: Any  # a FeedForward or a ResNet
     in_features: int
     width: int
+    dtype: np.dtype
     readout: nnx.Variable
 
     def hidden(self, x: Any) -> Float[Array, "depth n m"]:
@@ -65,16 +67,16 @@ class Network(nnx.Module):
         """The outputs `v . h_L / sqrt(width)`, of shape `(n, out_features)`.
 
         Args:
-            x: `(n, in_features)`, one input a row; cast to the dtype of the parameters.
+            x: `(n, in_features)`, one input a row; cast to the dtype of computing.
 
         Raises:
             ValueError: `x` is not an `(n, in_features)` array of finite numbers; in a
                 trace only the shape is checked.
         """
-        return self.features(x) @ self.readout[...] / math.sqrt(self.width)
+        return self._linear(self.features(x), self.readout[...])
 
     def _inputs(self, x: Any) -> Array:
-        """`x` in the dtype of the parameters, checked."""
+        """`x` in the dtype of computing, checked."""
         x = x if isinstance(x, jax.Array) else np.asarray(x)
         if x.ndim != 2 or x.shape[1] != self.in_features or x.shape[0] == 0:
             raise ValueError(
@@ -90,12 +92,18 @@ class Network(nnx.Module):
             )
         if not isinstance(x, jax.core.Tracer) and not np.isfinite(np.asarray(x)).all():
             raise ValueError("x holds NaN or infinity; remove or replace those rows.")
-        return jnp.asarray(x, self.readout[...].dtype)
+        return jnp.asarray(x, self.dtype)
+
+    def _linear(self, h: Array, weight: Array, variance: float = 1.0) -> Array:
+        """`sqrt(variance / fan_in) W h`."""
+        return math.sqrt(variance / h.shape[-1]) * (h @ weight.astype(self.dtype))
 
     def _affine(self, h: Array, weight: Array, bias: Array | None) -> Array:
         """`sqrt(weight_variance / fan_in) W h + sqrt(bias_variance) b`."""
-        z = math.sqrt(self.spec.weight_variance / h.shape[-1]) * (h @ weight)
-        return z if bias is None else z + math.sqrt(self.spec.bias_variance) * bias
+        z = self._linear(h, weight, self.spec.weight_variance)
+        if bias is None:
+            return z
+        return z + math.sqrt(self.spec.bias_variance) * bias.astype(self.dtype)
 
     def _first(self, x: Array) -> Array:
         """From inputs to the carry of the scan."""
@@ -120,8 +128,11 @@ class FeedForwardNetwork(Network):
         readout: `(width, out_features)`.
     """
 
-    def __init__(self, spec, in_features, width, out_features, *, rngs, param_dtype):
-        self.spec, self.in_features, self.width = spec, in_features, width
+    def __init__(
+        self, spec, in_features, width, out_features, *, rngs, param_dtype, dtype
+    ):
+        self.spec, self.in_features = spec, in_features
+        self.width, self.dtype = width, dtype
         biased = spec.bias_variance > 0
         drawn = _normal(
             rngs,
@@ -160,8 +171,11 @@ class ResidualNetwork(Network):
         readout: v, `(width, out_features)`.
     """
 
-    def __init__(self, spec, in_features, width, out_features, *, rngs, param_dtype):
-        self.spec, self.in_features, self.width = spec, in_features, width
+    def __init__(
+        self, spec, in_features, width, out_features, *, rngs, param_dtype, dtype
+    ):
+        self.spec, self.in_features = spec, in_features
+        self.width, self.dtype = width, dtype
         biased, two_layer = spec.bias_variance > 0, spec.block == "two_layer"
         stacked = (spec.depth, width, width)
         drawn = _normal(
@@ -181,7 +195,7 @@ class ResidualNetwork(Network):
         self.readout = ends(drawn["readout"])
 
     def _first(self, x):
-        h = x @ self.input_weight[...] / math.sqrt(self.in_features)
+        h = self._linear(x, self.input_weight[...])
         return self.spec.activation(h) if self.spec.input_activation else h
 
     def _block(self, h, weights):
@@ -191,7 +205,7 @@ class ResidualNetwork(Network):
         else:
             branch = phi(self._affine(h, weight, bias))
         if weights["outer"] is not None:
-            branch = branch @ weights["outer"] / math.sqrt(self.width)
+            branch = self._linear(branch, weights["outer"])
         return h + weights["scale"] * branch
 
     @property
@@ -200,7 +214,7 @@ class ResidualNetwork(Network):
             "weight": self.weights[...],
             "bias": _value(self.biases),
             "outer": _value(self.outer_weights),
-            "scale": jnp.asarray(self.spec.scales, self.weights[...].dtype),
+            "scale": jnp.asarray(self.spec.scales, self.dtype),
         }
 
 
@@ -230,6 +244,7 @@ def build(
     *,
     rngs: nnx.Rngs,
     param_dtype: Any = jnp.float32,
+    dtype: Any = None,
 ) -> Network:
     r"""The network of `spec` with hidden layers of `width`, at random initialisation.
 
@@ -242,7 +257,10 @@ def build(
         width: m, units of every hidden layer.
         out_features: k; the limit kernels are those of one output.
         rngs: where the weights come from (stream `params`), such as `nnx.Rngs(0)`.
-        param_dtype: of weights and of all computing; float64 needs JAX's x64 mode.
+        param_dtype: of the weights as they are drawn, stored and trained: a float
+            dtype; float64 needs JAX's x64 mode.
+        dtype: of computing and of the outputs, such as `jnp.bfloat16` with weights in
+            float32; `None` means `param_dtype`.
 
     Returns:
         An `nnx.Module`: `model(x)` is `(n, out_features)`, `model.features(x)` the last
@@ -254,20 +272,24 @@ def build(
     Accuracy:
         Second moments of every layer and the NTK agree with the closed forms within
         their own standard errors (`tests/test_finite_networks.py`,
-        `tests/test_finite_empirical.py`).
+        `tests/test_finite_empirical.py`). Rounding: relative to their root mean square,
+        the outputs of L layers are off by `(L + 2) eps` of `dtype` at most, float32
+        and bfloat16 alike (`tests/test_finite_networks.py`).
     """
     check_spec(spec)
     if not isinstance(rngs, nnx.Rngs):
         raise ValueError(
             f"rngs must be an nnx.Rngs, such as nnx.Rngs(0); got {rngs!r}."
         )
+    param_dtype = _check_dtype("param_dtype", param_dtype)
     return _KINDS[type(spec)](
         spec,
         check_count("in_features", in_features),
         check_width("width", width),
         check_count("out_features", out_features),
         rngs=rngs,
-        param_dtype=_check_dtype(param_dtype),
+        param_dtype=param_dtype,
+        dtype=param_dtype if dtype is None else _check_dtype("dtype", dtype),
     )
 
 
@@ -280,16 +302,18 @@ def check_spec(spec: Any) -> None:
         raise ValueError(f"spec must be a FeedForward or a ResNet, got {spec!r}.")
 
 
-def _check_dtype(dtype: Any) -> np.dtype:
+def _check_dtype(name: str, dtype: Any) -> np.dtype:
     try:
         given = jnp.dtype(dtype)
     except TypeError:
-        raise ValueError(f"param_dtype must be a float dtype, got {dtype!r}.") from None
-    if not jnp.issubdtype(given, jnp.floating):
-        raise ValueError(f"param_dtype must be a float dtype, got {given}.")
+        given = None
+    if given is None or not jnp.issubdtype(given, jnp.floating):
+        raise ValueError(
+            f"{name} must be a float dtype such as jnp.float32, got {dtype!r}."
+        )
     if jax.dtypes.canonicalize_dtype(given) != given:
         raise ValueError(
-            "param_dtype float64 needs JAX's x64 mode; call "
+            f"{name} float64 needs JAX's x64 mode; call "
             'jax.config.update("jax_enable_x64", True) first.'
         )
     return given
