@@ -108,12 +108,17 @@ class Depth:
 
 @dataclasses.dataclass(frozen=True)
 class Width:
-    """How fast the kernels of finite networks approach the closed forms."""
+    """How far finite networks are from their kernel, by width and by depth."""
 
     widths: tuple[int, ...] = (64, 128, 256)
     """Hidden widths."""
     seeds: int = 10
     """Networks of each width."""
+    depths: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Depths at which the dispersion of the NTK is measured, beside that of a plain
+    ReLU network."""
+    networks: int = 1000
+    """Networks of each of these depths, all 32 wide."""
     spec: terminal.SpecFile = None
     """A network as nr.to_json writes it; by default a ResNet of depth 3."""
     data: terminal.Source = "digits"
@@ -124,12 +129,14 @@ class Width:
     """Print the numbers as JSON."""
 
     def run(self):
-        from ntk_resnet import figures
+        from ntk_resnet import finite_figures
+        from ntk_resnet.architectures import FeedForward
+        from ntk_resnet.finite.dispersion import dispersion_of_families
         from ntk_resnet.studies import depth_measurements as measure
 
-        spec = measure.WIDTH_SPEC
-        if self.spec is not None:
-            spec = terminal.read_spec(self.spec)
+        ((name, spec),) = terminal.networks(
+            self.spec, {"residual": measure.WIDTH_SPEC}
+        ).items()
         terminal.prepare(self.out)
         with terminal.progress_bar() as progress:
             result = measure.agreement_with_width(
@@ -139,7 +146,21 @@ class Width:
                 spec=spec,
                 progress=progress,
             )
-        saved = terminal.save(self.out, "width", result, figures.plot_width)
+            dispersion = dispersion_of_families(
+                {"plain ReLU": FeedForward(depth=1), name: spec},
+                self.depths,
+                32,
+                self.networks,
+                progress=progress,
+            )
+        dispersion.attrs = {
+            f"dispersion_{key}": dispersion.attrs[key]
+            for key in ("specs", "width", "seeds")
+        }
+        result = result.merge(dispersion).assign_attrs(dispersion.attrs)
+        saved = terminal.save(
+            self.out, "width", result, finite_figures.plot_finite_width
+        )
         columns = {
             "width": "width",
             "ntk_error_mean": "NTK error",
@@ -154,9 +175,31 @@ class Width:
             for name in ("ntk", "nngp")
         )
         title = f"relative errors of {self.seeds} networks; exponents: {exponents}"
-        return 0, terminal.shower(
+        show_errors = terminal.shower(
             result, ["width"], columns, title, saved, as_json=self.json
         )
+
+        def show():
+            if not self.json:
+                _show_dispersion(result, self.networks)
+            show_errors()
+
+        return 0, show
+
+
+def _show_dispersion(result, networks):
+    columns = {
+        "family": "network",
+        "depth": "depth",
+        "dispersion": "E NTK² / (E NTK)²",
+        "dispersion_sem": "± s.e.",
+        "predicted_dispersion": "predicted",
+        "ntk_mean": "mean / closed form",
+        "ntk_mean_sem": "± s.e.",
+    }
+    title = f"dispersion of the NTK of {networks} networks of width 32"
+    rows = terminal.rows_of(result, ["family", "depth"])
+    terminal.print_table(title, columns, rows)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,7 +54,7 @@ def dispersion_study(
         progress: called as `progress(done, total, description)`, counting networks.
 
     Returns:
-        A Dataset over `depth` and `width`:
+        A Dataset over `depth` and `width`, with the coordinate `ratio` = depth / width:
 
         * `dispersion`, `feature_dispersion`: of the NTK, and of :math:`|h_L|^2`,
         * `ntk_mean`: mean NTK over that of the closed form,
@@ -98,10 +98,47 @@ def dispersion_study(
             name: (("depth", "width"), np.reshape([row[name] for row in rows], shape))
             for name in rows[0]
         },
-        coords={"depth": depths, "width": widths},
+        coords={
+            "depth": depths,
+            "width": widths,
+            "ratio": (("depth", "width"), np.divide.outer(depths, widths)),
+        },
         attrs=records.provenance(
             spec=spec, seed=seed, seeds=seeds, input_kernel=input_kernel
         ),
+    )
+
+
+def dispersion_of_families(
+    families: dict[str, Architecture],
+    depths: Sequence[int],
+    width: int,
+    seeds: int,
+    *,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """`dispersion_study` of several networks by name, all of one width.
+
+    Returns:
+        The same variables over `family` and `depth`.
+    """
+    studies = []
+    for step, (name, spec) in enumerate(families.items()):
+
+        def tell(done, total, text, step=step, name=name):
+            if progress is not None:
+                text = f"dispersion, {name}, {text}"
+                progress(total * step + done, total * len(families), text)
+
+        study = dispersion_study(spec, depths, [width], seeds, progress=tell)
+        studies.append(study.isel(width=0, drop=True))
+    family = xr.Variable("family", list(families))
+    return xr.concat(studies, dim=family).assign_attrs(
+        records.provenance(
+            seeds=seeds,
+            width=width,
+            specs={name: repr(spec) for name, spec in families.items()},
+        )
     )
 
 

@@ -36,7 +36,7 @@ def width_study(
 
     Both kernels of a network of width m are means over m units, so their error
     :math:`\|\hat\Theta - \Theta\|_F / \|\Theta\|_F` against the closed form should fall
-    as :math:`m^{-1/2}`.
+    as :math:`m^{-1/2}`. Their means over networks are off by a bias of order 1/m.
 
     Args:
         spec: a `FeedForward` or `ResNet`.
@@ -56,6 +56,11 @@ def width_study(
         * `*_bias` `(width)`: relative Frobenius error of the kernel averaged over
           seeds, and `*_bias_noise`: the root mean square it would have without bias,
           from the spread over seeds,
+        * `*_shift`, `*_shift_sem` `(width)`: the part of the bias along the closed
+          form, :math:`\langle E\hat\Theta - \Theta, \Theta\rangle /
+          \|\Theta\|_F^2`, and its standard error,
+        * `*_shift_constant`, `*_shift_constant_low`, `*_shift_constant_high`: c where
+          the shift is c / width, with a 95 % interval; see `fit_shift`,
         * `*_exponent`, `*_exponent_low`, `*_exponent_high`: of the width, with a 95 %
           interval; NaN for a single width. See `fit_exponent`.
 
@@ -127,7 +132,38 @@ def _add_errors(result, name, kernels, limit):
     result[f"{name}_error_sem"] = "width", sem
     result[f"{name}_bias"] = "width", bias
     result[f"{name}_bias_noise"] = "width", noise
+    _add_shift(result, name, np.sum((kernels - limit) * limit, axis=axes) / size**2)
     add_exponent(result, f"{name}_exponent", error)
+
+
+def _add_shift(result, name, shift):
+    """Mean and error of `shift` `(width, seed)`, and its part of order 1/width."""
+    seeds = shift.shape[1]
+    mean = shift.mean(axis=1)
+    spread = shift.std(axis=1, ddof=1) if seeds > 1 else np.full(len(mean), np.nan)
+    result[f"{name}_shift"] = "width", mean
+    result[f"{name}_shift_sem"] = "width", spread / np.sqrt(seeds)
+    constant, error = fit_shift(
+        result["width"].values, mean, result[f"{name}_shift_sem"].values
+    )
+    note = {"long_name": "relative bias of the mean kernel, times the width"}
+    result[f"{name}_shift_constant"] = (), constant, note
+    result[f"{name}_shift_constant_low"] = constant - 1.96 * error
+    result[f"{name}_shift_constant_high"] = constant + 1.96 * error
+
+
+def fit_shift(
+    widths: np.ndarray, shift: Float[np.ndarray, " width"], sem: np.ndarray
+) -> tuple[float, float]:
+    """c and its standard error where `shift` is c / width, given standard errors.
+
+    Least squares, each width by the inverse of its variance. The noise of one network
+    falls like the root of the width and its bias like the width, so for equal numbers
+    of networks it is the narrow ones that say how large c is. NaN without errors.
+    """
+    weight = 1 / (widths * sem) ** 2
+    variance = 1 / weight.sum()
+    return float(variance * (weight * widths * shift).sum()), float(np.sqrt(variance))
 
 
 # ------------------------------------------------------- shared with finite/training.py
