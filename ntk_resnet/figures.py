@@ -275,7 +275,8 @@ def plot_width(width: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         ax.set_xlabel("width m")
         ax.set_ylabel("relative error of the empirical kernel")
         ax.plot([], [], **THEORY, label=r"theory: $m^{-1/2}$")
-        ax.legend(loc="upper right")
+        ax.set_ylim(bottom=ax.get_ylim()[0] / 1.6)  # room for the legend
+        ax.legend(loc="lower left")
     return ax
 
 

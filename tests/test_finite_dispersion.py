@@ -1,6 +1,7 @@
 """Fluctuations of the NTK from network to network, against exact theory."""
 
 import decimal
+import json
 import math
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 from test_finite_oracle import SPECS
 
 import ntk_resnet as nr
+from ntk_resnet import finite_figures
 from ntk_resnet.finite import dispersion_study, predicted_dispersion
 from ntk_resnet.finite.dispersion import (
+    dispersion_of_families,
     exact_dispersion,
     exact_feature_dispersion,
     ratio_of_moments,
@@ -190,6 +193,31 @@ def test_what_comes_out():
     assert study.attrs["seeds"] == 5
     again = dispersion_study(spec, [3], [4], 5, input_kernel=2.0, seed=3)
     np.testing.assert_array_equal(study.dispersion[1:], again.dispersion)
+
+
+def test_families_and_their_figure():
+    calls = []
+    families = {"plain": PLAIN, "residual": SPECS["two_layer"]}
+    study = dispersion_of_families(
+        families, [2, 3], 8, 20, progress=lambda *call: calls.append(call)
+    )
+    alone = dispersion_study(SPECS["two_layer"], [2, 3], [8], 20).isel(width=0)
+    found = study.sel(family="residual")
+    np.testing.assert_array_equal(found.dispersion, alone.dispersion)
+    assert calls[-1] == (80, 80, "dispersion, residual, depth 3, width 8")
+    assert repr(SPECS["two_layer"]) in json.loads(study.attrs["specs"])["residual"]
+    ax = finite_figures.plot_dispersion(study)
+    shown, theory = ax.lines[0].get_ydata(), ax.lines[3].get_ydata()
+    np.testing.assert_array_equal(shown, study.dispersion.sel(family="plain"))
+    np.testing.assert_array_equal(theory, study.predicted_dispersion[0])
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert texts == [
+        "plain",
+        "residual",
+        "theory at this width",
+        "its limit, large width",
+    ]
+    assert ax.get_xlabel() == "depth / width"
 
 
 @pytest.mark.slow

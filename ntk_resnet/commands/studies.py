@@ -114,7 +114,7 @@ class Width:
     """Hidden widths."""
     seeds: int = 10
     """Networks of each width."""
-    depths: tuple[int, ...] = (1, 2, 4, 8, 16)
+    depths: tuple[int, ...] = (2, 4, 8, 16)
     """Depths at which the dispersion of the NTK is measured, beside that of a plain
     ReLU network."""
     networks: int = 1000
