@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import special
 from test_finite_oracle import SPECS, limit_kernels, rows
 
 import ntk_resnet as nr
@@ -93,34 +94,42 @@ def test_rate_at_large_widths(spec):
         assert abs(widest[f"{kernel}_shift"]) < 3 * widest[f"{kernel}_shift_sem"]
 
 
-def test_bias_of_the_mean_kernel():
-    """Pre-activation blocks have one; plain ReLU networks have none on the diagonal.
+def bias_of_two_erf_layers(spec, x):
+    r"""c where the NNGP kernel of one row is off by c / width, to first order.
 
-    There E phi(h)^2 = E h^2 / 2 holds at infinite width only: signs of h remember
-    earlier blocks.
+    The kernel after a layer is f(q) at the variance q. The first layer's has no bias,
+    and a variance v / width from the spread of phi^2 of its units; so f(q) is off by
+    f''(q) v / (2 width).
     """
-    one = rows(1)
-    plain = width_study(nr.FeedForward(depth=3), one, [8, 16, 32], 1000)
-    low, high = plain.ntk_shift_constant_low, plain.ntk_shift_constant_high
-    assert abs(high + low) / 2 < 1.6 * (high - low) / 2  # 3 standard errors
-    strong = nr.ResNet(depth=4, branch_scale=1.0, block="preactivation")
-    study = width_study(strong, one, [32, 64, 128], 1000)
-    assert study.ntk_shift_constant_low > 0
-    predicted = study.ntk_shift_constant / study.width
-    off = (study.ntk_shift - predicted) / study.ntk_shift_sem
+    nodes, weights = np.polynomial.hermite_e.hermegauss(100)
+    weights = weights / weights.sum()
+    f = lambda q: 2 / np.pi * np.arcsin(2 * q / (1 + 2 * q))  # noqa: E731
+    variance = spec.weight_variance * float(np.mean(x**2))
+    square = special.erf(np.sqrt(variance) * nodes) ** 2
+    q, step = spec.weight_variance * (square @ weights), 1e-3
+    v = spec.weight_variance**2 * (square**2 @ weights - (square @ weights) ** 2)
+    curvature = (f(q + step) - 2 * f(q) + f(q - step)) / step**2
+    return curvature * v / 2 / f(q)
+
+
+def test_bias_of_the_mean_kernel():
+    """At 3 standard errors; the next order is below them from width 16 on."""
+    spec, x = nr.FeedForward(depth=2, activation="erf"), rows(1)
+    study = width_study(spec, x, [16, 32], 20_000)
+    constant = float(study.nngp_shift_constant)
+    error = float(study.nngp_shift_constant_high - constant) / 1.96
+    assert constant < -6 * error  # there is a bias
+    assert abs(constant - bias_of_two_erf_layers(spec, x)) < 3 * error
+    off = (study.nngp_shift - constant / study.width) / study.nngp_shift_sem
     assert (abs(off) < 3).all()
 
 
-@pytest.mark.slow
-def test_bias_is_of_order_one_over_width():
-    """A constant c / width fits at all widths, and c is far from nothing."""
-    strong = nr.ResNet(depth=8, branch_scale=1.0, block="preactivation")
-    study = width_study(strong, rows(1), [64, 128, 256], 2000)
-    constant = float(study.ntk_shift_constant)
-    error = (constant - float(study.ntk_shift_constant_low)) / 1.96
-    assert constant > 8 * error
-    off = (study.ntk_shift - constant / study.width) / study.ntk_shift_sem
-    assert (abs(off) < 3).all()
+def test_plain_relu_kernels_have_no_bias_on_the_diagonal():
+    study = width_study(nr.FeedForward(depth=2), rows(1), [8, 16], 1000)
+    for kernel in ("ntk", "nngp"):
+        assert (abs(study[f"{kernel}_shift"]) < 3 * study[f"{kernel}_shift_sem"]).all()
+        low, high = (study[f"{kernel}_shift_constant_{end}"] for end in ("low", "high"))
+        assert abs(low + high) / 2 < 3 / 1.96 * (high - low) / 2
 
 
 def test_constant_of_the_bias():

@@ -66,6 +66,12 @@ def width_study(
 
     Raises:
         ValueError: an argument is out of its range; the text names it.
+
+    Accuracy:
+        With 112 networks of each width from 64 to 512 the exponent is -1/2 within 0.05,
+        and the mean of the widest is the closed form within 3 standard errors, for
+        plain networks and every block, ReLU and erf; the fitted bias of two erf layers
+        is that of theory (`tests/test_finite_width.py`).
     """
     check_spec(spec)
     x = check_inputs("x", x, zero_rows=True).astype(np.float64)
