@@ -220,3 +220,10 @@ def test_coincident_inputs_stay_coincident(name):
 def test_bad_activations_are_refused(make, words, as_users_run_it):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize("activation", [Tanh(), nr.activations.Activation(jnp.sin)])
+def test_odd_functions_have_no_mean(activation):
+    """Not even that of rounding: a mean that changes its sign would be refused."""
+    means = activation.moments(jnp.linspace(-5, 1, 50)).mean
+    np.testing.assert_array_equal(means, np.zeros(50))

@@ -67,7 +67,8 @@ def test_depth_prints_a_table_for_people(capsys, tmp_path):
 
 
 def test_width(capsys, spec, tmp_path):
-    args = ("width", "--widths", 8, 16, "--seeds", 2, "--spec", spec)
+    few = ("--widths", 8, 16, "--seeds", 2, "--depths", 2, "--networks", 10)
+    args = ("width", *few, "--spec", spec)
     code, text, err = run(capsys, *args, "--json", "--out", tmp_path / "out")
     assert code == 0
     answer = json.loads(text)

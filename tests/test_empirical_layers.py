@@ -266,6 +266,20 @@ def test_nothing_of_the_size_of_a_jacobian_is_made():
     assert max(sizes(program.jaxpr)) <= 300 * 300
 
 
+def test_loops_without_steps():
+    """As of a network of one layer: its other weights are an array of no layers."""
+
+    def apply(p, x):
+        h, _ = jax.lax.scan(lambda h, w: (h @ w, None), x @ p["in"], p["none"])
+        return h
+
+    params = {"in": normal(5, 3), "none": np.zeros((0, 3, 3))}
+    x = normal(4, 5)
+    want = (x @ x.T)[:, :, None, None] * np.eye(3)
+    atol = 20 * EPS * want.max()
+    np.testing.assert_allclose(empirical_ntk((apply, params), x), want, atol=atol)
+
+
 def test_half_precision_is_summed_in_single():
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), DENSE)
     found = empirical_ntk((dense, params), normal(4, 5).astype(jnp.bfloat16))

@@ -20,7 +20,7 @@ LAYERS = [
     {"_neural_tangents", "stax", "kernels", "finite.networks"},
     {"analysis"},
     {"finite"},
-    {"figures", "spectral_figures", "_drawing"},
+    {"figures", "spectral_figures", "finite_figures", "_drawing"},
     {"studies"},
     {"report", "_page", "_sections", "_tables"},
     {"commands"},

@@ -89,6 +89,8 @@ class QuadratureActivation(AbstractActivation):
         weight = jnp.asarray(table, log_variance.dtype)
         values = self._at_nodes(self, log_variance)
         second = values**2 @ weight
+        # Even part only: rounding would leave odd functions a mean of either sign.
+        mean = (values + values[..., ::-1]) @ weight / 2
         return Moments(
             jnp.log(second) - at_least_tiny(log_variance),
             jnp.where(
@@ -96,7 +98,7 @@ class QuadratureActivation(AbstractActivation):
                 jnp.log(self._at_nodes(self._slope, log_variance) ** 2 @ weight),
                 jnp.nan,
             ),
-            (values @ weight) / jnp.sqrt(second),
+            mean / jnp.sqrt(second),
         )
 
     def dual(self, log_variance1, log_variance2, gap, cogap):

@@ -109,9 +109,11 @@ def _matrices(layer, factors, path):
 
 def _summed(share, first, second):
     """`share` of each slice of the first axis, added up."""
-    slices = jax.tree.map(lambda part: part[0], (first, second))
     if len(jax.tree.leaves(first)[0]) == 1:
-        return share(*slices)
+        return share(*jax.tree.map(lambda part: part[0], (first, second)))
+    slices = jax.tree.map(
+        lambda part: jax.ShapeDtypeStruct(part.shape[1:], part.dtype), (first, second)
+    )
     shape = jax.eval_shape(share, *slices)
     total, _ = jax.lax.scan(
         lambda total, both: (total + share(*both), None),
