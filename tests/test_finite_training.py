@@ -9,7 +9,7 @@ from flax import nnx
 from test_finite_oracle import limit_kernels
 
 import ntk_resnet as nr
-from ntk_resnet.analysis.regression import gradient_flow
+from ntk_resnet.data import split
 from ntk_resnet.finite import build, empirical_ntk, train_study
 from ntk_resnet.finite.comparison import step_error
 from ntk_resnet.finite.networks import seed_keys
@@ -196,25 +196,33 @@ def test_any_optimizer_and_loss():
     assert "warning" not in result.attrs
 
 
-def test_unstable_learning_rates_are_said():
-    x = sphere(4)
-    y = np.where(x[:, :1] > 0, 1.0, -1.0)
-    stable = train_study(SPEC, x, y, [8], 2, loss="logistic", times=[1.0])
-    limit = stable.attrs["stability_limit"]
-    kernel = limit_kernels(SPEC, x)[1]
-    assert limit == pytest.approx(2 * 4 * 4 / np.linalg.eigvalsh(kernel)[-1])
-    options = {"loss": "logistic", "times": [10 * limit], "learning_rate": 2 * limit}
-    loud = train_study(SPEC, x, y, [8], 2, **options)
-    assert (
-        f"learning_rate {2 * limit:.3g} is above {limit:.3g}" in loud.attrs["warning"]
-    )
+def test_limits_of_stability():
+    x, y = sphere(4), np.array([[1.0, -1], [-1, 1], [1, -1], [1, -1]])
+    largest = np.linalg.eigvalsh(limit_kernels(SPEC, x)[1])[-1]
+    defaults = dict.fromkeys(("times", "optimizer", "learning_rate", "batch_size"))
+    for loss, terms, curvature in (
+        ("mse", 8, 1),
+        ("logistic", 8, 1 / 4),
+        ("softmax", 4, 1 / 2),
+    ):
+        goal = (y > 0) * 1.0 if loss == "softmax" else y
+        run = make_run(SPEC, (x, goal, None), loss=loss, centred=False, **defaults)
+        assert run.limit == pytest.approx(2 * terms / curvature / largest)
+        assert run.learning_rate == pytest.approx(run.limit / 32)
 
+
+def test_unstable_learning_rates_are_said():
     def squared(outputs, y):  # not known by name, so it is tried
         return jnp.mean((outputs - y) ** 2) / 2
 
-    options = {"loss": squared, "times": [50 * limit], "learning_rate": 2 * limit}
-    lost = train_study(SPEC, x, y, [8], 2, **options)
-    assert "2 of 2 networks diverged" in lost.attrs["warning"]
+    x = sphere(4)
+    limit = 2 * 4 / np.linalg.eigvalsh(limit_kernels(SPEC, x)[1])[-1]
+    options = {"loss": squared, "times": [500 * limit], "learning_rate": 20 * limit}
+    lost = train_study(SPEC, x, x[:, 0], [8], 2, **options)
+    assert lost.attrs["stability_limit"] == pytest.approx(limit)
+    warning = lost.attrs["warning"]
+    assert f"learning_rate {20 * limit:.3g} is above {limit:.3g}" in warning
+    assert "2 of 2 networks diverged" in warning
 
 
 def test_seeds_do_not_depend_on_how_many_there_are():
@@ -244,6 +252,36 @@ def test_exponents_of_training(activation):
     assert low - slack < -0.5 < high + slack
     assert result.drift_exponent_high < -0.6
     assert result.drift_exponent_low > -1.4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["plain", "residual"])
+def test_digits_follow_the_prediction(kind):
+    """The largest difference of test outputs falls as m^-1/2, that by drift faster."""
+    spec = nr.FeedForward(depth=2) if kind == "plain" else SPEC
+    digits = nr.load_data("digits")
+    two = digits.take(np.flatnonzero(digits.y < 2))
+    train, test = split(two, train=16, test=16)
+    x, y = two.x[train], np.where(two.y == 0, -1.0, 1.0)[train]
+    constant = len(x) / np.linalg.eigvalsh(limit_kernels(spec, x)[1])[-1]
+    result = train_study(
+        spec,
+        x,
+        y,
+        [64, 128, 256, 512],
+        16,
+        x_test=two.x[test],
+        times=constant * np.geomspace(0.1, 30, 8),
+        centred=True,
+    )
+    assert float(result.max_output_error_exponent) == pytest.approx(-0.5, abs=0.1)
+    low, high = (
+        result.max_output_error_exponent_low,
+        result.max_output_error_exponent_high,
+    )
+    assert low < -0.5 < high
+    assert result.max_own_kernel_error_exponent_high < -0.5
+    assert result.drift_exponent_high < -0.5
 
 
 @pytest.mark.parametrize(

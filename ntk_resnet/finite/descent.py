@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ntk_resnet.finite.empirical import as_function, ntk_against, ntk_block
 from ntk_resnet.finite.networks import BATCH_BYTES
@@ -48,6 +48,13 @@ class State(NamedTuple):
     memory: Any  # of the optimiser
 
 
+class Data(NamedTuple):
+    """On the devices, in the dtype of the networks."""
+
+    rows: Any  # (p, d)
+    y: Any  # (n, k)
+
+
 class Programs(NamedTuple):
     """Compiled for networks of one width."""
 
@@ -66,22 +73,31 @@ def compile_programs(
     make: Callable[..., nnx.Module], task: Task, devices: list[Any]
 ) -> Programs:
     """The programs for networks `make(rngs=...)`, seeds in equal parts over devices."""
-    apply, *_ = as_function(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))))
+    abstract = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
+    apply, params, _ = as_function(abstract)
     split, whole = PartitionSpec("seeds"), PartitionSpec()
+    mesh = Mesh(np.array(devices), ("seeds",))
 
-    def over_devices(function, in_specs):
-        mesh = Mesh(np.array(devices), ("seeds",))
-        return jax.shard_map(
+    def over_devices(function, in_specs, **options):
+        spread = jax.shard_map(
             function, mesh=mesh, in_specs=in_specs, out_specs=split, check_vma=False
         )
+        return jax.jit(spread, **options)
 
-    begin = jax.vmap(functools.partial(_begin, make, apply, task))
-    advance = functools.partial(_advance, apply, task)
-    return Programs(
-        jax.jit(over_devices(begin, split)),
-        # A network's weights give way to the next ones: no second copy in memory.
-        jax.jit(over_devices(advance, (split, split, whole, whole)), donate_argnums=1),
+    begin = over_devices(
+        jax.vmap(functools.partial(_begin, make, apply, task), (None, 0)),
+        (whole, split),
     )
+    advance = over_devices(
+        functools.partial(_advance, apply, task),
+        (whole, split, split, whole, whole),
+        donate_argnums=2,  # weights give way to the next ones: no second copy
+    )
+    dtype = jax.tree.leaves(params)[0].dtype
+    data = jax.device_put(
+        Data(task.rows.astype(dtype), task.y.astype(dtype)), NamedSharding(mesh, whole)
+    )
+    return Programs(functools.partial(begin, data), functools.partial(advance, data))
 
 
 def train(
@@ -150,27 +166,27 @@ def _stacked(made, axis):
 # ----------------------------------------------------------------- inside the programs
 
 
-def _begin(make, apply, task, key):
+def _begin(make, apply, task, data, key):
     """One network at initialisation, ready for training."""
     with jax.default_matmul_precision("highest"):
         _, params, rest = as_function(make(rngs=nnx.Rngs(key)))
-        rows = jnp.asarray(task.rows, _dtype(params))
-        x = rows[: len(task.y)]
-        ntk = ntk_against(apply, params, rest, rows, x)
+        x = data.rows[: len(data.y)]
+        ntk = ntk_against(apply, params, rest, data.rows, x)
         start = Start(key, params, rest, ntk, apply(params, rest, x))
         return start, State(params, _strong(task.optimizer.init(params)))
 
 
-def _advance(apply, task, start, state, first, count):
+def _advance(apply, task, data, start, state, first, count):
     """The networks `count` steps later, and their measurements there."""
     with jax.default_matmul_precision("highest"):
-        step = jax.vmap(functools.partial(_step, apply, task))
+        step = jax.vmap(functools.partial(_step, apply, task, data))
         if task.batch_size is None:
             every = functools.partial(step, start, rows=None)
             state = jax.lax.fori_loop(0, count, lambda _, s: every(s), state)
         else:
             state = _by_batches(task, step, start, state, first, count)
-        return state, jax.vmap(functools.partial(_measure, apply, task))(start, state)
+        measure = functools.partial(_measure, apply, data)
+        return state, jax.vmap(measure)(start, state)
 
 
 def _by_batches(task, step, start, state, first, count):
@@ -195,11 +211,10 @@ def _by_batches(task, step, start, state, first, count):
     return jax.lax.fori_loop(first, first + count, one, carry)[0]
 
 
-def _step(apply, task, start, state, rows):
+def _step(apply, task, data, start, state, rows):
     """One step of one network on all training rows, or on those numbered `rows`."""
-    n, dtype = len(task.y), _dtype(start.params)
-    chosen = slice(None) if rows is None else rows
-    x, y = (jnp.asarray(a, dtype)[chosen] for a in (task.rows[:n], task.y))
+    chosen = slice(0, len(data.y)) if rows is None else rows
+    x, y = data.rows[chosen], data.y[chosen]
 
     def loss(params):
         outputs = apply(params, start.rest, x)
@@ -215,11 +230,10 @@ def _step(apply, task, start, state, rows):
     return State(optax.apply_updates(state.params, updates), memory)
 
 
-def _measure(apply, task, start, state):
+def _measure(apply, data, start, state):
     """What is recorded of one network."""
-    dtype = _dtype(start.params)
-    rows, y = jnp.asarray(task.rows, dtype), jnp.asarray(task.y, dtype)
-    x, before = rows[: len(y)], start.ntk[: len(y)]
+    (rows, y), n = data, len(data.y)
+    x, before = rows[:n], start.ntk[:n]
     now = ntk_block(apply, state.params, start.rest, x, None, "mean")
     moved = jax.tree.map(jnp.subtract, state.params, start.params)
     goal = y @ y.T
@@ -239,10 +253,6 @@ def _size(tree):
         return jnp.sum(leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) ** 2)
 
     return jnp.sqrt(sum(map(square, jax.tree.leaves(tree))))
-
-
-def _dtype(params):
-    return jax.tree.leaves(params)[0].dtype
 
 
 def _strong(tree):
