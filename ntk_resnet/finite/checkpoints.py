@@ -37,7 +37,8 @@ class Checkpoints:
         path = self.folder / "run.json"
         if path.exists():
             _compare(self.folder, path, json.loads(text))
-        elif any(self.folder.iterdir()):
+        # A hidden file is all that a process leaves which was killed writing run.json.
+        elif any(not p.name.startswith(".") for p in self.folder.iterdir()):
             raise ValueError(
                 f"checkpoint {str(folder)!r} is a folder of something else; choose an "
                 "empty one."
