@@ -9,6 +9,7 @@ from flax import nnx
 from test_finite_oracle import limit_kernels
 
 import ntk_resnet as nr
+from ntk_resnet.analysis.regression import gradient_flow
 from ntk_resnet.data import split
 from ntk_resnet.finite import build, empirical_ntk, train_study
 from ntk_resnet.finite.comparison import step_error

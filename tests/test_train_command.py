@@ -19,7 +19,7 @@ def command(tmp_path):
     np.savez(tmp_path / "own.npz", x=rng.normal(size=(30, 3)), y=classes)
     (tmp_path / "net.json").write_text(nr.to_json(nr.FeedForward(depth=1)))
     return Train(
-        widths=(4, 8),
+        widths=(4,),
         seeds=2,
         spec=tmp_path / "net.json",
         data=str(tmp_path / "own.npz"),
@@ -33,7 +33,7 @@ def test_train(capsys, command, tmp_path):
     options = {"batch_size": 3, "learning_rate": 1e3, "checkpoint": tmp_path / "kept"}
     code, show = dataclasses.replace(command, out=out, **options).run()
     assert code == 0
-    assert "training at width 8" in capsys.readouterr().err
+    assert "training at width 4" in capsys.readouterr().err
     show()
     text = capsys.readouterr().out
     assert "exponents: prediction" in text
@@ -50,9 +50,9 @@ def test_train(capsys, command, tmp_path):
     capsys.readouterr()
     show()
     answer = json.loads(capsys.readouterr().out)
-    assert [row["width"] for row in answer["rows"]] == [4, 8]
-    final = float(saved.loss.isel(width=1, time=-1).mean())
-    assert answer["rows"][1]["final_loss"] == pytest.approx(final, nan_ok=True)
+    assert [row["width"] for row in answer["rows"]] == [4]
+    final = float(saved.loss.isel(width=0, time=-1).mean())
+    assert answer["rows"][0]["final_loss"] == pytest.approx(final, nan_ok=True)
     assert answer["provenance"]["stability_limit"] > 0
 
 
