@@ -281,53 +281,75 @@ def plot_width(width: xr.Dataset, *, ax: Axes | None = None) -> Axes:
 
 
 def plot_training(training: xr.Dataset, *, axes: Any = None):
-    """Outputs and loss while training beside the prediction, and kernel drift by width.
+    """Outputs, loss, kernel drift while training, and errors by width.
 
-    Returns the axes, `(1, 3)`.
+    Dots and lines are means over networks; the bands are the predictions' spread (one
+    standard deviation of the outputs, all of the losses) over the networks of the
+    largest width, whose initial outputs differ. Returns the axes, `(2, 2)`.
     """
     with style():
-        axes = _drawing.given(axes, 1, 3, height=2.7)
-        outputs, loss, drift = axes.flat
-        last = training.isel(width=-1, seed=0)
+        axes = _drawing.given(axes, 2, 2, height=2.6)
+        outputs, loss, drift, errors = axes.flat
         time = training.time.values
         # Time 0 has no place on a logarithmic axis: drawn a step before the first one.
         shown = np.where(time > 0, time, time[time > 0][0] / 2)
-        colours = list(COLOURS.values())
-        for point in range(min(4, training.sizes["point"])):
-            found = last.isel(point=point, output=0)
-            outputs.plot(shown, found.predicted_outputs.values, **THEORY)
-            outputs.plot(shown, found.outputs.values, "o", color=colours[point])
-        outputs.set_ylabel(f"outputs, width {int(last.width)}")
-        loss.plot(
-            shown, training.predicted_loss.isel(width=-1, seed=0).values, **THEORY
-        )
-        for k, width in enumerate(training.width.values):
-            one = training.sel(width=width).loss.mean("seed").values
-            shade = _drawing.shades(training.sizes["width"])[k]
-            loss.plot(shown, one, "o-", color=shade, markersize=3, label=f"{width}")
-        loss.set_yscale("log")
+        _draw_outputs(outputs, training.isel(width=-1, output=0), shown)
+        last = training.predicted_loss.isel(width=-1).transpose("seed", "time").values
+        loss.fill_between(shown, last.min(axis=0), last.max(axis=0), **_BAND)
+        loss.plot(shown, last.mean(axis=0), label="prediction", **THEORY)
+        shades = _drawing.shades(training.sizes["width"])
+        for width, shade in zip(training.width.values, shades, strict=True):
+            one = training.sel(width=width).mean("seed")
+            look = {"color": shade, "markersize": 3, "label": f"{width}"}
+            loss.plot(shown, one.loss.values, "o-", **look)
+            drift.plot(shown[1:], one.ntk_drift.values[1:], "o-", **look)
         loss.set_ylabel("training loss")
         loss.legend(title="width", loc="lower left")
-        for ax in (outputs, loss):
+        drift.set_ylabel("relative change of the NTK")
+        for ax in (loss, drift):
+            ax.set_yscale("log")
+        for ax in (outputs, loss, drift):
             ax.set_xscale("log")
             ax.set_xlabel("time (rate × steps)")
-        _draw_drift(drift, training)
+        _draw_errors(errors, training)
     return axes
 
 
-def _draw_drift(ax, training):
+_BAND: dict[str, Any] = {"color": INK, "alpha": 0.12, "linewidth": 0}
+
+
+def _draw_outputs(ax, training, time):
+    """Means over seeds at two points, in the bands of their predictions."""
+    for point in range(min(2, training.sizes["point"])):
+        one, colour = training.isel(point=point), list(COLOURS.values())[point]
+        mean = one.predicted_outputs.mean("seed").values
+        spread = one.predicted_outputs.std("seed").values
+        band = _BAND | {"color": colour, "alpha": 0.15}
+        ax.fill_between(time, mean - spread, mean + spread, **band)
+        ax.plot(time, mean, **THEORY)
+        ax.plot(time, one.outputs.mean("seed").values, "o", color=colour)
+    ax.set_ylabel(f"outputs at test points, width {int(training.width)}")
+
+
+def _draw_errors(ax, training):
+    blue, orange, green = (COLOURS[name] for name in ("γ = 1", "plain", "γ = 1/2"))
     for name, label, colour, marker, power in (
-        ("output_error", "outputs − prediction", COLOURS["γ = 1"], "s", -0.5),
-        ("ntk_drift", "change of the NTK", COLOURS["plain"], "o", -1),
+        ("max_output_error", "outputs − prediction", blue, "s", -0.5),
+        ("max_own_kernel_error", "outputs − linearised", green, "D", -1),
+        ("ntk_drift", "change of the NTK", orange, "o", -1),
     ):
-        last = training[name].isel(time=-1)
-        _drawing.by_width(ax, last, colour, marker, label, power)
+        drift = name == "ntk_drift"
+        values = training[name].isel(time=-1) if drift else training[name].max("time")
+        exponent = float(training[f"{'drift' if drift else name}_exponent"])
+        if np.isfinite(exponent):
+            label += f": {exponent:.2f}".replace("-", "−")
+        _drawing.by_width(ax, values, colour, marker, label, power)
     ax.plot([], [], **THEORY, label=r"$m^{-1/2}$ and $m^{-1}$")
     _drawing.width_axes(ax, training.width.values)
-    ax.set_ylim(bottom=ax.get_ylim()[0] / 8)  # room for the legend
+    ax.set_ylim(bottom=ax.get_ylim()[0] / 12)  # room for the legend
     ax.set_xlabel("width m")
-    ax.set_ylabel("after training (rms, relative)")
-    ax.legend(loc="lower left")
+    ax.set_ylabel("largest difference, final change")
+    ax.legend(loc="lower left", title="exponent of the width", alignment="left")
 
 
 # ------------------------------------------------------------------------ common pieces

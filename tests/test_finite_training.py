@@ -10,8 +10,11 @@ from test_finite_oracle import limit_kernels
 
 import ntk_resnet as nr
 from ntk_resnet.analysis.regression import gradient_flow
-from ntk_resnet.finite import build, empirical_ntk, train_study, training
+from ntk_resnet.data import split
+from ntk_resnet.finite import build, empirical_ntk, train_study
+from ntk_resnet.finite.comparison import step_error
 from ntk_resnet.finite.networks import seed_keys
+from ntk_resnet.finite.plan import make_run
 
 SPEC = nr.ResNet(depth=2, branch_scale=nr.DepthScale(0.5))
 
@@ -45,7 +48,9 @@ def test_one_network_is_trained_as_by_hand(study):
     y = x[:, :1] + x[:, 1:2]
     model = build(SPEC, 6, 64, rngs=nnx.Rngs(seed_keys(0, 64, 6)[2]))
     start = np.asarray(model(x)), np.asarray(model(x_test))
-    before = empirical_ntk(model, x, outputs="mean")
+    own = np.float64(empirical_ntk(model, jnp.concatenate([x, x_test]), outputs="mean"))
+    weights = jax.tree.leaves(nnx.state(model, nnx.Param))
+    before = own[:5, :5]
     optimizer = nnx.Optimizer(
         model, optax.sgd(result.attrs["learning_rate"]), wrt=nnx.Param
     )
@@ -65,26 +70,29 @@ def test_one_network_is_trained_as_by_hand(study):
     after = empirical_ntk(model, x, outputs="mean")
     drift = np.linalg.norm(after - before) / np.linalg.norm(before)
     assert float(mine.ntk_drift) == pytest.approx(drift, rel=1e-2)
+    cosine = np.sum(after * (y @ y.T)) / np.linalg.norm(after) / np.sum(y**2)
+    assert float(mine.alignment) == pytest.approx(float(cosine), rel=1e-4)
+    moved = zip(jax.tree.leaves(nnx.state(model, nnx.Param)), weights, strict=True)
+    moved = np.sqrt(sum(np.sum((new - old) ** 2) for new, old in moved))
+    size = np.sqrt(sum(np.sum(old**2) for old in weights))
+    assert float(mine.weights_distance) == pytest.approx(moved / size, rel=1e-3)
 
     both = np.concatenate([sphere(5), sphere(3, seed=1)])
     ntk = limit_kernels(SPEC, both)[1]
-    predicted = gradient_flow(
-        ntk[:5, :5],
-        ntk[5:, :5],
-        np.asarray(y),
-        [float(mine.time)],
-        initial_train=start[0],
-        initial_test=start[1],
-    )
-    np.testing.assert_allclose(mine.predicted_outputs, predicted.test[0], rtol=1e-5)
-    np.testing.assert_allclose(
-        mine.predicted_loss, np.mean((predicted.train[0] - y) ** 2) / 2, rtol=1e-4
-    )
-    np.testing.assert_allclose(
-        mine.output_error,
-        np.sqrt(np.mean((mine.outputs - predicted.test[0]) ** 2)),
-        rtol=1e-5,
-    )
+    for kernel, name, error in (
+        (ntk, "predicted", "output_error"),
+        (own, "own_kernel", "own_kernel_error"),
+    ):
+        f = np.concatenate(start)
+        for _ in range(result.attrs["steps"]):
+            residual = f[:5] - np.asarray(y)
+            f = f - result.attrs["learning_rate"] / 5 * kernel[:, :5] @ residual
+        np.testing.assert_allclose(mine[f"{name}_outputs"], f[5:], rtol=1e-4)
+        final = np.mean((f[:5] - y) ** 2) / 2
+        np.testing.assert_allclose(mine[f"{name}_loss"], final, rtol=1e-3)
+        distance = np.abs(mine.outputs - mine[f"{name}_outputs"])
+        np.testing.assert_allclose(mine[error], np.sqrt(np.mean(distance**2)))
+        np.testing.assert_allclose(mine[f"max_{error}"], distance.max())
 
 
 def test_bookkeeping(study):
@@ -101,7 +109,9 @@ def test_bookkeeping(study):
     assert result.attrs["steps"] * rate == pytest.approx(float(result.time[-1]))
     for name in ("ntk_drift", "output_error", "own_kernel_error"):
         assert (result[name].isel(time=0) < 1e-5).all()
-    assert calls[-1][0] == calls[-1][1] == 12
+    assert calls[-1][0] == calls[-1][1]
+    assert [call[0] for call in calls] == sorted(call[0] for call in calls)
+    assert len(calls) == 2 * 4
     assert all(np.isfinite(values).all() for values in result.values())
     # The finite step is negligible beside the finite width.
     assert result.step_error.max() < 0.1 * result.output_error.mean()
@@ -129,7 +139,16 @@ def test_step_error_is_that_of_gradient_descent():
     train, test = x[:4], x[4:]
     ntk = limit_kernels(nr.FeedForward(depth=1), x)[1]
     limit, y = (ntk[:4, :4], ntk[4:, :4]), train[:, :1]
-    run = training._plan(limit[0], train, y, test, [3.0], 0.5, False)
+    run = make_run(
+        nr.FeedForward(depth=1),
+        (train, y, test),
+        times=[3.0],
+        loss="mse",
+        optimizer=None,
+        learning_rate=0.5,
+        batch_size=None,
+        centred=False,
+    )
     descent, outputs = np.zeros((4, 1)), np.zeros((2, 1))
     for _ in range(6):
         residual = y - descent
@@ -137,7 +156,74 @@ def test_step_error_is_that_of_gradient_descent():
         outputs = outputs + 0.5 / 4 * limit[1] @ residual
     flow = gradient_flow(*limit, y, [3.0]).test[0]
     expected = np.sqrt(np.mean((flow - outputs) ** 2))
-    assert training._step_error(run, limit)[-1] == pytest.approx(expected, rel=1e-9)
+    assert step_error(run)[-1] == pytest.approx(expected, rel=1e-9)
+
+
+def test_any_optimizer_and_loss():
+    """Adam on the logistic loss, as by hand; the prediction is gradient flow's."""
+    x, rate, steps = sphere(6), 0.01, 20
+    y = np.where(x[:, 0] > 0, 1.0, -1.0)
+    result = train_study(
+        SPEC,
+        x,
+        y,
+        [16],
+        2,
+        loss="logistic",
+        optimizer=optax.adam(rate),
+        learning_rate=rate,
+        times=[rate * steps],
+    )
+    model = build(SPEC, 6, 16, rngs=nnx.Rngs(seed_keys(0, 16, 2)[1]))
+    optimizer = nnx.Optimizer(model, optax.adam(rate), wrt=nnx.Param)
+    start, goal = np.float64(model(x)), jnp.float32(y[:, None])
+
+    @nnx.jit
+    def step(model, optimizer):
+        loss = lambda model: -jnp.mean(jax.nn.log_sigmoid(goal * model(x)))  # noqa: E731
+        optimizer.update(model, nnx.grad(loss)(model))
+
+    for _ in range(steps):
+        step(model, optimizer)
+    mine = result.isel(width=0, seed=1, time=-1)
+    np.testing.assert_allclose(mine.outputs, model(x)[:8], rtol=1e-3, atol=1e-4)
+    expected = np.mean(np.log1p(np.exp(-goal * model(x))))
+    assert float(mine.loss) == pytest.approx(float(expected), rel=1e-4)
+    ntk = limit_kernels(SPEC, x)[1]
+    f = start
+    for _ in range(2000):  # Euler's method, of error 1/2000
+        f = f + rate * steps / 2000 * ntk @ (goal / (1 + np.exp(goal * f))) / 6
+    np.testing.assert_allclose(mine.predicted_outputs, f, rtol=1e-3, atol=1e-4)
+    assert "warning" not in result.attrs
+
+
+def test_limits_of_stability():
+    x, y = sphere(4), np.array([[1.0, -1], [-1, 1], [1, -1], [1, -1]])
+    largest = np.linalg.eigvalsh(limit_kernels(SPEC, x)[1])[-1]
+    defaults = dict.fromkeys(("times", "optimizer", "learning_rate", "batch_size"))
+    for loss, terms, curvature in (
+        ("mse", 8, 1),
+        ("logistic", 8, 1 / 4),
+        ("softmax", 4, 1 / 2),
+    ):
+        goal = (y > 0) * 1.0 if loss == "softmax" else y
+        run = make_run(SPEC, (x, goal, None), loss=loss, centred=False, **defaults)
+        assert run.limit == pytest.approx(2 * terms / curvature / largest)
+        assert run.learning_rate == pytest.approx(run.limit / 32)
+
+
+def test_unstable_learning_rates_are_said():
+    def squared(outputs, y):  # not known by name, so it is tried
+        return jnp.mean((outputs - y) ** 2) / 2
+
+    x = sphere(4)
+    limit = 2 * 4 / np.linalg.eigvalsh(limit_kernels(SPEC, x)[1])[-1]
+    options = {"loss": squared, "times": [500 * limit], "learning_rate": 20 * limit}
+    lost = train_study(SPEC, x, x[:, 0], [8], 2, **options)
+    assert lost.attrs["stability_limit"] == pytest.approx(limit)
+    warning = lost.attrs["warning"]
+    assert f"learning_rate {20 * limit:.3g} is above {limit:.3g}" in warning
+    assert "2 of 2 networks diverged" in warning
 
 
 def test_seeds_do_not_depend_on_how_many_there_are():
@@ -169,6 +255,36 @@ def test_exponents_of_training(activation):
     assert result.drift_exponent_low > -1.4
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["plain", "residual"])
+def test_digits_follow_the_prediction(kind):
+    """The largest difference of test outputs falls as m^-1/2, that by drift faster."""
+    spec = nr.FeedForward(depth=2) if kind == "plain" else SPEC
+    digits = nr.load_data("digits")
+    two = digits.take(np.flatnonzero(digits.y < 2))
+    train, test = split(two, train=16, test=16)
+    x, y = two.x[train], np.where(two.y == 0, -1.0, 1.0)[train]
+    constant = len(x) / np.linalg.eigvalsh(limit_kernels(spec, x)[1])[-1]
+    result = train_study(
+        spec,
+        x,
+        y,
+        [64, 128, 256, 512],
+        16,
+        x_test=two.x[test],
+        times=constant * np.geomspace(0.1, 30, 8),
+        centred=True,
+    )
+    assert float(result.max_output_error_exponent) == pytest.approx(-0.5, abs=0.1)
+    low, high = (
+        result.max_output_error_exponent_low,
+        result.max_output_error_exponent_high,
+    )
+    assert low < -0.5 < high
+    assert result.max_own_kernel_error_exponent_high < -0.5
+    assert result.drift_exponent_high < -0.5
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -186,6 +302,15 @@ def test_exponents_of_training(activation):
         ({"times": []}, "times must be"),
         ({"learning_rate": 0.0}, "learning_rate must be a finite number > 0"),
         ({"learning_rate": 1e6}, "learning_rate 1e[+]06 diverges"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"batch_size": 5}, "batch_size must be at most the 4 rows; got 5"),
+        ({"optimizer": "adam"}, "optimizer must be an Optax optimiser"),
+        ({"optimizer": optax.adam(0.1)}, "learning_rate must be given with an optim"),
+        ({"loss": "hinge"}, "loss must be one of 'mse', 'logistic', 'softmax'"),
+        ({"loss": "logistic", "y": np.zeros(4)}, "y must hold -1 and 1"),
+        ({"loss": "softmax"}, "y must be [(]n, classes[)] with rows >= 0 of sum 1"),
+        ({"loss": lambda f, y: f - y}, "loss must map outputs .* to one number"),
+        ({"loss": lambda f, y: f.mean()}, "learning_rate must be given: the loss has"),
         ({"spec": nr.ResNet(depth=1, branch_scale=0.0)}, "spec has an NTK of zeros"),
     ],
 )

@@ -6,7 +6,7 @@
 import dataclasses
 import pathlib
 import time
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -200,6 +200,123 @@ def _show_dispersion(result, networks):
     title = f"dispersion of the NTK of {networks} networks of width 32"
     rows = terminal.rows_of(result, ["family", "depth"])
     terminal.print_table(title, columns, rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Trained networks beside the prediction of their infinite width."""
+
+    widths: tuple[int, ...] = (32, 64, 128)
+    """Hidden widths."""
+    seeds: int = 6
+    """Networks of each width."""
+    spec: terminal.SpecFile = None
+    """A network as nr.to_json writes it; by default a ResNet of depth 3."""
+    data: terminal.Source = "digits"
+    """As for report; the targets are its classes, or the real target."""
+    rows: int = 16
+    """Rows for training; as many others for testing."""
+    loss: Literal["mse", "logistic", "softmax"] = "mse"
+    """logistic tells the first class from the others."""
+    learning_rate: float | None = None
+    """Of gradient descent; by default 1/32 of its limit of stability."""
+    batch_size: int | None = None
+    """Rows of a step; by default all."""
+    checkpoint: terminal.Folder = None
+    """Keep the state there; a run that was ended goes on from it."""
+    out: terminal.Folder = None
+    """Also save the numbers (zarr, CSV) and a figure there."""
+    json: bool = False
+    """Print the numbers as JSON."""
+
+    def run(self):
+        from ntk_resnet import figures, finite
+        from ntk_resnet.data import split
+        from ntk_resnet.studies import depth_measurements as measure
+
+        spec = measure.WIDTH_SPEC
+        if self.spec is not None:
+            spec = terminal.read_spec(self.spec)
+        terminal.prepare(self.out)
+        with terminal.progress_bar() as progress:
+            data = terminal.read_data(self.data, progress)
+            train, test = split(data, train=self.rows, test=self.rows, seed=0)
+            result = finite.train_study(
+                spec,
+                data.x[train],
+                self._targets(data)[train],
+                self.widths,
+                self.seeds,
+                x_test=data.x[test],
+                loss=self.loss,
+                learning_rate=self.learning_rate,
+                batch_size=self.batch_size,
+                checkpoint=self.checkpoint,
+                progress=progress,
+            )
+        saved = terminal.save(self.out, "train", result, figures.plot_training)
+        return 0, terminal.shower(
+            _by_width(result),
+            ["width"],
+            {
+                "width": "width",
+                "final_loss": "final loss",
+                "predicted_final_loss": "predicted",
+                "largest_output_error": "largest difference to the prediction",
+                "largest_own_kernel_error": "to the linearised network",
+                "final_ntk_drift": "change of the NTK",
+                "final_weights_distance": "change of the weights",
+            },
+            _title_of(result),
+            saved,
+            as_json=self.json,
+        )
+
+    def _targets(self, data):
+        """What the loss asks for."""
+        import numpy as np
+
+        from ntk_resnet.data import targets
+
+        if self.loss == "mse":
+            return targets(data)
+        if data.classes is None:
+            raise ValueError(
+                f"loss {self.loss} needs classes, {data.name} has real targets; use "
+                "--loss mse."
+            )
+        if self.loss == "logistic":
+            return np.where(data.y == 0, 1.0, -1.0)
+        return np.eye(len(data.classes))[data.y]
+
+
+def _by_width(result):
+    """The result with means over networks, at the end and of the largest errors."""
+    last, means = result.isel(time=-1), {}
+    for name in ("loss", "predicted_loss", "ntk_drift", "weights_distance"):
+        where = (
+            name.replace("loss", "final_loss") if "loss" in name else f"final_{name}"
+        )
+        means[where] = last[name].mean("seed")
+    for name in ("output_error", "own_kernel_error"):
+        means[f"largest_{name}"] = result[f"max_{name}"].max("time").mean("seed")
+    return result.assign(means)
+
+
+def _title_of(result):
+    exponents = ", ".join(
+        f"{label} {float(result[f'{name}_exponent']):.2f} "
+        f"[{float(result[f'{name}_exponent_low']):.2f}, "
+        f"{float(result[f'{name}_exponent_high']):.2f}]"
+        for name, label in (
+            ("max_output_error", "prediction"),
+            ("max_own_kernel_error", "linearised"),
+            ("drift", "change of the NTK"),
+        )
+    )
+    title = f"{result.sizes['seed']} networks a width; exponents: {exponents}"
+    warning = result.attrs.get("warning")
+    return f"{title}\nwarning: {warning}" if warning else title
 
 
 @dataclasses.dataclass(frozen=True)

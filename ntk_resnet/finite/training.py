@@ -1,65 +1,41 @@
-r"""Training finite networks beside gradient flow with a fixed kernel.
+r"""Training finite networks beside the prediction of a fixed kernel.
 
-An infinitely wide network trained on the squared loss is a linear model with the NTK of
-its initialisation, so its outputs are known in closed form at every time. A finite one
-differs for two reasons: its kernel is not the limit (of order `m^-1/2`), and it moves
-while it learns (the kernel drift). `train_study` measures both.
+An infinitely wide network is a linear model with the NTK of its initialisation, so its
+outputs are known at every time. A finite one differs for two reasons: its kernel is not
+the limit (of order `m^-1/2`), and it moves while it learns (the kernel drift).
+`train_study` measures both.
 """
 
+import contextlib
 import functools
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from flax import nnx
 
 from ntk_resnet import records
-from ntk_resnet._checks import check_count, check_number
-from ntk_resnet.analysis.regression import gradient_flow
+from ntk_resnet._checks import check_count
+from ntk_resnet._progress import Progress
 from ntk_resnet.architectures import Architecture
-from ntk_resnet.finite.empirical import as_function, ntk_against
-from ntk_resnet.finite.networks import build, check_spec, over_seeds, seed_keys
-from ntk_resnet.finite.width import (
-    Progress,
-    add_exponent,
-    check_widths,
-    count_parameters,
+from ntk_resnet.finite import descent
+from ntk_resnet.finite.checkpoints import Checkpoints
+from ntk_resnet.finite.comparison import judge, step_error
+from ntk_resnet.finite.networks import build, check_spec, seed_keys
+from ntk_resnet.finite.plan import identity, make_run
+from ntk_resnet.finite.width import add_exponent, check_widths, count_parameters
+
+ERRORS = (
+    "output_error",
+    "own_kernel_error",
+    "max_output_error",
+    "max_own_kernel_error",
 )
-from ntk_resnet.kernels import kernel_fn
-from ntk_resnet.kernels._inputs import check_inputs
-
-STEP = 1 / 16
-"""Default learning rate, in units of the time constant of the fastest mode."""
-POINTS = 8
-"""Rows whose outputs are kept."""
-
-
-class _Run(NamedTuple):
-    """What all networks of a study share."""
-
-    x: np.ndarray  # training inputs, (n, d)
-    y: np.ndarray  # targets, (n, k)
-    x_test: np.ndarray | None  # where outputs are compared, (p, d); None: on x
-    learning_rate: float
-    counts: np.ndarray  # steps from one record to the next, the first is 0
-    centred: bool
-
-    @property
-    def times(self) -> np.ndarray:
-        return self.learning_rate * np.cumsum(self.counts)
-
-    @property
-    def rows(self) -> np.ndarray:
-        return self.x if self.x_test is None else np.concatenate([self.x, self.x_test])
-
-    @property
-    def judged(self) -> slice:
-        """Where among the rows outputs are compared."""
-        return slice(0 if self.x_test is None else len(self.x), None)
 
 
 def train_study(
@@ -71,210 +47,173 @@ def train_study(
     *,
     x_test: Any = None,
     times: Any = None,
+    loss: str | Callable = "mse",
+    optimizer: optax.GradientTransformation | None = None,
     learning_rate: float | None = None,
+    batch_size: int | None = None,
     centred: bool = False,
     seed: int = 0,
     param_dtype: Any = jnp.float32,
+    checkpoint: str | os.PathLike | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    r"""Full-batch training at many widths, beside the closed-form prediction.
+    r"""Training at many widths, beside the prediction of a fixed kernel.
 
-    Plain gradient descent (`optax.sgd`) on :math:`\frac1{2nk}\sum (f - y)^2`. Time is
-    the learning rate times the number of steps, so that an infinitely wide network
-    follows `gradient_flow` with the closed-form NTK, started from its own initial
-    outputs, up to the finite step.
+    Time is the learning rate times the number of steps. With a kernel :math:`\Theta`
+    that does not move, a step of gradient descent on the loss L changes the outputs by
+    :math:`-\eta\,\Theta\,\nabla L(f)`; with the closed-form NTK, from a network's own
+    initial outputs, that is the prediction of infinite width, and with its own initial
+    NTK the linearised network. Both are computed step by step, exactly as training is;
+    for a minibatch of the squared loss they are the mean over batches. Another
+    optimiser is compared with gradient flow, :math:`\dot f = -\Theta\,\nabla L(f)`.
 
     Args:
         spec: a `FeedForward` or `ResNet`.
         x: training inputs, `(n, d)`.
         y: targets, `(n,)` or `(n, k)`.
         widths: hidden widths, each >= 1.
-        seeds: networks per width.
+        seeds: networks per width. They are split over the local devices.
         x_test: where outputs are compared, `(p, d)`; by default the training inputs.
         times: when to record, finite and >= 0, rounded to whole steps; time 0 is added.
-            By default ten times, logarithmic up to 100 time constants `nk / lambda_max`
-            of the fastest mode.
-        learning_rate: by default 1/16 of that time constant. From 2 on it diverges.
+            By default ten times, logarithmic up to 100 time constants of the fastest
+            mode, 1 / (c lambda_max) with c the largest curvature of the loss in the
+            outputs: `nk / lambda_max` for the squared loss.
+        loss: `"mse"`, :math:`\frac1{2nk}\sum (f - y)^2`; `"logistic"`, the mean of
+            :math:`\log(1 + e^{-yf})` over all targets, which are -1 or 1; `"softmax"`,
+            the mean cross-entropy over rows, targets one-hot; or a function
+            `(outputs, y) -> scalar`, a mean over rows, differentiable by JAX.
+        optimizer: any Optax optimiser; by default gradient descent, `optax.sgd`.
+        learning_rate: of gradient descent; by default 1/16 of that time constant. With
+            an `optimizer` it must be given, and says how much time a step counts.
+        batch_size: rows of a step, drawn without replacement in an order that changes
+            every epoch; rows that do not fill a batch wait for the next. By default
+            all rows.
         centred: with `True`, the initial outputs are subtracted from the network's, so
             that it starts at 0.
         seed: of the random keys; a network depends on it, on its width and its number.
-        param_dtype: of the networks. The prediction is computed in float64.
-        progress: called as `progress(done, total, description)`, counting networks.
+        param_dtype: of the networks. The predictions are computed in float64.
+        checkpoint: a folder. The state is kept there after every record; the same call,
+            after the first one was killed, goes on from there and ends with the same
+            bits. The trained weights stay there.
+        progress: called as `progress(done, total, description)` after every record,
+            counting trained weights times steps.
 
     Returns:
         A Dataset over `width`, `seed`, `time` (and `point`, `output`):
 
-        * `loss`, and `predicted_loss`: of the prediction (closed form, infinite width),
+        * `loss`; `predicted_loss`, of the prediction; `own_kernel_loss`, of the
+          linearised network,
         * `output_error`: root mean square distance of the outputs on `x_test` to the
-          prediction, in units of y,
-        * `own_kernel_error`: the same distance to gradient flow with the network's own
-          initial NTK: what is left when only the drift of the kernel (and the finite
-          step) counts,
+          prediction, in units of y; `max_output_error`: the largest distance,
+        * `own_kernel_error`, `max_own_kernel_error`: the same distances to the
+          linearised network: what is left when only the drift of the kernel counts,
         * `ntk_drift`: relative Frobenius change of the empirical NTK on `x` since
           initialisation,
-        * `outputs`, `predicted_outputs`: on the first rows of `x_test` (at most 8),
+        * `weights_distance`: change of the trained weights since initialisation,
+          relative to their norm then,
+        * `alignment`: of the empirical NTK on `x` with the targets, the cosine between
+          it and :math:`y y^T`,
+        * `outputs`, `predicted_outputs`, `own_kernel_outputs`: on the first rows of
+          `x_test` (at most 8),
         * `step_error` `(time)`: root mean square distance, on `x_test`, of gradient
           descent to gradient flow with the closed-form kernel, started from 0,
-        * `drift_exponent`, `output_error_exponent`, `own_kernel_error_exponent`, each
-          with `_low` and `_high` (95 %): of the width; the drift at the last time, the
-          errors as root mean square over all times but 0. NaN for a single width.
+        * `drift_exponent`, and `..._exponent` of the four errors, each with `_low` and
+          `_high` (95 %): of the width; the drift at the last time, the errors as root
+          mean square, the `max` ones as the largest, over all times but 0. NaN for a
+          single width.
 
-        attrs: provenance, `learning_rate`, `steps`.
+        attrs: provenance, `loss`, `learning_rate`, `stability_limit`,
+        2 / (c lambda_max) with the closed-form kernel, `steps`, and `warning` where the
+        learning rate is above it or networks diverged.
 
     Raises:
-        ValueError: an argument is out of its range; the text names it.
+        ValueError: an argument is out of its range, gradient descent on the squared
+            loss is above its limit, or the checkpoint is damaged or of another run; the
+            text names it.
+
+    Accuracy:
+        Wider networks come closer to the prediction, as the width to the power -1/2
+        (`tests/test_finite_training.py`); on several devices results are those of one
+        up to the rounding of float32 (`tests/test_finite_descent.py`).
     """
     check_spec(spec)
-    x, y, x_test = _check_data(x, y, x_test)
     widths, seeds = check_widths(widths), check_count("seeds", seeds)
     seed = check_count("seed", seed, least=0)
-    kernel = kernel_fn(spec, normalised=False)
-    train = np.asarray(kernel(x))
-    limit = train, train if x_test is None else np.asarray(kernel(x_test, x))
-    run = _plan(limit[0], x, y, x_test, times, learning_rate, centred)
-
-    rows: list[list[dict[str, np.ndarray]]] = []
-    for number, width in enumerate(widths):
-        make = functools.partial(
-            build, spec, x.shape[1], width, y.shape[1], param_dtype=param_dtype
+    run = make_run(
+        spec,
+        (x, y, x_test),
+        times=times,
+        loss=loss,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        centred=bool(centred),
+    )
+    columns, outputs = run.task.rows.shape[1], run.task.y.shape[1]
+    make = functools.partial(
+        build, spec, columns, out_features=outputs, param_dtype=param_dtype
+    )
+    makes = {width: functools.partial(make, width=width) for width in widths}
+    sizes = {width: count_parameters(makes[width]) for width in widths}
+    dtype = str(jnp.dtype(param_dtype))
+    about = {"spec": spec, "seed": seed, "seeds": seeds, "dtype": dtype}
+    folder = None
+    if checkpoint is not None:
+        folder = Checkpoints(checkpoint, identity(run, {**about, "widths": widths}))
+    tell = _teller(progress, run, sizes, seeds)
+    found = []
+    for width in widths:
+        devices, batches = descent.batches(
+            seeds, _peak(sizes[width], run), jax.local_devices()
         )
-        rows.append([])
-        for done, batch in over_seeds(
-            functools.partial(_train, make, run),
-            seed_keys(seed, width, seeds),
-            numbers_per_seed=_peak(count_parameters(make), run),
-        ):
-            for outputs, ntk in zip(batch["outputs"], batch["ntk"], strict=True):
-                with np.errstate(all="ignore"):  # a network may have diverged
-                    rows[-1].append(_judge(run, limit, outputs, ntk))
-            if progress is not None:
-                total = seeds * len(widths)
-                progress(seeds * number + done, total, f"training at width {width}")
-    return _dataset(spec, run, limit, widths, rows, seed, param_dtype)
+        programs = descent.compile_programs(makes[width], run.task, devices)
+        keys = seed_keys(seed, width, seeds)
+        found.append(_networks(run, programs, keys, batches, width, folder, tell))
+    return _dataset(run, widths, found, about)
 
 
-# -------------------------------------------------------------------------- one network
+# ------------------------------------------------------------------ networks of a width
 
 
-def _train(make, run, key):
-    """One network, from initialisation to the last record; all inside one program.
-
-    Returns outputs `(time, rows, k)` and the NTK between all rows (training, then test)
-    and the training rows, `(time, rows, n)`.
-    """
-    with jax.default_matmul_precision("highest"):
-        apply, params, rest = as_function(make(rngs=nnx.Rngs(key)))
-        dtype = jax.tree.leaves(params)[0].dtype
-        x, y, rows = (jnp.asarray(a, dtype) for a in (run.x, run.y, run.rows))
-        goal = y + apply(params, rest, x) if run.centred else y
-
-        def loss(params):
-            return jnp.mean((apply(params, rest, x) - goal) ** 2) / 2
-
-        optimizer = optax.sgd(run.learning_rate)
-
-        def step(_, state):
-            params, memory = state
-            updates, memory = optimizer.update(jax.grad(loss)(params), memory, params)
-            return optax.apply_updates(params, updates), memory
-
-        def record(state, count):
-            params, _ = state = jax.lax.fori_loop(0, count, step, state)
-            return state, {
-                "outputs": apply(params, rest, rows),
-                "ntk": ntk_against(apply, params, rest, rows, x),
-            }
-
-        return jax.lax.scan(
-            record, (params, optimizer.init(params)), jnp.asarray(run.counts)
-        )[1]
+def _networks(run, programs, keys, batches, width, folder, tell):
+    """What is said of all networks of one width, arrays that lead with the seed."""
+    found = []
+    for count, index in batches:
+        name = f"width-{width}-seeds-{index[0]}-{len(index)}"
+        report = functools.partial(tell, width, int(index[0]), count)
+        with contextlib.ExitStack() as stack:
+            place = folder and stack.enter_context(folder.of(name))
+            history = descent.train(programs, keys[index], run.counts, place, report)
+        with np.errstate(all="ignore"):  # a network may have diverged
+            found.append(judge(run, history, count))
+    return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
 
-def _judge(run, limit, outputs, ntk):
-    """The history of one network beside its predictions."""
-    n = len(run.x)
-    outputs, ntk = outputs.astype(np.float64), ntk.astype(np.float64)
-    if run.centred:
-        outputs = outputs - outputs[0]
-    judged = outputs[:, run.judged]
-
-    def flow(train, test):
-        start = {"initial_train": outputs[0, :n], "initial_test": judged[0]}
-        return gradient_flow(train, test, run.y, run.times, **start)
-
-    predicted = flow(*limit)
-    own = flow(_nearest_psd(ntk[0, :n]), ntk[0, run.judged])
-    moved = np.linalg.norm(ntk[:, :n] - ntk[0, :n], axis=(1, 2))
-    size = float(np.linalg.norm(ntk[0, :n])) or np.nan  # a dead network of width 1, say
-    return {
-        "loss": np.mean((outputs[:, :n] - run.y) ** 2, axis=(1, 2)) / 2,
-        "predicted_loss": np.mean((predicted.train - run.y) ** 2, axis=(1, 2)) / 2,
-        "output_error": _rms(judged - predicted.test),
-        "own_kernel_error": _rms(judged - own.test),
-        "ntk_drift": moved / size,
-        "outputs": judged[:, :POINTS],
-        "predicted_outputs": predicted.test[:, :POINTS],
-    }
+def _peak(size, run):
+    """Numbers held for one seed: Jacobians of training rows, copies of the weights."""
+    return size * ((len(run.task.y) + 2) * run.task.y.shape[1] + 6)
 
 
-def _rms(difference):
-    return np.sqrt(np.mean(difference**2, axis=(1, 2)))
+def _teller(progress, run, sizes, seeds):
+    """Reports progress as weights times steps, so that time goes with it."""
+    steps = np.cumsum(run.counts).tolist()
+    total = sum(sizes.values()) * seeds * steps[-1]
 
+    def tell(width, begin, count, made):
+        if progress is not None:
+            narrower = itertools.takewhile(lambda other: other != width, sizes)
+            done = seeds * steps[-1] * sum(sizes[other] for other in narrower)
+            done += sizes[width] * (begin * steps[-1] + count * steps[made - 1])
+            progress(done, total, f"training at width {width}")
 
-def _nearest_psd(kernel):
-    """A Gram matrix of gradients without the negative eigenvalues of its rounding."""
-    eigenvalues, vectors = np.linalg.eigh(kernel.astype(np.float64))
-    return (vectors * np.maximum(eigenvalues, 0)) @ vectors.T
+    return tell
 
 
 # ---------------------------------------------------------------------- the whole study
 
 
-def _plan(kernel, x, y, x_test, times, learning_rate, centred):
-    """Learning rate and steps, from the fastest mode of the closed-form kernel."""
-    largest = np.linalg.eigvalsh(kernel)[-1]
-    if not largest > 0:
-        raise ValueError(
-            "spec has an NTK of zeros on x: nothing is trained; use a branch_scale > 0 "
-            'or trained="all".'
-        )
-    fastest = y.size / largest  # its time constant
-    if learning_rate is None:
-        learning_rate = STEP * fastest
-    learning_rate = check_number("learning_rate", learning_rate, positive=True)
-    if learning_rate >= 2 * fastest:
-        raise ValueError(
-            f"learning_rate {learning_rate:.3g} diverges: it must be below "
-            f"2 n k / lambda_max = {2 * fastest:.3g}; leave it out for 1/32 of that."
-        )
-    if times is None:
-        times = fastest * np.geomspace(0.1, 100, 10)
-    times = np.atleast_1d(np.asarray(times, np.float64))
-    if (
-        times.ndim != 1
-        or not times.size
-        or not (np.isfinite(times) & (times >= 0)).all()
-    ):
-        raise ValueError("times must be a non-empty list of finite numbers >= 0.")
-    if not (np.rint(times / learning_rate) > 0).any():
-        raise ValueError(
-            f"times must reach the first step, at {learning_rate:.3g}; got {times}."
-        )
-    steps = np.unique(np.rint(np.append(times, 0) / learning_rate)).astype(np.int32)
-    counts = np.diff(steps, prepend=0).astype(np.int32)
-    return _Run(x, y, x_test, learning_rate, counts, bool(centred))
-
-
-def _peak(parameters, run):
-    """Numbers held for one seed: Jacobians of training rows, copies of the weights."""
-    return parameters * ((len(run.x) + 2) * run.y.shape[1] + 6)
-
-
-def _dataset(spec, run, limit, widths, rows, seed, param_dtype):
-    stacked = {
-        name: np.array([[one[name] for one in row] for row in rows])
-        for name in rows[0][0]
-    }
+def _dataset(run, widths, found, about):
+    stacked = {name: np.stack([one[name] for one in found]) for name in found[0]}
     shape = stacked["outputs"].shape
     result = xr.Dataset(
         coords={
@@ -285,55 +224,47 @@ def _dataset(spec, run, limit, widths, rows, seed, param_dtype):
             "output": np.arange(shape[4]),
         },
         attrs=records.provenance(
-            spec=spec,
-            seed=seed,
-            rows=len(run.x),
-            dtype=str(jnp.dtype(param_dtype)),
+            **about,
+            rows=len(run.task.y),
+            loss=run.loss.name,
             learning_rate=run.learning_rate,
+            stability_limit=run.limit,
             steps=int(run.counts.sum()),
-            centred=run.centred,
+            batch_size=run.task.batch_size,
+            centred=run.task.centred,
+            warning=_warning(run, stacked["loss"]),
         ),
     )
     for name, values in stacked.items():
         extra = ("point", "output") if values.ndim == 5 else ()
         result[name] = ("width", "seed", "time", *extra), values
-    result["step_error"] = "time", _step_error(run, limit)
-    later = run.times > 0
+    result["step_error"] = "time", step_error(run)
     add_exponent(result, "drift_exponent", stacked["ntk_drift"][..., -1])
-    for name in ("output_error", "own_kernel_error"):
-        overall = np.sqrt(np.mean(stacked[name][..., later] ** 2, axis=-1))
+    later = run.times > 0
+    for name in ERRORS:
+        values = stacked[name][..., later]
+        overall = (
+            values.max(axis=-1)
+            if name.startswith("max")
+            else np.sqrt(np.mean(values**2, axis=-1))
+        )
         add_exponent(result, f"{name}_exponent", overall)
     return result
 
 
-def _step_error(run, limit):
-    """How far gradient descent is from gradient flow, for the closed-form kernel."""
-    train, test = limit
-    eigenvalues, vectors = np.linalg.eigh(train)
-    eigenvalues = np.maximum(eigenvalues, np.finfo(float).eps * eigenvalues[-1])
-    rate = eigenvalues / run.y.size
-    descent = (1 - run.learning_rate * rate) ** np.cumsum(run.counts)[:, None]
-    late = np.exp(-run.times[:, None] * rate) - descent  # residual modes, (t, modes)
-    modes = np.einsum("ti,ik->tik", late / eigenvalues, vectors.T @ run.y)
-    return _rms(np.einsum("pi,tik->tpk", test @ vectors, modes))
-
-
-def _check_data(x, y, x_test):
-    x = np.asarray(check_inputs("x", x, zero_rows=True), np.float64)
-    if x_test is not None:
-        x_test = check_inputs("x_test", x_test, zero_rows=True)
-        x_test = np.asarray(x_test, np.float64)
-    if x_test is not None and x_test.shape[1] != x.shape[1]:
-        raise ValueError(
-            f"x_test must have the columns of x; got {x_test.shape} and {x.shape}."
+def _warning(run, losses):
+    """What a reader has to know about the learning rate, or `None`."""
+    lines = []
+    if run.learning_rate >= run.limit:
+        lines.append(
+            f"learning_rate {run.learning_rate:.3g} is above {run.limit:.3g}, where "
+            "gradient descent becomes unstable (2 / (curvature of the loss * "
+            "lambda_max))."
         )
-    y = np.asarray(y)
-    if y.dtype.kind not in "fiu" or y.ndim not in (1, 2) or len(y) != len(x):
-        raise ValueError(
-            f"y has dtype {y.dtype} and shape {y.shape}; pass numbers ({len(x)},) or "
-            f"({len(x)}, outputs), one row for each row of x."
+    bad = ~(losses[..., -1] <= losses[..., 0])
+    if bad.any():
+        lines.append(
+            f"{int(bad.sum())} of {bad.size} networks diverged: the loss at the end is "
+            "above that at the start."
         )
-    y = y.astype(np.float64).reshape(len(x), -1)
-    if y.size == 0 or not np.isfinite(y).all():
-        raise ValueError("y must be finite and not empty; it holds NaN or infinity.")
-    return x, y, x_test
+    return " ".join(lines) or None

@@ -1,0 +1,110 @@
+r"""What training minimises: a mean over rows of a function of outputs and targets."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ntk_resnet._checks import check_choice
+
+POWER_STEPS = 50
+"""Steps of the power method for the curvature of a loss that is not known by name."""
+
+
+class Loss(NamedTuple):
+    """A loss, and how strongly it can be curved."""
+
+    name: str
+    function: Callable[[Any, Any], Any]  # outputs (n, k), targets (n, k) -> scalar mean
+    curvature: float  # largest eigenvalue of its Hessian in the outputs of all rows
+
+
+def mse(outputs, y):
+    r""":math:`\frac1{2nk}\sum (f - y)^2`, as in `gradient_flow`."""
+    return jnp.mean((outputs - y) ** 2) / 2
+
+
+def logistic(outputs, y):
+    r""":math:`\frac1{nk}\sum \log(1 + e^{-y f})` for targets of -1 and 1."""
+    return jnp.mean(jax.nn.softplus(-y * outputs))
+
+
+def softmax(outputs, y):
+    r""":math:`-\frac1n\sum y \log\operatorname{softmax}(f)`, `y` one-hot."""
+    return -jnp.mean(jnp.sum(y * jax.nn.log_softmax(outputs), axis=-1))
+
+
+_NAMED: dict[str, tuple[Callable, float]] = {
+    # The largest curvature of one term: of f^2/2, of softplus, of logsumexp.
+    "mse": (mse, 1.0),
+    "logistic": (logistic, 1 / 4),
+    "softmax": (softmax, 1 / 2),
+}
+
+
+def make_loss(loss: Any, y: np.ndarray) -> Loss:
+    """The loss of that name, or the caller's own, with its curvature at targets `y`.
+
+    That of a named loss is its maximum over all outputs; that of a function is the
+    larger of the values at outputs 0 and at outputs equal to the targets.
+
+    Raises:
+        ValueError: there is no such loss, or the targets do not fit it.
+    """
+    if callable(loss):
+        name = getattr(loss, "__name__", type(loss).__name__)
+        return Loss(name, loss, _curvature(loss, y))
+    check_choice("loss", loss, _NAMED)
+    _check_targets(loss, y)
+    function, curvature = _NAMED[loss]
+    terms = len(y) if loss == "softmax" else y.size
+    return Loss(loss, function, curvature / terms)
+
+
+def values_of(loss: Loss, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The loss of many outputs `(..., n, k)`, in float64."""
+    with jax.enable_x64():
+        targets, function = jnp.asarray(y), loss.function
+        for _ in outputs.shape[:-2]:
+            function = jax.vmap(function, (0, None))
+        return np.asarray(function(jnp.asarray(outputs), targets))
+
+
+def _check_targets(loss, y):
+    if loss == "logistic" and not np.isin(y, (-1, 1)).all():
+        raise ValueError(
+            f"y must hold -1 and 1 for the logistic loss, got {y[np.abs(y) != 1][0]:g}."
+        )
+    distributions = (y >= 0).all() and np.allclose(y.sum(axis=1), 1)
+    if loss == "softmax" and not (y.shape[1] > 1 and distributions):
+        raise ValueError(
+            "y must be (n, classes) with rows >= 0 of sum 1, such as one-hot rows, for "
+            f"the softmax loss; got shape {y.shape}, first row {y[0].tolist()}."
+        )
+
+
+def _curvature(function, y):
+    """Largest absolute eigenvalue of the Hessian in the outputs: power method."""
+    shape = jax.eval_shape(function, y, y)
+    if getattr(shape, "shape", None) != ():
+        raise ValueError(
+            f"loss must map outputs {y.shape} and y {y.shape} to one number; got "
+            f"{shape}."
+        )
+
+    def at(outputs):
+        def product(_, v):
+            v = v / jnp.linalg.norm(v)
+            gradient = jax.grad(lambda f: function(f, targets))
+            return jax.jvp(gradient, (outputs,), (v,))[1]
+
+        start = jax.random.normal(jax.random.key(0), outputs.shape, outputs.dtype)
+        return jnp.linalg.norm(jax.lax.fori_loop(0, POWER_STEPS, product, start))
+
+    with jax.enable_x64():
+        targets = jnp.asarray(y)
+        found = jax.jit(lambda: jnp.stack([at(0 * targets), at(targets)]))()
+    # Where it is flat, 0 / 0 came out: no direction is curved.
+    return float(np.nanmax(np.append(found, 0.0)))

@@ -1,0 +1,67 @@
+"""`ntk-resnet train`: what it trains on, prints and saves."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import ntk_resnet as nr
+from ntk_resnet import records
+from ntk_resnet.commands.studies import Train
+
+
+@pytest.fixture
+def command(tmp_path):
+    """A small one, on three classes."""
+    rng = np.random.default_rng(0)
+    classes = np.array(["a", "b", "c"])[np.arange(30) % 3]
+    np.savez(tmp_path / "own.npz", x=rng.normal(size=(30, 3)), y=classes)
+    (tmp_path / "net.json").write_text(nr.to_json(nr.FeedForward(depth=1)))
+    return Train(
+        widths=(4,),
+        seeds=2,
+        spec=tmp_path / "net.json",
+        data=str(tmp_path / "own.npz"),
+        rows=6,
+        loss="softmax",
+    )
+
+
+def test_train(capsys, command, tmp_path):
+    out = tmp_path / "out"
+    options = {"batch_size": 3, "learning_rate": 1e3, "checkpoint": tmp_path / "kept"}
+    code, show = dataclasses.replace(command, out=out, **options).run()
+    assert code == 0
+    assert "training at width 4" in capsys.readouterr().err
+    show()
+    text = capsys.readouterr().out
+    assert "exponents: prediction" in text
+    assert "warning: learning_rate 1e+03 is above" in text
+    saved = records.load(out / "train.zarr")
+    assert saved.sizes["output"] == 3
+    assert saved.attrs["loss"] == "softmax"
+    assert saved.attrs["batch_size"] == 3
+    assert (out / "train.svg").exists()
+    assert (tmp_path / "kept" / "run.json").exists()
+
+    # The same again, from the checkpoint, as JSON.
+    _, show = dataclasses.replace(command, json=True, **options).run()
+    capsys.readouterr()
+    show()
+    answer = json.loads(capsys.readouterr().out)
+    assert [row["width"] for row in answer["rows"]] == [4]
+    final = float(saved.loss.isel(width=0, time=-1).mean())
+    assert answer["rows"][0]["final_loss"] == pytest.approx(final, nan_ok=True)
+    assert answer["provenance"]["stability_limit"] > 0
+
+
+def test_targets_fit_the_loss(command, tmp_path):
+    data = nr.load_data(command.data)
+    assert set(command._targets(data)[:, 0]) == {0, 1}
+    assert set(dataclasses.replace(command, loss="logistic")._targets(data)) == {-1, 1}
+    squared = dataclasses.replace(command, loss="mse")._targets(data)
+    np.testing.assert_allclose(squared.sum(axis=1), 0, atol=1e-15)
+    np.savez(tmp_path / "real.npz", x=data.x, y=np.linspace(0, 1, 30))
+    with pytest.raises(ValueError, match="loss softmax needs classes, real has real"):
+        dataclasses.replace(command, data=str(tmp_path / "real.npz")).run()
