@@ -164,8 +164,8 @@ plt.show()
 # %% [markdown]
 # ## 5. And train as they predict
 #
-# Full-batch gradient descent. Dots are the outputs of one network, dashed lines
-# gradient flow with the closed-form kernel, started from the same outputs.
+# Full-batch gradient descent. Dots are the outputs of networks, dashed lines what the
+# closed-form kernel predicts of the same steps, started from the same outputs.
 
 # %%
 few = rows[:12]

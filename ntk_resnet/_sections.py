@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ntk_resnet import _tables, figures, spectral_figures
+from ntk_resnet import _tables, figures, finite_figures, spectral_figures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +43,7 @@ _SHORT = {
     "data_curves": "Curves on data",
     "ridge": "Ridge",
     "width": "Finite width",
+    "dispersion": "Dispersion",
     "training": "Training",
 }
 
@@ -111,17 +112,44 @@ def sections(results) -> Iterable[Section]:
             functools.partial(figures.plot_width, found),
             _tables.width_table(found),
         )
+    if "dispersion" in results:
+        found = results["dispersion"]
+        yield Section(
+            "dispersion",
+            "Plain networks differ more from one another the deeper they are",
+            "E[Θ²]/E[Θ]² of the NTK on the diagonal over {seeds} random networks of "
+            "width {width} (bars: 2 standard errors); for plain networks the exact "
+            "theory at this width (dashed) and its limit of large width (dotted). See: "
+            "it grows with depth over width in plain networks and not in residual ones "
+            "whose branches are scaled down.".format_map(found.attrs),
+            functools.partial(finite_figures.plot_dispersion, found),
+            _tables.rows_table(
+                found,
+                ["family", "depth"],
+                {
+                    "family": "network",
+                    "depth": "depth",
+                    "dispersion": "E[Θ²]/E[Θ]²",
+                    "dispersion_sem": "± s.e.",
+                    "predicted_dispersion": "theory",
+                    "ntk_mean": "mean / closed form",
+                    "ntk_mean_sem": "± s.e.",
+                },
+            ),
+        )
     if "training" in results:
         found = results["training"]
         yield Section(
             "training",
             "Trained networks follow the kernel's prediction",
             f"Full-batch gradient descent ({_depth_of(found)}, {found.attrs['rows']} "
-            "rows). Left: outputs at four points (dots) beside gradient flow with the "
-            "closed-form kernel (dashed), started from the network's own outputs. "
-            "Middle: the loss. Right: change of the empirical NTK, and distance of the "
-            "outputs to the prediction, at the end of training. See: wider networks "
-            "follow more closely.",
+            "rows), and what a fixed kernel predicts of the same steps (dashed). Top "
+            "left: outputs at two points, means over the widest networks (dots), in "
+            "the band of their predictions, one standard deviation over networks. "
+            "Top right: the loss. Bottom left: change of the empirical NTK. Bottom "
+            "right: largest difference of the outputs to the prediction of the closed "
+            "form, and of the network's own kernel, by width. See: wider networks "
+            "follow more closely, in their own kernel's steps most closely of all.",
             functools.partial(figures.plot_training, found),
             _tables.training_table(found),
         )

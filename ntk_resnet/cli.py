@@ -18,6 +18,7 @@ COMMANDS: dict[str, Any] = {
     "report": studies.Report,
     "depth": studies.Depth,
     "width": studies.Width,
+    "train": studies.Train,
     "gram": kernels.Gram,
     "spectrum": kernels.Spectrum,
     "mercer": kernels.Mercer,

@@ -130,10 +130,14 @@ class Width:
 
     def run(self):
         from ntk_resnet import finite_figures
+        from ntk_resnet._checks import check_count
         from ntk_resnet.architectures import FeedForward
         from ntk_resnet.finite.dispersion import dispersion_of_families
-        from ntk_resnet.studies import depth_measurements as measure
+        from ntk_resnet.kernels._inputs import check_depths
+        from ntk_resnet.studies import finite_measurements as measure
 
+        depths = check_depths("depths", self.depths)
+        check_count("networks", self.networks, least=2)
         ((name, spec),) = terminal.networks(
             self.spec, {"residual": measure.WIDTH_SPEC}
         ).items()
@@ -148,7 +152,7 @@ class Width:
             )
             dispersion = dispersion_of_families(
                 {"plain ReLU": FeedForward(depth=1), name: spec},
-                self.depths,
+                depths,
                 32,
                 self.networks,
                 progress=progress,
@@ -232,7 +236,7 @@ class Train:
     def run(self):
         from ntk_resnet import figures, finite
         from ntk_resnet.data import split
-        from ntk_resnet.studies import depth_measurements as measure
+        from ntk_resnet.studies import finite_measurements as measure
 
         spec = measure.WIDTH_SPEC
         if self.spec is not None:

@@ -28,7 +28,12 @@ from ntk_resnet.finite.checkpoints import Checkpoints
 from ntk_resnet.finite.comparison import judge, step_error
 from ntk_resnet.finite.networks import build, check_spec, seed_keys
 from ntk_resnet.finite.plan import identity, make_run
-from ntk_resnet.finite.width import add_exponent, check_widths, count_parameters
+from ntk_resnet.finite.width import (
+    add_exponent,
+    check_widths,
+    count_parameters,
+    memory_of_kernels,
+)
 
 ERRORS = (
     "output_error",
@@ -164,7 +169,7 @@ def train_study(
     found = []
     for width in widths:
         devices, batches = descent.batches(
-            seeds, _peak(sizes[width], run), jax.local_devices()
+            seeds, _peak(makes[width], width, run), jax.local_devices()
         )
         programs = descent.compile_programs(makes[width], run.task, devices)
         keys = seed_keys(seed, width, seeds)
@@ -189,9 +194,11 @@ def _networks(run, programs, keys, batches, width, folder, tell):
     return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
 
-def _peak(size, run):
-    """Numbers held for one seed: Jacobians of training rows, copies of the weights."""
-    return size * ((len(run.task.y) + 2) * run.task.y.shape[1] + 6)
+def _peak(make, width, run):
+    """Numbers held for one seed: its kernel's, and weights as optimisers keep them."""
+    outputs = run.task.y.shape[1]
+    kernels = memory_of_kernels(make, width, len(run.task.rows), outputs)
+    return kernels + 6 * count_parameters(make)
 
 
 def _teller(progress, run, sizes, seeds):

@@ -89,7 +89,7 @@ def width_study(
         for done, batch in over_seeds(
             functools.partial(_both_kernels, make, inputs),
             seed_keys(seed, width, seeds),
-            numbers_per_seed=3 * len(x) * count_parameters(make),
+            numbers_per_seed=memory_of_kernels(make, width, len(x)),
         ):
             batches.append(batch)
             if progress is not None:
@@ -209,6 +209,18 @@ def count_parameters(make: Callable[..., nnx.Module]) -> int:
     """How many numbers a network holds; `make(rngs=...)` builds it."""
     shapes = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(shapes)))
+
+
+def memory_of_kernels(
+    make: Callable[..., nnx.Module], width: int, rows: int, outputs: int = 1
+) -> int:
+    """Numbers held for the empirical kernels of one network: weights and activations.
+
+    Every unit has, for each row, its value and the gradient of every output, twice
+    while they are made.
+    """
+    size = count_parameters(make)
+    return 2 * size + 2 * rows * (1 + outputs) * -(-size // width)
 
 
 def check_widths(widths: Any) -> list[int]:

@@ -326,51 +326,6 @@ def with_intervals(dataset: xr.Dataset, names, dim: str) -> xr.Dataset:
     return dataset
 
 
-# ---------------------------------------------------------------------- finite networks
-
-WIDTH_SPEC = ResNet(depth=3, branch_scale=DepthScale(0.5))
-
-
-def agreement_with_width(
-    data: Data,
-    *,
-    widths: Sequence[int],
-    seeds: int,
-    spec: Architecture = WIDTH_SPEC,
-    progress: Progress = None,
-) -> xr.Dataset:
-    """Empirical against closed-form kernels on 12 rows (`finite.width_study`)."""
-    from ntk_resnet import finite
-
-    x = some_rows(data, 12).x
-    return finite.width_study(spec, x, widths, seeds, seed=0, progress=progress)
-
-
-def training(
-    data: Data, *, widths: Sequence[int], seeds: int, progress: Progress = None
-) -> xr.Dataset:
-    """Training against the gradient-flow prediction (`finite.train_study`)."""
-    from ntk_resnet import finite
-
-    train, test = split(data, train=min(16, len(data) // 2), seed=1)
-    x, test = data.x[train], test[:16]
-    y = targets(data)[:, :1]
-    y = y / np.abs(y).max()
-    kernel = np.asarray(kernel_fn(WIDTH_SPEC, normalised=False)(x))
-    constant = len(x) / np.linalg.eigvalsh(kernel)[-1]  # of the fastest mode
-    return finite.train_study(
-        WIDTH_SPEC,
-        x,
-        y[train],
-        widths,
-        seeds,
-        x_test=data.x[test],
-        times=constant * np.geomspace(0.1, 30, 10),
-        seed=0,
-        progress=progress,
-    )
-
-
 # ------------------------------------------------------------------------------ helpers
 
 

@@ -17,6 +17,7 @@ import xarray as xr
 from ntk_resnet import records
 from ntk_resnet.data import Data
 from ntk_resnet.studies import depth_measurements as measures
+from ntk_resnet.studies import finite_measurements
 from ntk_resnet.studies import spectrum_measurements as spectra
 from ntk_resnet.studies.depth_measurements import Progress
 
@@ -34,6 +35,8 @@ class Sizes:
     teacher_rows: int = 500  # 0: without the known target
     widths: tuple[int, ...] = (32, 64, 128, 256, 512)
     width_seeds: int = 20
+    dispersion_depths: tuple[int, ...] = (2, 4, 6, 8)
+    networks: int = 10_000  # of each of these depths
     train_widths: tuple[int, ...] = (32, 64, 128, 256)
     train_seeds: int = 8
     longest: int = 100_000  # depth, of plain networks at a few angles
@@ -54,6 +57,7 @@ QUICK = Sizes(
     teacher_rows=0,
     widths=(32, 64, 128),
     width_seeds=24,
+    networks=2000,
     train_widths=(32, 64, 128),
     train_seeds=6,
     spectrum_rows=300,
@@ -122,8 +126,10 @@ def parts(data: Data, sizes: Sizes) -> dict[str, Part]:
         3, spectra.regression_by_ridge, {"ridges": sizes.ridges}, data
     )
     named["data_curves"] = Part(8, spectra.learning_curves, trials, data)
-    named["width"] = Part(10, measures.agreement_with_width, widths, data)
-    named["training"] = Part(20, measures.training, trained, data)
+    named["width"] = Part(10, finite_measurements.agreement_with_width, widths, data)
+    shallow = {"depths": sizes.dispersion_depths, "networks": sizes.networks}
+    named["dispersion"] = Part(8, finite_measurements.dispersion, shallow)
+    named["training"] = Part(20, finite_measurements.training, trained, data)
     return named
 
 
