@@ -73,6 +73,7 @@ def test_line_searches_get_what_they_ask_for():
     assert (loss.isel(time=-1) < 1e-3 * loss.isel(time=0)).all()
 
 
+@pytest.mark.slow
 def test_four_devices_compute_what_one_does(whole, tmp_path):
     """Six seeds on four devices, filled up to eight: equal up to float32 rounding."""
     code = (

@@ -426,6 +426,7 @@ def test_bad_rates_get_one_clear_line(as_users_run_it):
         laplace_mercer(dim=3, max_degree=2, rate=-1.0)
 
 
+@pytest.mark.slow
 def test_kernels_that_are_all_but_zero_away_from_angle_zero():
     """exp(-c |x - x'|) on S^2: the mean is an integral over the chord."""
     rate = 1200.0
