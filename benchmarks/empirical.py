@@ -168,7 +168,7 @@ def ask(question, smoke):
     cases = [Case("ours", ours, sizes)]
     for name, number in WAYS.items():
         cases.append(Case(name, theirs, sizes | {"implementation": number}))
-    yield measure(f"empirical {question}", cases, repeats=2 if smoke else 5)
+    yield measure(f"empirical {question}", cases, repeats=2)  # minutes each
 
 
 def smaller(sizes):
