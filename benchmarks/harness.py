@@ -124,9 +124,8 @@ class _Worker:
 
     def __init__(self, case: Case):
         self.case = case
-        # Forked from a process that has imported what all need, and done nothing else.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["ntk_resnet.kernels", "ntk_resnet.stax"])
+        # Not forked: that would slow a first run by the copies of its pages.
+        context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, case), daemon=True)
         self.process.start()
