@@ -9,7 +9,8 @@ this kind of machine. What is measured of a case:
   The cases take turns, so that what else the machine does hits all of them, and `ratio`
   is the median over the rounds of the time relative to the first case's;
 * `peak_mb`, the memory of the process when it ends, of which `before_mb` were there
-  before the first run; `device_peak_mb` on devices that count theirs.
+  before the first run; `device_peak_mb` on devices that count theirs; `temporary_mb`,
+  what a program compiled ahead of time allocates beside its arguments and results.
 """
 
 import argparse
@@ -43,6 +44,7 @@ class Prepared(NamedTuple):
     run: Callable[[], Any]
     compile_s: float | None = None
     after: Callable[[], Any] = lambda: None
+    temporary_mb: float | None = None  # of the compiled program, by XLA's account
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,9 @@ def compiled(function: Callable[..., Any], *args: Any) -> Prepared:
     """The jitted function at these arguments, compiled ahead of time."""
     start = time.perf_counter()
     program = jax.jit(function).lower(*args).compile()
-    return Prepared(lambda: program(*args), time.perf_counter() - start)
+    taken = time.perf_counter() - start
+    temporary = program.memory_analysis().temp_size_in_bytes / 1e6
+    return Prepared(lambda: program(*args), taken, temporary_mb=temporary)
 
 
 def measure(
@@ -167,6 +171,8 @@ def _answer(pipe, case: Case) -> None:
     while pipe.recv() == "run":
         pipe.send(_timed(prepared))
     memory = {"before_mb": before, "peak_mb": _peak_mb()}
+    if prepared.temporary_mb is not None:
+        memory["temporary_mb"] = prepared.temporary_mb
     device = jax.devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in device:
         memory["device_peak_mb"] = device["peak_bytes_in_use"] / 1e6

@@ -267,7 +267,7 @@ def curves_table(records) -> list[str]:
 
 
 def empirical_table(records) -> list[str]:
-    """A row a way: times, and the memory that the first result added."""
+    """A row a way: times, and the memory beside arguments and result."""
     records = alike(records, "rows", "network", "width", "depth", "outputs")
     sizes = records[-1]["sizes"]
     shown = ("rows", "width", "outputs")
@@ -278,11 +278,11 @@ def empirical_table(records) -> list[str]:
             seconds(record["first_s"]),
             seconds(record["median_s"]),
             f"{record['ratio']:.3g}",
-            f"{record['peak_mb'] - record['before_mb']:.0f} MB",
+            f"{record['temporary_mb']:.4g} MB",
         ]
         for record in records
     ]
-    names = ["first result", "after that", "times ours", "memory added"]
+    names = ["first result", "after that", "times ours", "memory"]
     return table([f"Empirical NTK, {sizes['network']}: {head}", *names], rows)
 
 
