@@ -12,13 +12,14 @@ plain function of its weights:
 * agreement: in double precision, with Jacobian contraction, on smaller networks.
 """
 
+import functools
 import itertools
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from harness import Case, compiled, measure, note, options, publish, save
+from harness import Case, compiled, measure, note, publish, run_questions, save
 
 from ntk_resnet import neural_tangents as nt
 from ntk_resnet.finite import empirical_ntk
@@ -160,15 +161,17 @@ SIZES = {
 SMALL = {"rows": 4, "width": 8, "depth": 2, "stages": 2, "pixels": 8, "outputs": 2}
 
 
-def ask(question, smoke):
+def compare(question, chosen):
     """The time and memory of all ways, side by side."""
+    smoke = chosen.smoke
     if question == "device" and jax.default_backend() == "cpu" and not smoke:
         return
     sizes = smaller(SIZES[question]) if smoke else SIZES[question]
     cases = [Case("ours", ours, sizes)]
     for name, number in WAYS.items():
         cases.append(Case(name, theirs, sizes | {"implementation": number}))
-    yield measure(f"empirical {question}", cases, repeats=2)  # minutes each
+    # Two rounds: they take minutes each.
+    publish(measure(f"empirical {question}", cases, repeats=2), chosen.save)
 
 
 def smaller(sizes):
@@ -192,21 +195,14 @@ def agree(chosen):
         save(record, chosen.save)
 
 
+QUESTIONS = {
+    **{question: functools.partial(compare, question) for question in SIZES},
+    "agreement": agree,
+}
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = options(__doc__)
-    names = [*SIZES, "agreement"]
-    parser.add_argument("questions", nargs="*", metavar="question", default=names)
-    chosen = parser.parse_args(argv)
-    unknown = set(chosen.questions) - set(names)
-    if unknown:
-        parser.error(f"unknown: {', '.join(unknown)}; choose from {', '.join(names)}")
-    for name in chosen.questions:
-        if name == "agreement":
-            agree(chosen)
-            continue
-        for found in ask(name, chosen.smoke):
-            publish(found, chosen.save)
-    return 0
+    return run_questions(__doc__, QUESTIONS, argv)
 
 
 if __name__ == "__main__":

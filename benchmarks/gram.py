@@ -21,7 +21,7 @@ import gram_errors
 import jax
 import jax.numpy as jnp
 import numpy as np
-from harness import Case, Prepared, compiled, measure, options, publish
+from harness import Case, Prepared, compiled, measure, publish, run_questions
 
 import ntk_resnet as nr
 from ntk_resnet.kernels.entries import PRODUCTS
@@ -209,31 +209,29 @@ def _rate(record):
     return record["sizes"]["n"] ** 2 / record["median_s"]
 
 
+def timed(ask):
+    """A question whose records are printed and saved as they come."""
+
+    def show(chosen):
+        for found in ask(chosen.smoke):
+            publish(found, chosen.save)
+
+    return show
+
+
 QUESTIONS = {
-    "gram": ask_gram,
-    "profile": ask_profile,
-    "peer": ask_peer,
-    "symmetry": ask_symmetry,
-    "operator": ask_operator,
-    "device": ask_device,
+    "gram": timed(ask_gram),
+    "profile": timed(ask_profile),
+    "peer": timed(ask_peer),
+    "symmetry": timed(ask_symmetry),
+    "operator": timed(ask_operator),
+    "device": timed(ask_device),
+    "errors": gram_errors.show,
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = options(__doc__)
-    names = [*QUESTIONS, "errors"]
-    parser.add_argument("questions", nargs="*", metavar="question", default=names)
-    chosen = parser.parse_args(argv)
-    unknown = set(chosen.questions) - set(names)
-    if unknown:
-        parser.error(f"unknown: {', '.join(unknown)}; choose from {', '.join(names)}")
-    for name in chosen.questions:
-        if name == "errors":
-            gram_errors.show(chosen)
-            continue
-        for found in QUESTIONS[name](chosen.smoke):
-            publish(found, chosen.save)
-    return 0
+    return run_questions(__doc__, QUESTIONS, argv)
 
 
 if __name__ == "__main__":

@@ -226,6 +226,26 @@ def options(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def run_questions(
+    description: str | None,
+    questions: dict[str, Callable[[argparse.Namespace], Any]],
+    argv: Sequence[str] | None,
+) -> int:
+    """The command of a benchmark with several questions: those named, or all."""
+    parser = options(description)
+    parser.add_argument(
+        "questions", nargs="*", metavar="question", default=list(questions)
+    )
+    chosen = parser.parse_args(argv)
+    if unknown := set(chosen.questions) - set(questions):
+        parser.error(
+            f"unknown: {', '.join(unknown)}; choose from {', '.join(questions)}"
+        )
+    for name in chosen.questions:
+        questions[name](chosen)
+    return 0
+
+
 def publish(found: Sequence[dict[str, Any]], folder: pathlib.Path | None) -> None:
     """Prints one line a record, and saves them if there is a folder."""
     for record in found:

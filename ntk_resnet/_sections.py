@@ -114,28 +114,26 @@ def sections(results) -> Iterable[Section]:
         )
     if "dispersion" in results:
         found = results["dispersion"]
-        yield Section(
+        yield _rows_section(
             "dispersion",
             "Plain networks differ more from one another the deeper they are",
             "E[Θ²]/E[Θ]² of the NTK on the diagonal over {seeds} random networks of "
             "width {width} (bars: 2 standard errors); for plain networks the exact "
             "theory at this width (dashed) and its limit of large width (dotted). See: "
             "it grows with depth over width in plain networks and not in residual ones "
-            "whose branches are scaled down.".format_map(found.attrs),
-            functools.partial(finite_figures.plot_dispersion, found),
-            _tables.rows_table(
-                found,
-                ["family", "depth"],
-                {
-                    "family": "network",
-                    "depth": "depth",
-                    "dispersion": "E[Θ²]/E[Θ]²",
-                    "dispersion_sem": "± s.e.",
-                    "predicted_dispersion": "theory",
-                    "ntk_mean": "mean / closed form",
-                    "ntk_mean_sem": "± s.e.",
-                },
-            ),
+            "whose branches are scaled down.",
+            finite_figures.plot_dispersion,
+            found,
+            ["family", "depth"],
+            {
+                "family": "network",
+                "depth": "depth",
+                "dispersion": "E[Θ²]/E[Θ]²",
+                "dispersion_sem": "± s.e.",
+                "predicted_dispersion": "theory",
+                "ntk_mean": "mean / closed form",
+                "ntk_mean_sem": "± s.e.",
+            },
         )
     if "training" in results:
         found = results["training"]
@@ -195,6 +193,17 @@ def _regression_section(name, title, caption, found):
     )
 
 
+def _rows_section(name, title, caption, plot, found, over, columns):
+    """A section whose caption names attributes and whose table has a row an entry."""
+    return Section(
+        name,
+        title,
+        caption.format_map(found.attrs),
+        functools.partial(plot, found),
+        _tables.rows_table(found, over, columns),
+    )
+
+
 def _depth_of(found) -> str:
     spec = json.loads(found.attrs["spec"])
     kind = {"ResNet": "residual", "FeedForward": "plain"}[spec["kind"]]
@@ -204,51 +213,47 @@ def _depth_of(found) -> str:
 def _spectral_sections(results) -> Iterable[Section]:
     if "spectra" in results:
         found = results["spectra"]
-        yield Section(
+        yield _rows_section(
             "spectra",
             "Depth flattens the plain kernel's spectrum",
-            f"The NTK Gram matrix of {found.attrs['rows']} rows of "
-            f"{found.attrs['data']}: leading eigenvalues, the share of the targets in "
-            "their eigenvectors, and the distribution of all. See: with depth the "
-            "plain kernel keeps one large eigenvalue, of the constant, and all others "
-            "become alike; the residual ones keep the order that data have.",
-            functools.partial(spectral_figures.plot_spectra, found),
-            _tables.rows_table(
-                found,
-                ["family"],
-                {
-                    "family": "network",
-                    "condition_number": "condition number",
-                    "predicted_condition_number": "predicted limit",
-                    "effective_rank": "effective rank",
-                    "log_determinant": "ln det, ridge 0.001",
-                },
-            ),
+            "The NTK Gram matrix of {rows} rows of {data}: leading eigenvalues, the "
+            "share of the targets in their eigenvectors, and the distribution of all. "
+            "See: with depth the plain kernel keeps one large eigenvalue, of the "
+            "constant, and all others become alike; the residual ones keep the order "
+            "that data have.",
+            spectral_figures.plot_spectra,
+            found,
+            ["family"],
+            {
+                "family": "network",
+                "condition_number": "condition number",
+                "predicted_condition_number": "predicted limit",
+                "effective_rank": "effective rank",
+                "log_determinant": "ln det, ridge 0.001",
+            },
         )
     if "mercer" in results:
         found = results["mercer"]
-        yield Section(
+        yield _rows_section(
             "mercer",
             "On the sphere all eigenvalues end in one power of the degree",
-            f"Eigenvalues of the NTK on the sphere in {found.attrs['dim']} dimensions "
+            "Eigenvalues of the NTK on the sphere in {dim} dimensions "
             "by degree: lines even, points odd degrees; right, over those of the "
             "Laplace kernel exp(−|x − x'|). See: the same power for all, plain "
             "networks reaching it at degrees beyond their depth; with γ = 1 odd "
             "degrees have far smaller eigenvalues than even ones for long.",
-            functools.partial(spectral_figures.plot_mercer, found),
-            _tables.rows_table(
-                found,
-                ["family"],
-                {
-                    "family": "network",
-                    "exponent": "fitted exponent",
-                    "exponent_low": "95 % from",
-                    "exponent_high": "to",
-                    "predicted_exponent": "predicted",
-                    "imbalance": "μ₃ / μ₂",
-                    "tail": "beyond the last degree",
-                },
-            ),
+            spectral_figures.plot_mercer,
+            found,
+            ["family"],
+            {
+                "family": "network",
+                "exponent": "fitted exponent",
+                "exponent_low": "95 % from",
+                "exponent_high": "to",
+                "predicted_exponent": "predicted",
+                "imbalance": "μ₃ / μ₂",
+                "tail": "beyond the last degree",
+            },
         )
     for name, title in (
         ("curves", "The spectrum predicts the learning curve"),
@@ -262,29 +267,27 @@ def _spectral_sections(results) -> Iterable[Section]:
 
 def _ridge_section(found):
     errors = "misclassified" if found.attrs["classes"] else "MSE / variance"
-    return Section(
+    return _rows_section(
         "ridge",
         "The leave-one-out error tells the ridge",
         "Kernel ridge regression on {train} rows of {data}, {test} others for testing, "
         "with a residual network of depth 1,000, γ = 1/2. The leave-one-out error "
         "comes in closed form with the fit. See: both are smallest at about the same "
-        "ridges.".format_map(found.attrs),
-        functools.partial(spectral_figures.plot_ridge, found),
-        _tables.rows_table(
-            found,
-            ["ridge"],
-            {
-                "ridge": "ridge",
-                "test_error": errors,
-                "loo_error": "leave-one-out",
-                "log_marginal_likelihood": "ln marginal likelihood",
-            },
-        ),
+        "ridges.",
+        spectral_figures.plot_ridge,
+        found,
+        ["ridge"],
+        {
+            "ridge": "ridge",
+            "test_error": errors,
+            "loo_error": "leave-one-out",
+            "log_marginal_likelihood": "ln marginal likelihood",
+        },
     )
 
 
 def _curves_section(name, title, found):
-    return Section(
+    return _rows_section(
         name,
         title,
         "Test error of kernel ridge regression (ridge {ridge:g} of the mean diagonal) "
@@ -292,17 +295,15 @@ def _curves_section(name, title, found):
         "with three standard errors, and what the eigenvalues and the target's power "
         "in the eigenspaces predict (dashed). See: points on the lines. Where a kernel "
         "has learned all of a target, or rows differ much in leverage, the theory is "
-        "known to be too low.".format_map(found.attrs),
-        functools.partial(spectral_figures.plot_learning_curves, found),
-        _tables.rows_table(
-            found,
-            ["family", "n"],
-            {
-                "family": "network",
-                "n": "n",
-                "test_mse": "predicted test MSE",
-                "measured_test_mse": "measured",
-                "measured_test_mse_error": "± s.e.",
-            },
-        ),
+        "known to be too low.",
+        spectral_figures.plot_learning_curves,
+        found,
+        ["family", "n"],
+        {
+            "family": "network",
+            "n": "n",
+            "test_mse": "predicted test MSE",
+            "measured_test_mse": "measured",
+            "measured_test_mse_error": "± s.e.",
+        },
     )

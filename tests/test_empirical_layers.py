@@ -10,7 +10,7 @@ from flax import linen, nnx
 from jax.extend import core
 
 from ntk_resnet.finite import _contractions, empirical_ntk
-from ntk_resnet.finite._models import Network
+from ntk_resnet.finite._models import Network, as_function
 
 EPS = np.finfo(float).eps
 
@@ -172,7 +172,7 @@ def names(tree):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_equals_the_explicit_jacobian(name):
     function, params, x, expected = NETWORKS[name]
-    layers = Network.of((function, params), x).program.layers.values()
+    layers = Network.of(*as_function((function, params)), x).program.layers.values()
     found = {names(params)[layer.leaf] for layer in layers}
     assert found == set(expected)
     model, full = (function, params), explicit(function, params, x, x)
@@ -191,7 +191,7 @@ def test_every_way_gives_the_same(name, method, monkeypatch):
     function, params, x, _ = NETWORKS[name]
     monkeypatch.setattr(_contractions, "cheapest", lambda *_: (method, 0))
     monkeypatch.setattr(_contractions, "PART_BYTES", 500)  # few columns at a time
-    network = Network.of((function, params), x)
+    network = Network.of(*as_function((function, params)), x)
     factors = network.factors(x)
     # A function of its own, so that nothing compiled another way is found.
     kernel = jax.jit(
@@ -227,7 +227,7 @@ def test_a_module_of_many_layers():
     model, x = Model(nnx.Rngs(0)), TOKENS % 7
     graph, params, rest = nnx.split(model, nnx.Param, ...)
     want = explicit(lambda p, x: nnx.merge(graph, p, rest)(x), params, x, x)
-    program = Network.of(model, x).program
+    program = Network.of(*as_function(model), x).program
     # The table, the convolution, four of the attention, and the last.
     assert len(program.layers) == 7
     # The attention of flax passes through float32.

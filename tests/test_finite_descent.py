@@ -102,7 +102,7 @@ def test_batches_cover_the_seeds():
     for seeds, numbers, size, used in (
         (3, 1, 3, 3),  # fewer seeds than devices: no device computes for nothing
         (6, 1, 8, 4),
-        (10, descent.BATCH_BYTES, 4, 4),  # memory for one a device
+        (10, networks.BATCH_BYTES, 4, 4),  # memory for one a device
     ):
         some, several = descent.batches(seeds, numbers, devices)
         several = list(several)

@@ -238,9 +238,8 @@ class Train:
         from ntk_resnet.data import split
         from ntk_resnet.studies import finite_measurements as measure
 
-        spec = measure.WIDTH_SPEC
-        if self.spec is not None:
-            spec = terminal.read_spec(self.spec)
+        default = {"residual": measure.WIDTH_SPEC}
+        (spec,) = terminal.networks(self.spec, default).values()
         terminal.prepare(self.out)
         with terminal.progress_bar() as progress:
             data = terminal.read_data(self.data, progress)

@@ -29,11 +29,9 @@ _MOVES = {"reshape", "transpose", "squeeze", "rev", "copy", "copy_p", "neg"}
 # Equations that run another program, and under which name they hold it.
 _CALLS = {
     "jit": "jaxpr",
-    "pjit": "jaxpr",
     "remat2": "jaxpr",
     "checkpoint": "jaxpr",
     "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
 }
 
 

@@ -73,36 +73,27 @@ class Network(NamedTuple):
     values: list[Any]  # leaves of the parameters, then of what is fixed
 
     @classmethod
-    def of(cls, model: Any, x: Array | np.ndarray) -> "Network":
-        """Of a model as `as_function` takes it; equal structures share a program."""
-        return cls.of_function(*as_function(model), x, _traced_once)
-
-    @classmethod
-    def of_function(
+    def of(
         cls,
         apply: Callable,
         params: Any,
         rest: Any,
         x: Array | np.ndarray,
-        traced: Callable | None = None,
+        *,
+        keep: bool = True,
     ) -> "Network":
-        """Of `apply(params, rest, x)`, for use inside transformations."""
+        """Of `apply(params, rest, x)` for rows like those of `x`.
+
+        Programs of equal structures are one, and kept; not so with `keep=False`, for
+        use inside transformations, of which `apply` may hold values.
+        """
         leaves, structure = jax.tree.flatten(params)
         fixed, fixed_structure = jax.tree.flatten(rest)
         shapes = tuple(map(_shape_of, leaves)), tuple(map(_shape_of, fixed))
         row = jax.ShapeDtypeStruct(x.shape[1:], jax.dtypes.canonicalize_dtype(x.dtype))
-        structures = structure, fixed_structure
-        program = (traced or _traced)(apply, *structures, *shapes, row)
+        traced = _traced_once if keep else _traced
+        program = traced(apply, structure, fixed_structure, *shapes, row)
         return cls(program, [*leaves, *fixed])
-
-    def bytes_of_a_row(self) -> int:
-        """Memory for the factors of one row."""
-        row = self.program.closed.in_avals[-1]
-        rows = jax.ShapeDtypeStruct((1, *row.shape), row.dtype)
-        factors = jax.eval_shape(
-            functools.partial(factors_of, self.program), self.values, rows
-        )
-        return sum(f.size * f.dtype.itemsize for f in jax.tree.leaves(factors))
 
     def factors(self, rows: Array | np.ndarray) -> Factors:
         """Of some rows, compiled."""
@@ -111,6 +102,16 @@ class Network(NamedTuple):
     def kernel(self, first: Factors, second: Factors | None, outputs: str) -> Array:
         """The NTK from factors, compiled."""
         return _kernel(self.program, first, second, outputs)
+
+
+@functools.lru_cache(maxsize=64)
+def bytes_of_a_row(program: Program) -> int:
+    """Memory for the factors of one row."""
+    *values, row = program.closed.in_avals
+    rows = jax.ShapeDtypeStruct((1, *row.shape), row.dtype)
+    values = [jax.ShapeDtypeStruct(value.shape, value.dtype) for value in values]
+    factors = jax.eval_shape(functools.partial(factors_of, program), values, rows)
+    return sum(f.size * f.dtype.itemsize for f in jax.tree.leaves(factors))
 
 
 _factors = jax.jit(factors_of, static_argnums=0)

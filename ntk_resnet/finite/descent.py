@@ -17,7 +17,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ntk_resnet.finite.empirical import as_function, ntk_against, ntk_block
-from ntk_resnet.finite.networks import BATCH_BYTES
+from ntk_resnet.finite.networks import seed_batches
 
 
 class Task(NamedTuple):
@@ -140,23 +140,9 @@ def train(
 def batches(
     seeds: int, numbers_per_seed: int, devices: list[Any]
 ) -> tuple[list[Any], Iterator[tuple[int, np.ndarray]]]:
-    """Seeds in batches of one size that fit the memory, and the devices they use.
-
-    Returns:
-        The devices, and for each batch how many of its seeds count, with their numbers;
-        the last batch is filled up, so that there is one shape to compile for.
-    """
+    """The devices that so many seeds use, and their batches (`seed_batches`)."""
     devices = devices[:seeds]
-    fit = max(1, BATCH_BYTES // (4 * numbers_per_seed)) * len(devices)
-    number = -(-seeds // fit)
-    size = -(-seeds // (number * len(devices))) * len(devices)
-
-    def several():
-        for begin in range(0, seeds, size):
-            index = np.minimum(np.arange(begin, begin + size), seeds - 1)
-            yield min(size, seeds - begin), index
-
-    return devices, several()
+    return devices, seed_batches(seeds, numbers_per_seed, len(devices))
 
 
 def _stacked(made, axis):

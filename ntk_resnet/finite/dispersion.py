@@ -23,7 +23,7 @@ from ntk_resnet.analysis.depth import sweep_depth
 from ntk_resnet.architectures import Architecture, FeedForward
 from ntk_resnet.finite.empirical import as_function, ntk_block
 from ntk_resnet.finite.networks import build, check_spec, over_seeds, seed_keys
-from ntk_resnet.finite.width import check_widths, count_parameters
+from ntk_resnet.finite.width import check_widths, memory_of_kernels
 from ntk_resnet.kernels._inputs import check_depths
 
 
@@ -159,9 +159,8 @@ def _sample(spec, width, x, keys, tell):
             }
 
     batches = []
-    for done, batch in over_seeds(
-        one, keys, numbers_per_seed=3 * count_parameters(make)
-    ):
+    memory = memory_of_kernels(make, width, 1)
+    for done, batch in over_seeds(one, keys, numbers_per_seed=memory):
         batches.append(batch)
         tell(done)
     return {

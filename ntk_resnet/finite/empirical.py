@@ -16,7 +16,13 @@ from jaxtyping import Array, Float
 
 from ntk_resnet._checks import check_choice, check_count
 from ntk_resnet.finite._contractions import cheapest, factors_of, kernel_of
-from ntk_resnet.finite._models import Network, as_function, check_model, check_rows
+from ntk_resnet.finite._models import (
+    Network,
+    as_function,
+    bytes_of_a_row,
+    check_model,
+    check_rows,
+)
 
 OUTPUTS = ("full", "trace", "mean", "diagonal")
 FACTOR_BYTES = 2**29
@@ -34,7 +40,7 @@ def ntk_block(
         x1, x2: `(n1, ...)` and `(n2, ...)`; `None` means `x1`.
         outputs: as in `empirical_ntk`.
     """
-    network = Network.of_function(apply, params, rest, x1)
+    network = Network.of(apply, params, rest, x1, keep=False)
     first = factors_of(network.program, network.values, x1)
     second = None if x2 is None else factors_of(network.program, network.values, x2)
     return kernel_of(network.program, first, second, outputs)
@@ -83,7 +89,7 @@ def empirical_ntk(
 
     Returns:
         `(n1, n2, k, k)` if full, `(n1, n2, k)` if diagonal, else `(n1, n2)`; in the
-        dtype of the gradients.
+        dtype of the gradients, float32 at least.
 
     Raises:
         ValueError: an argument is not as described; the text names it.
@@ -102,9 +108,9 @@ def empirical_ntk(
             f"x1 and x2 must have rows of one shape; got {x1.shape} and {x2.shape}."
         )
     check_model(apply, params, rest, x1)
-    network = Network.of(model, x1)
+    network = Network.of(apply, params, rest, x1)
     if batch_rows is None:
-        batch_rows = max(1, FACTOR_BYTES // (2 * network.bytes_of_a_row()))
+        batch_rows = max(1, FACTOR_BYTES // (2 * bytes_of_a_row(network.program)))
     batch_rows = check_count("batch_rows", batch_rows)
     return _tiles(network, x1, x2, batch_rows, outputs)
 
@@ -140,7 +146,7 @@ def ntk_methods(
     n1, n2 = len(x1), len(x1 if x2 is None else check_rows("x2", x2))
     apply, params, rest = as_function(model)
     check_model(apply, params, rest, x1)
-    program = Network.of(model, x1).program
+    program = Network.of(apply, params, rest, x1).program
     named = jax.tree_util.tree_leaves_with_path(params)
     count = program.outputs.shape[0]
     pairs = n1 * n2 * (count * count if outputs == "full" else count)

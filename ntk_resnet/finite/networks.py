@@ -21,7 +21,7 @@ from ntk_resnet._checks import check_count, check_width
 from ntk_resnet.architectures import Architecture, FeedForward, ResNet
 
 BATCH_BYTES = 2**28
-"""Memory for the seeds that `over_seeds` runs at a time."""
+"""Memory for the seeds that a device runs at a time."""
 
 
 class Frozen(nnx.Variable):
@@ -336,17 +336,29 @@ def over_seeds(
         `(done, results)`: seeds finished so far, and those of the last batch, as NumPy
         arrays with a leading axis of seeds.
     """
-    seeds = len(keys)
-    fit = max(1, BATCH_BYTES // (4 * numbers_per_seed))
-    batches = -(-seeds // fit)
-    size = -(-seeds // batches)
     vectorised = jax.jit(jax.vmap(function))
-    for begin in range(0, seeds, size):
-        # The last batch is filled up, so that there is one shape to compile for.
-        index = np.minimum(np.arange(begin, begin + size), seeds - 1)
-        done = min(begin + size, seeds)
+    done = 0
+    for count, index in seed_batches(len(keys), numbers_per_seed):
         results = jax.device_get(vectorised(keys[index]))
-        yield done, jax.tree.map(lambda leaf: leaf[: done - begin], results)  # noqa: B023
+        done += count
+        yield done, jax.tree.map(lambda leaf: leaf[:count], results)  # noqa: B023
+
+
+def seed_batches(
+    seeds: int, numbers_per_seed: int, devices: int = 1
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Seeds in batches of one size that fit the memory, in equal parts for devices.
+
+    Yields:
+        How many seeds of a batch count, and their numbers: the last batch is filled up,
+        so that there is one shape to compile for.
+    """
+    fit = max(1, BATCH_BYTES // (4 * numbers_per_seed)) * devices
+    number = -(-seeds // fit)
+    size = -(-seeds // (number * devices)) * devices
+    for begin in range(0, seeds, size):
+        index = np.minimum(np.arange(begin, begin + size), seeds - 1)
+        yield min(size, seeds - begin), index
 
 
 def seed_keys(seed: int, width: int, seeds: int) -> Array:

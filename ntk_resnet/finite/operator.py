@@ -13,6 +13,7 @@ from ntk_resnet._checks import check_count
 from ntk_resnet.finite._models import as_function, check_model, check_rows
 from ntk_resnet.finite.empirical import ntk_block
 from ntk_resnet.kernels._inputs import is_traced
+from ntk_resnet.kernels.operator import check_vectors
 
 
 def empirical_ntk_operator(
@@ -85,14 +86,10 @@ class EmpiricalOperator:
         """The product of the matrix with a vector or a block.
 
         Raises:
-            ValueError: `v` has another length.
+            ValueError: `v` has another length, or holds what is no finite number.
         """
         v = v if isinstance(v, jax.Array) else np.asarray(v)
-        if v.ndim not in (1, 2) or v.shape[0] != self.shape[1]:
-            m = self.shape[1]
-            raise ValueError(f"v has shape {v.shape}; pass ({m},) or a block ({m}, p).")
-        if not is_traced(v) and not np.isfinite(np.asarray(v)).all():
-            raise ValueError("v holds NaN or infinity; remove or replace it.")
+        check_vectors(v, self.shape[1], is_traced(v))
         return _multiply(self, jnp.asarray(v, self.dtype))
 
     __matmul__ = __call__

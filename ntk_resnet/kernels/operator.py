@@ -182,20 +182,15 @@ class GramOperator:
         v = v if isinstance(v, jax.Array) else np.asarray(v)
         if v.dtype.kind not in "fiub":
             raise ValueError(f"v has dtype {v.dtype}; pass real numbers.")
-        n = self.shape[1]
-        if v.ndim not in (1, 2) or v.shape[0] != n or v.size == 0:
-            raise ValueError(
-                f"v has shape {tuple(v.shape)}; pass ({n},) or a block ({n}, k)."
-            )
-        if is_traced(v, self.plan):
+        traced = is_traced(v, self.plan)
+        check_vectors(v, self.shape[1], traced)
+        if traced:
             if self.dtype == np.float64 and default_float() == np.float32:
                 raise ValueError(
                     "x is float64, but JAX's x64 mode is off in this trace; switch it "
                     "on (jax_enable_x64), or pass x in float32."
                 )
             return v.astype(self.dtype)
-        if not np.isfinite(np.asarray(v)).all():
-            raise ValueError("v holds NaN or infinity; remove or replace it.")
         return v
 
     def _explain(self, v):
@@ -207,6 +202,16 @@ class GramOperator:
             f"the product is beyond the range of {self.dtype}; v has entries of "
             f"{largest:.3g}: scale it down."
         )
+
+
+def check_vectors(v: Any, n: int, traced: bool) -> None:
+    """Raises unless `v` is a vector `(n,)` or a block, of finite numbers if known."""
+    if v.ndim not in (1, 2) or v.shape[0] != n or v.size == 0:
+        raise ValueError(
+            f"v has shape {tuple(v.shape)}; pass ({n},) or a block ({n}, k)."
+        )
+    if not traced and not np.isfinite(np.asarray(v)).all():
+        raise ValueError("v holds NaN or infinity; remove or replace it.")
 
 
 def _transposed(tiling):
