@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 import ntk_resnet as nr
-from ntk_resnet.finite import descent, train_study
+from ntk_resnet.finite import descent, networks, train_study
 
 ROOT = pathlib.Path(nr.__file__).parents[1]
 SPEC = nr.FeedForward(depth=1)
