@@ -1,9 +1,9 @@
 """Neural tangent kernels of residual and plain networks, at any depth.
 
-One frozen specification (`FeedForward`, `ResNet`) is realised three ways: as a
-neural-tangents network (`stax`), as our own closed forms (`kernel_fn`), and as a finite
-Flax network (`finite.build`). Every study compares them. Nothing heavy is imported
-before it is used.
+One frozen specification (`FeedForward`, `ResNet`, `ConvNet`, `ConvResNet`) is realised
+three ways: as a neural-tangents network (`stax`), as our own closed forms
+(`kernel_fn`), and as a finite Flax network (`finite.build`). Every study compares them.
+Nothing heavy is imported before it is used.
 """
 
 import importlib
@@ -13,6 +13,10 @@ from ntk_resnet._version import __version__ as __version__
 _HOME = {
     "FeedForward": "architectures",
     "ResNet": "architectures",
+    "ConvNet": "convolutional",
+    "ConvResNet": "convolutional",
+    "wide_resnet": "convolutional",
+    "myrtle": "convolutional",
     "ConstantScale": "architectures",
     "DepthScale": "architectures",
     "DecreasingScale": "architectures",

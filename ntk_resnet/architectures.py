@@ -4,112 +4,24 @@ A specification is equal and hashable by value and goes to JSON and back, so tha
 be a cache key, a static argument under `jax.jit`, and part of a saved result.
 """
 
-import abc
 import dataclasses
 import json
-from typing import Any, ClassVar
-
-import numpy as np
+from typing import Any
 
 from ntk_resnet import activations
-from ntk_resnet._checks import check_choice, check_count, check_number
-
-
-@dataclasses.dataclass(frozen=True)
-class BranchScale(abc.ABC):
-    """The factors `a_1, ..., a_L` in front of the residual branches."""
-
-    depends_on_depth: ClassVar[bool]
-    """Whether `a_l` changes when the network gets deeper."""
-
-    @abc.abstractmethod
-    def values(self, depth: int) -> np.ndarray:
-        """`a_1 .. a_depth`, float64, of shape `(depth,)`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ConstantScale(BranchScale):
-    """`a_l = alpha` in every block of every network. 0 is legal: a linear kernel."""
-
-    alpha: float
-    depends_on_depth: ClassVar[bool] = False
-
-    def __post_init__(self):
-        object.__setattr__(self, "alpha", check_number("branch_scale", self.alpha))
-
-    def values(self, depth: int) -> np.ndarray:
-        return np.full(depth, self.alpha)
-
-
-@dataclasses.dataclass(frozen=True)
-class DepthScale(BranchScale):
-    """`a_l = L^-gamma` in a network of depth `L` (Huang et al. 2020, section 2).
-
-    `gamma = 1/2` keeps the signal bounded and the kernel non-trivial, `1/2 < gamma <=
-    1` tends to the kernel of one block, below 1/2 the kernel degenerates with depth.
-    """
-
-    gamma: float
-    depends_on_depth: ClassVar[bool] = True
-
-    def __post_init__(self):
-        object.__setattr__(self, "gamma", check_number("gamma", self.gamma))
-
-    def values(self, depth: int) -> np.ndarray:
-        return np.full(depth, float(depth) ** -self.gamma)
-
-
-@dataclasses.dataclass(frozen=True)
-class DecreasingScale(BranchScale):
-    """`a_l = 1 / (sqrt(l) ln(l + 1))`, square-summable (Hayou et al. 2021)."""
-
-    depends_on_depth: ClassVar[bool] = False
-
-    def values(self, depth: int) -> np.ndarray:
-        block = np.arange(1, depth + 1, dtype=float)
-        return 1 / (np.sqrt(block) * np.log(block + 1))
-
+from ntk_resnet._checks import check_choice
+from ntk_resnet._specification import TRAINED as TRAINED
+from ntk_resnet._specification import (
+    Architecture,
+    BranchScale,
+    ConstantScale,
+    DecreasingScale,
+    DepthScale,
+    Residual,
+)
+from ntk_resnet.convolutional import ConvNet, Convolutional, ConvResNet
 
 BLOCKS = ("two_layer", "preactivation", "postactivation")
-TRAINED = ("blocks", "all")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """What plain and residual networks have in common."""
-
-    depth: int
-    # Names and None are accepted; from construction on these hold the resolved values.
-    activation: Any = "relu"
-    weight_variance: Any = None
-    bias_variance: float = 0.0
-
-    def __post_init__(self):
-        settle = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
-        settle("depth", check_count("depth", self.depth))
-        settle("activation", activations.as_activation(self.activation))
-        if self.weight_variance is None:
-            moment = self.activation.unit_second_moment
-            if not 0 < moment < float("inf"):
-                raise ValueError(
-                    f"activation {self.activation!r} has E phi(g)^2 = {moment}; take "
-                    "one for which it is positive and finite."
-                )
-            settle("weight_variance", 1 / moment)
-        settle(
-            "weight_variance",
-            check_number("weight_variance", self.weight_variance, positive=True),
-        )
-        settle("bias_variance", check_number("bias_variance", self.bias_variance))
-
-    @property
-    def homogeneous(self) -> bool:
-        """Whether the kernels are `|x| |x'|` times a function of the angle alone."""
-        return self.activation.homogeneous and self.bias_variance == 0
-
-    def replace(self, **changes):
-        """A copy with some fields changed; the other fields stay as they are."""
-        return dataclasses.replace(self, **changes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,7 +51,7 @@ class FeedForward(Architecture):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ResNet(Architecture):
+class ResNet(Residual):
     r"""A fully connected residual network of `depth` blocks.
 
     `h_0 = A x / sqrt(d)`, then `depth` blocks, then `f = v . h_L / sqrt(m)`; with
@@ -169,17 +81,12 @@ class ResNet(Architecture):
         ValueError: an argument is out of its range; the text names it.
     """
 
-    branch_scale: Any  # a BranchScale, or a number that is made one
-    block: str = "two_layer"
-    trained: str = "blocks"
     input_activation: bool = False
+
+    blocks = BLOCKS
 
     def __post_init__(self):
         super().__post_init__()
-        if not isinstance(self.branch_scale, BranchScale):
-            object.__setattr__(self, "branch_scale", ConstantScale(self.branch_scale))
-        check_choice("block", self.block, BLOCKS)
-        check_choice("trained", self.trained, TRAINED)
         if not isinstance(self.input_activation, bool):
             raise ValueError(
                 "input_activation must be True or False, "
@@ -191,15 +98,18 @@ class ResNet(Architecture):
                 "(phi of features that are not Gaussian); take another block."
             )
 
-    @property
-    def scales(self) -> np.ndarray:
-        """`a_1 .. a_L`, float64, of shape `(depth,)`."""
-        return self.branch_scale.values(self.depth)
-
 
 _KINDS = {
     kind.__name__: kind
-    for kind in (FeedForward, ResNet, ConstantScale, DepthScale, DecreasingScale)
+    for kind in (
+        FeedForward,
+        ResNet,
+        ConvNet,
+        ConvResNet,
+        ConstantScale,
+        DepthScale,
+        DecreasingScale,
+    )
 }
 
 
@@ -256,11 +166,19 @@ def to_json(spec: Architecture) -> str:
     return json.dumps(to_dict(spec))
 
 
-def check_network(spec: Any) -> Architecture:
-    """`spec`, if it is the specification of a network."""
+def check_network(spec: Any, *, convolutional: bool = False) -> Architecture:
+    """`spec`, if it is the specification of a network that is fully connected.
+
+    Or also of a convolutional one, where `convolutional` allows them.
+    """
     if not isinstance(spec, Architecture):
         raise ValueError(
             f"spec must be a network such as nr.FeedForward(depth=3), got {spec!r}."
+        )
+    if isinstance(spec, Convolutional) and not convolutional:
+        raise ValueError(
+            f"spec must be fully connected here, got {spec!r}; kernels of images are "
+            "made by nr.kernel_fn, nr.gram and nr.diag."
         )
     return spec
 

@@ -16,7 +16,9 @@ import jax.numpy as jnp
 
 from ntk_resnet import activations
 from ntk_resnet._checks import check_count
-from ntk_resnet.architectures import Architecture, FeedForward, ResNet
+from ntk_resnet._stax_convolution import convolutional_network
+from ntk_resnet.architectures import Architecture, ResNet, check_network
+from ntk_resnet.convolutional import Convolutional
 
 _QUADRATURE_POINTS = 100
 
@@ -71,13 +73,18 @@ def stax(
         Novak, Xiao, Hron, Lee, Alemi, Sohl-Dickstein and Schoenholz, Neural Tangents:
         fast and easy infinite neural networks in Python, ICLR 2020.
     """
-    if not isinstance(spec, FeedForward | ResNet):
-        raise ValueError(
-            f"spec must be a FeedForward or a ResNet, got {spec!r}; make one with, "
-            "for example, nr.ResNet(depth=3, branch_scale=0.5)."
-        )
+    check_network(spec, convolutional=True)
     width = check_count("width", width)
     out_features = check_count("out_features", out_features)
+    if getattr(spec, "block", None) == "postactivation":
+        raise ValueError(
+            'neural-tangents has no kernel for block="postactivation" (its increments '
+            "have a mean); nr.kernel_fn(spec) has it."
+        )
+    if isinstance(spec, Convolutional):
+        activation = _activation(spec.activation)
+        nt_stax = _neural_tangents_stax()
+        return convolutional_network(spec, width, out_features, nt_stax, activation)
     if isinstance(spec, ResNet):
         return _residual_network(spec, width, out_features)
     return _plain_network(spec, width, out_features)
@@ -95,11 +102,6 @@ def _plain_network(spec, width, out_features):
 
 def _residual_network(spec, width, out_features):
     nt_stax = _neural_tangents_stax()
-    if spec.block == "postactivation":
-        raise ValueError(
-            'neural-tangents has no kernel for block="postactivation" (its increments '
-            "have a mean); nr.kernel_fn(spec) has it."
-        )
     first, readout = nt_stax.Dense(width), nt_stax.Dense(out_features)
     if spec.trained == "blocks":
         first, readout = _frozen(first), _frozen(readout)

@@ -15,15 +15,16 @@ ROOT = pathlib.Path(nr.__file__).parent.parent
 
 def test_public_names():
     assert sorted(nr.__all__) == [
-        "Activation", "ConstantScale", "DecreasingScale", "DepthScale", "FeedForward",
-        "LeakyReLU", "NTKClassifier", "NTKRegressor", "ResNet", "__version__",
-        "decay_exponent", "diag", "early_stopping", "finite", "from_json", "gram",
-        "gram_operator", "kernel_distance", "kernel_distance_sweep", "kernel_fn",
+        "Activation", "ConstantScale", "ConvNet", "ConvResNet", "DecreasingScale",
+        "DepthScale", "FeedForward", "LeakyReLU", "NTKClassifier", "NTKRegressor",
+        "ResNet", "__version__", "decay_exponent", "diag", "early_stopping", "finite",
+        "from_json", "gram", "gram_operator", "kernel_distance",
+        "kernel_distance_sweep", "kernel_fn",
         "kernel_ridge", "laplace_mercer", "learning_curve", "learning_curve_on_data",
-        "learning_curve_on_sphere", "load_data", "mercer", "neural_tangents",
+        "learning_curve_on_sphere", "load_data", "mercer", "myrtle", "neural_tangents",
         "open_gram", "parity_imbalance", "phase", "predicted_condition_number",
         "profile", "solve", "spectral_distribution", "spectrum", "stax", "sweep_depth",
-        "to_json",
+        "to_json", "wide_resnet",
     ]  # fmt: skip
     for name in nr.__all__:
         assert getattr(nr, name) is not None

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ntk_resnet.architectures import Architecture
+from ntk_resnet.convolutional import Convolutional
 
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
 
@@ -67,9 +68,31 @@ def check_inputs(name: str, x: Any, *, zero_rows: bool = False) -> Any:
             f"{name} has shape {tuple(x.shape)}; pass a non-empty array (n, d), "
             "one input a row."
         )
+    _check_values(name, x, zero_rows)
+    return x
+
+
+def check_inputs_of(spec: Architecture, name: str, x: Any) -> Any:
+    """`x` as `check_inputs` gives it, or for convolutional networks `(n, H, W, C)`."""
+    zero_rows = spec.bias_variance > 0
+    if not isinstance(spec, Convolutional):
+        return check_inputs(name, x, zero_rows=zero_rows)
+    x = as_floats(name, x)
+    if x.ndim != 4 or 0 in x.shape:
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}; pass a non-empty array of images "
+            "(n, height, width, channels)."
+        )
+    spec.check_size(name, *x.shape[1:3])
+    _check_values(name, x, zero_rows)
+    return x
+
+
+def _check_values(name, x, zero_rows):
     if is_traced(x):
-        return x
+        return
     host = np.asarray(x)
+    host = host.reshape(len(host), -1)
     if not np.isfinite(host).all():
         row, column = np.argwhere(~np.isfinite(host))[0]
         raise ValueError(
@@ -83,19 +106,22 @@ def check_inputs(name: str, x: Any, *, zero_rows: bool = False) -> Any:
             f"{name} has only zeros in row {empty[0]}, where the kernel is undefined; "
             "remove the row, or give the network a bias_variance > 0."
         )
-    return x
 
 
 def check_pair(
     spec: Architecture, first: tuple[str, Any], second: tuple[str, Any]
 ) -> tuple[Any, Any]:
     """Inputs of rows and of columns, each with its name; the second may be `None`."""
-    zero_rows = spec.bias_variance > 0
     (name1, x1), (name2, x2) = first, second
-    x1 = check_inputs(name1, x1, zero_rows=zero_rows)
+    x1 = check_inputs_of(spec, name1, x1)
     if x2 is None:
         return x1, None
-    x2 = check_inputs(name2, x2, zero_rows=zero_rows)
+    x2 = check_inputs_of(spec, name2, x2)
+    if x1.ndim == 4 and x1.shape[1:] != x2.shape[1:]:
+        raise ValueError(
+            f"{name1} has images of shape {x1.shape[1:]} and {name2} of shape "
+            f"{x2.shape[1:]}; they must agree."
+        )
     if x1.shape[1] != x2.shape[1]:
         raise ValueError(
             f"{name1} has rows of length {x1.shape[1]} and {name2} of length "

@@ -1,6 +1,10 @@
 """A matrix cut into tiles, which are computed as blocks of one shape."""
 
 import dataclasses
+import os
+
+import jax
+import numpy as np
 
 from ntk_resnet._checks import check_count
 
@@ -66,3 +70,36 @@ class Tiling:
         rows, columns = self.slices(i, j)
         height, width = self.block_shape
         return max(0, rows.stop - height), max(0, columns.stop - width)
+
+
+def side_for_rows(n: int, dtype: np.dtype, device: jax.Device) -> int:
+    """The side of a tile for kernels between n rows."""
+    fits = int(np.sqrt(memory_of(device) / (32 * dtype.itemsize)))
+    # Sixteen tiles a side, so that symmetry spares nearly half of them, but not tiny
+    # ones, nor millions; on a CPU of a size for its caches.
+    least, usual, most = (
+        (250, 500, 2000) if device.platform == "cpu" else (1024, 4096, 8192)
+    )
+    side = max(min(max(least, -(-n // 16)), usual), min(n // 200, most))
+    # Rows of a tile a power of two apart would compete for the same cache lines.
+    side -= 4 * (side % 128 == 0 and device.platform == "cpu")
+    return max(1, min(side, fits, n))
+
+
+def side_for_images(n: int, pixels: int, device: jax.Device, devices: int) -> int:
+    """The side of a tile for kernels between n images of so many pixels.
+
+    A plane of all pairs in a tile is to stay in a CPU's cache, or to fill an
+    accelerator; several devices get several tiles each.
+    """
+    numbers = 2**16 if device.platform == "cpu" else 2**24
+    side = max(1, int(np.sqrt(numbers / pixels)))
+    return min(side, n if devices == 1 else -(-n // (2 * devices)))
+
+
+def memory_of(device: jax.Device) -> int:
+    """Bytes that a device may use; for a CPU what the machine has."""
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ntk_resnet.architectures import Architecture
-from ntk_resnet.kernels import pairs
+from ntk_resnet.kernels import images, pairs
 from ntk_resnet.kernels._inputs import log_variance, split, unit_rows
 from ntk_resnet.kernels._quick_jit import quick_jit
 from ntk_resnet.kernels.profile import gap_from
@@ -71,8 +71,8 @@ class Block(NamedTuple):
 def block(
     entries: Entries,
     data: Any,
-    rows1: Rows,
-    rows2: Rows,
+    rows1: Rows | images.ImageRows,
+    rows2: Rows | images.ImageRows,
     shift: Int[Array, ""],
     refine: bool,
 ) -> Block:
@@ -87,7 +87,11 @@ def block(
             is 0 exactly. At 0 the block is made symmetric. Out of range: none.
         refine: compute near-duplicates from the difference of the rows.
     """
-    if entries.powers is None:  # the difference of equal rows is exactly 0
+    if isinstance(rows1, images.ImageRows):
+        of = entries.get, entries.normalised, data
+        values = images.tile(entries.shape, *of, rows1, rows2, shift)
+        coarse = jnp.asarray(False)
+    elif entries.powers is None:  # the difference of equal rows is exactly 0
         values, coarse = _by_recursion(entries, data, rows1, rows2), jnp.asarray(False)
     else:
         lesser, obtuse, near = _distances(entries, rows1, rows2, shift)

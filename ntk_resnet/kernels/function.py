@@ -13,9 +13,10 @@ from jaxtyping import Array, ArrayLike, Float, Num
 
 from ntk_resnet._checks import check_choice
 from ntk_resnet.architectures import Architecture, ResNet, check_network
-from ntk_resnet.kernels import pairs, recursion
+from ntk_resnet.convolutional import Convolutional, ConvResNet
+from ntk_resnet.kernels import images, pairs, recursion
 from ntk_resnet.kernels._inputs import (
-    check_inputs,
+    check_inputs_of,
     check_pair,
     is_traced,
     log_variance,
@@ -24,14 +25,16 @@ from ntk_resnet.kernels._inputs import (
 from ntk_resnet.kernels.pairs import symmetric
 from ntk_resnet.kernels.profile import common_norm, has_profile, profile
 
-ENGINES = ("auto", "profile", "recursion", "neural_tangents")
+ENGINES = ("auto", "profile", "recursion", "convolution", "neural_tangents")
 KERNELS = ("nngp", "ntk")
 
 
 def kernel_fn(
     spec: Architecture,
     *,
-    engine: Literal["auto", "profile", "recursion", "neural_tangents"] = "auto",
+    engine: Literal[
+        "auto", "profile", "recursion", "convolution", "neural_tangents"
+    ] = "auto",
     normalised: bool = True,
 ) -> "KernelFunction":
     r"""The infinite-width kernels of a network as a function of inputs.
@@ -45,10 +48,13 @@ def kernel_fn(
             exact at any depth, block by block; `"profile"`, the same as a function of
             the angle (`ntk_resnet.kernels.profile`), so that depth costs nothing: for
             the ReLU family without bias, and for any network on inputs of one norm
-            (checked; inside a trace it is an error); `"neural_tangents"`, the
+            (checked; inside a trace it is an error); `"convolution"`, the closed form
+            of convolutional networks (`ntk_resnet.kernels.convolution`) and their only
+            one of ours; `"neural_tangents"`, the
             reference, wherever it has the kernel (its own diagonal, of `k(x)`, is exact
             to the root of eps only); `"auto"`, the profile where it serves inputs of
-            every norm, else the recursion. `k.engine` says which one it is.
+            every norm, else the recursion, for images the convolution. `k.engine` says
+            which one it is.
         normalised: divide by the diagonals, :math:`K(x,x')/\sqrt{K(x,x)K(x',x')}`, so
             that coincident inputs give exactly 1. With `False` the kernels are in
             neural-tangents' normalisation: NTK parametrisation, input kernel `x.x'/d`.
@@ -59,8 +65,9 @@ def kernel_fn(
     Raises:
         ValueError: `spec` is not a network specification, or no such engine.
     """
-    check_network(spec)
+    check_network(spec, convolutional=True)
     check_choice("engine", engine, ENGINES)
+    check_engine(spec, engine)
     if not isinstance(normalised, bool):
         raise ValueError(f"normalised must be True or False, got {normalised!r}.")
     return KernelFunction(spec, engine, normalised)
@@ -76,8 +83,8 @@ class KernelFunction:
 
     def __call__(
         self,
-        x1: Num[ArrayLike, "n1 d"],
-        x2: Num[ArrayLike, "n2 d"] | None = None,
+        x1: Num[ArrayLike, "n1 ..."],
+        x2: Num[ArrayLike, "n2 ..."] | None = None,
         get: str | Sequence[str] = "ntk",
         *,
         scales: Float[ArrayLike, " depth"] | None = None,
@@ -85,10 +92,10 @@ class KernelFunction:
         r"""The kernel matrix between the rows of `x1` and of `x2`.
 
         Args:
-            x1: inputs `(n1, d)`; float32 and float64 are computed in their own
-                precision (float64 also where JAX's x64 mode is off), integers in the
-                default float.
-            x2: inputs `(n2, d)`; `None` means `x1`, and gives an exactly symmetric
+            x1: inputs `(n1, d)`, images `(n1, H, W, C)`; float32 and float64 are
+                computed in their own precision (float64 also where JAX's x64 mode is
+                off), integers in the default float.
+            x2: inputs `(n2, ...)`; `None` means `x1`, and gives an exactly symmetric
                 matrix with an exact diagonal.
             get: `"ntk"`, `"nngp"`, or a tuple of them.
             scales: the branch scales `a_1 .. a_L` of a residual network as data, in
@@ -134,16 +141,20 @@ class KernelFunction:
         """What computes the kernel: `"auto"` is settled when this is first asked."""
         if self.requested != "auto":
             return self.requested
+        if isinstance(self.spec, Convolutional):
+            return "convolution"
         one_for_all = self.spec.homogeneous and has_profile(self.spec)
         return "profile" if one_for_all else "recursion"
 
     def _evaluate(self, names, x1, x2, scales):
-        if scales is not None and self.requested not in ("auto", "recursion"):
+        engine = self.engine
+        if scales is not None and engine == "profile" and self.requested == "auto":
+            engine = "recursion"
+        if scales is not None and engine not in ("recursion", "convolution"):
             raise ValueError(
                 "scales as data need engine='recursion'; for others put them into the "
                 "specification."
             )
-        engine = self.engine if scales is None else "recursion"
         if engine == "neural_tangents":
             return _by_neural_tangents(self.spec, self.normalised, names, x1, x2)
         dtype = jnp.result_type(x1, *([] if x2 is None else [x2]))
@@ -157,6 +168,8 @@ class KernelFunction:
             return _by_profile(powers, self.normalised, tables, logs, x1, x2)
         if scales is None:
             scales = recursion.block_scales(self.spec)
+        if engine == "convolution":
+            return images.matrix(self.spec, names, self.normalised, x1, x2, scales)
         scales = jnp.asarray(scales, dtype)
         shape = recursion.shape_of(self.spec)
         return _by_recursion(shape, names, self.normalised, x1, x2, scales)
@@ -179,7 +192,7 @@ class KernelFunction:
 
 def diag(
     spec: Architecture,
-    x: Num[ArrayLike, "n d"],
+    x: Num[ArrayLike, "n ..."],
     get: Literal["ntk", "nngp"] = "ntk",
     *,
     log: bool = False,
@@ -188,7 +201,7 @@ def diag(
 
     Args:
         spec: the network.
-        x: inputs `(n, d)`.
+        x: inputs `(n, d)`, or images `(n, H, W, C)`.
         get: `"ntk"` or `"nngp"`.
         log: return the natural logarithm, which never overflows; -inf where the kernel
             is zero (a block NTK whose scales are all zero).
@@ -198,13 +211,13 @@ def diag(
 
     Accuracy: the logarithm to a few eps of its size (`tests/test_kernel_fn.py`).
     """
-    check_network(spec)
+    check_network(spec, convolutional=True)
     check_choice("get", get, KERNELS)
-    x = check_inputs("x", x, zero_rows=spec.bias_variance > 0)
+    x = check_inputs_of(spec, "x", x)
     with precision_of(x):
         x = jnp.asarray(x)
         scales = jnp.asarray(recursion.block_scales(spec), x.dtype)
-        logs = _log_diag(recursion.shape_of(spec), x, scales)[KERNELS.index(get)]
+        logs = _log_diagonals(spec, x, scales)[KERNELS.index(get)]
         values = logs if log else jnp.exp(logs)
     if is_traced(values):
         return values
@@ -230,7 +243,7 @@ def check_scales(spec: Architecture, scales: Any) -> None:
     """Branch scales passed as data: one finite, non-negative number for each block."""
     if scales is None:
         return
-    if not isinstance(spec, ResNet):
+    if not isinstance(spec, ResNet | ConvResNet):
         raise ValueError("scales belong to residual networks; this network has none.")
     if jnp.shape(scales) != (spec.depth,):
         raise ValueError(
@@ -261,6 +274,13 @@ def _by_profile(powers, normalised, tables, log_diagonals, x1, x2):
     return values if x2 is not None else tuple(map(symmetric, values))
 
 
+def _log_diagonals(spec, x, scales):
+    """ln of the raw NNGP and NTK of every input with itself."""
+    if isinstance(spec, Convolutional):
+        return images.log_diagonals(spec, x, scales)
+    return _log_diag(recursion.shape_of(spec), x, scales)
+
+
 @functools.partial(jax.jit, static_argnames="spec")
 def _log_diag(spec, x, scales):
     logs = log_variance(x, spec.bias_variance)
@@ -272,6 +292,17 @@ def _log_diag(spec, x, scales):
     )[0]
     results = recursion.log_diagonals(spec, rows)
     return tuple(logs + log if spec.homogeneous else log for log in results)
+
+
+def check_engine(spec: Architecture, engine: str) -> None:
+    """Raises a `ValueError` if the engine is not for such networks."""
+    convolutional = isinstance(spec, Convolutional)
+    others = ("profile", "recursion") if convolutional else ("convolution",)
+    if engine in others:
+        kind = "convolutional" if convolutional else "fully connected"
+        raise ValueError(
+            f"engine={engine!r} is not for {kind} networks; pass engine='auto'."
+        )
 
 
 # ---------------------------------------------------------------------- neural-tangents
@@ -294,7 +325,7 @@ def _by_neural_tangents(spec, normalised, names, x1, x2):
     # By our diagonals: neural-tangents' own cancel to the root of eps.
     scales = jnp.asarray(recursion.block_scales(spec), values[0].dtype)
     logs = [
-        dict(zip(KERNELS, _log_diag(recursion.shape_of(spec), x, scales), strict=True))
+        dict(zip(KERNELS, _log_diagonals(spec, x, scales), strict=True))
         for x in ((x1,) if x2 is None else (x1, x2))
     ]
     return tuple(

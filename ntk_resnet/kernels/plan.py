@@ -9,7 +9,6 @@ import collections
 import concurrent.futures
 import dataclasses
 import functools
-import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -22,9 +21,15 @@ from jaxtyping import Array, Int
 
 from ntk_resnet._checks import check_choice, check_count
 from ntk_resnet.architectures import Architecture, check_network
-from ntk_resnet.kernels import _identity, _tile_store, recursion
+from ntk_resnet.convolutional import Convolutional
+from ntk_resnet.kernels import _identity, _tile_store, images, recursion
 from ntk_resnet.kernels._inputs import check_pair, is_traced, precision_of
-from ntk_resnet.kernels._tiling import Tiling
+from ntk_resnet.kernels._tiling import (
+    Tiling,
+    memory_of,
+    side_for_images,
+    side_for_rows,
+)
 from ntk_resnet.kernels.entries import (
     PRODUCTS,
     Block,
@@ -33,10 +38,12 @@ from ntk_resnet.kernels.entries import (
     block,
     prepare,
 )
+from ntk_resnet.kernels.function import check_engine
+from ntk_resnet.kernels.images import ImageRows
 from ntk_resnet.kernels.pairs import QUANTITIES
 from ntk_resnet.kernels.profile import common_norm, has_profile, profile
 
-_ENGINES = ("auto", "profile", "recursion")
+_ENGINES = ("auto", "profile", "recursion", "convolution")
 _AHEAD = 2  # rounds of tiles under way while one is put in its place
 
 
@@ -52,7 +59,7 @@ class Plan:
     spec: Architecture
     entries: Entries
     data: Any  # what depends on the depth, see `entries.block`
-    rows: tuple[Rows, ...]  # of one array, or of two
+    rows: tuple[Rows | ImageRows, ...]  # of one array, or of two
     tiling: Tiling
     mesh: Mesh
 
@@ -62,7 +69,9 @@ class Plan:
 
     @property
     def engine(self) -> str:
-        """What computes the entries: `"profile"` or `"recursion"`."""
+        """What computes the entries: `"profile"`, `"recursion"` or `"convolution"`."""
+        if isinstance(self.rows[0], ImageRows):
+            return "convolution"
         return "recursion" if self.entries.powers is None else "profile"
 
     def identity(self) -> dict[str, str | int | float]:
@@ -100,7 +109,7 @@ class Plan:
         device = self.mesh.local_devices[0]
         size = self.tiling.rows * self.tiling.columns * self.dtype.itemsize
         accelerator = self.mesh.size == 1 and device.platform != "cpu"
-        return accelerator and 2 * size < _memory_of(device)
+        return accelerator and 2 * size < memory_of(device)
 
     def start(self, pairs: Sequence[tuple[int, int]], *, refine: bool = False) -> Block:
         """Starts on as many tiles as there are devices, or fewer; one a device.
@@ -114,7 +123,7 @@ class Plan:
         program = _program(
             self.mesh, self.entries, tiling.block_shape, tiling.symmetric, refine
         )
-        with precision_of(self.rows[0].x):
+        with precision_of(*jax.tree.leaves(self.rows)):
             return program(self.data, self.rows, np.array(corners, np.int32))
 
     def _finished(self, pairs, started):
@@ -178,7 +187,7 @@ def tile_at(
     shape: tuple[int, int],
     symmetric: bool,
     data: Any,
-    rows: tuple[Rows, ...],
+    rows: tuple[Rows | ImageRows, ...],
     begin1: Int[Array, ""],
     begin2: Int[Array, ""],
     *,
@@ -213,9 +222,10 @@ def make_plan(
 
     Those of this process, or `everywhere`, of all that run the same program.
     """
-    check_network(spec)
+    check_network(spec, convolutional=True)
     check_choice("get", get, QUANTITIES)
     check_choice("engine", engine, _ENGINES)
+    check_engine(spec, engine)
     check_choice("products", products, PRODUCTS)
     if not isinstance(normalised, bool):
         raise ValueError(f"normalised must be True or False, got {normalised!r}.")
@@ -223,27 +233,44 @@ def make_plan(
     mesh = _mesh(devices, everywhere)
     dtype = np.result_type(*(np.dtype(v.dtype) for v in inputs))
     normalised = normalised or get.endswith("_gap")  # gaps are of normalised kernels
+    make = _for_images if isinstance(spec, Convolutional) else _for_rows
     with precision_of(*inputs):
-        whole = NamedSharding(mesh, PartitionSpec())
         arrays = [jnp.asarray(v, dtype) for v in inputs]
-        with concurrent.futures.ThreadPoolExecutor(1) as thread:
-            prepared = thread.submit(_prepared, arrays, spec.bias_variance)
-            found = _profile_for(spec, engine, arrays)
-            rows = prepared.result()
-        if found is not None:
-            kernel = get.removesuffix("_gap")
-            shape, powers = None, getattr(found.powers, kernel)
-            log_diagonal = np.asarray(found.log_diagonal(kernel), dtype)
-            data: Any = (found.table(kernel, dtype), log_diagonal)
-        else:
-            shape, powers = recursion.shape_of(spec), None
-            data = recursion.block_scales(spec).astype(dtype)
-            products = "split"  # the recursion knows no other
+        entries, data, rows = make(spec, get, normalised, engine, products, arrays)
+    with precision_of(*jax.tree.leaves(rows)):
+        whole = NamedSharding(mesh, PartitionSpec())
         data, rows = jax.device_put((data, rows), whole)
-    entries = Entries(shape, get, normalised, products, powers)
     side = _tile_side(tile, store, inputs, dtype, mesh)
     tiling = Tiling(len(inputs[0]), len(inputs[-1]), side, symmetric=x2 is None)
     return Plan(spec, entries, data, rows, tiling, mesh)
+
+
+def _for_rows(spec, get, normalised, engine, products, arrays):
+    """What is computed, what it needs to know of the depth, and the inputs."""
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        prepared = thread.submit(_prepared, arrays, spec.bias_variance)
+        found = _profile_for(spec, engine, arrays)
+        rows = prepared.result()
+    dtype = arrays[0].dtype
+    if found is None:  # the recursion knows no other products
+        shape, scales = recursion.shape_of(spec), recursion.block_scales(spec)
+        entries = Entries(shape, get, normalised, "split", None)
+        return entries, scales.astype(dtype), rows
+    kernel = get.removesuffix("_gap")
+    log_diagonal = np.asarray(found.log_diagonal(kernel), dtype)
+    powers = getattr(found.powers, kernel)
+    entries = Entries(None, get, normalised, products, powers)
+    return entries, (found.table(kernel, dtype), log_diagonal), rows
+
+
+def _for_images(spec, get, normalised, engine, products, arrays):
+    """The same for images."""
+    if products == "plain":
+        raise ValueError('products="plain" is for fully connected networks.')
+    scales, ntk = recursion.block_scales(spec), get.startswith("ntk")
+    rows = tuple(images.image_rows(spec, x, scales, ntk=ntk) for x in arrays)
+    entries = Entries(images.without_scales(spec), get, normalised, products, None)
+    return entries, scales.astype(rows[0].log_nngp.dtype), rows
 
 
 def _prepared(arrays, bias_variance):
@@ -303,21 +330,7 @@ def _tile_side(tile, store, inputs, dtype, mesh):
             pass
     n = max(len(v) for v in inputs)
     device = mesh.local_devices[0]
-    fits = int(np.sqrt(_memory_of(device) / (32 * dtype.itemsize)))
-    # Sixteen tiles a side, so that symmetry spares nearly half of them, but not tiny
-    # ones, nor millions; on a CPU of a size for its caches.
-    least, usual, most = (
-        (250, 500, 2000) if device.platform == "cpu" else (1024, 4096, 8192)
-    )
-    side = max(min(max(least, -(-n // 16)), usual), min(n // 200, most))
-    # Rows of a tile a power of two apart would compete for the same cache lines.
-    side -= 4 * (side % 128 == 0 and device.platform == "cpu")
-    return max(1, min(side, fits, n))
-
-
-def _memory_of(device) -> int:
-    """Bytes that a device may use; for a CPU what the machine has."""
-    stats = device.memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if inputs[0].ndim == 4:
+        pixels = inputs[0].shape[1] * inputs[0].shape[2]
+        return side_for_images(n, pixels, device, mesh.size)
+    return side_for_rows(n, dtype, device)

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ntk_resnet._specification import Residual
 from ntk_resnet.architectures import Architecture, ResNet
 
 
@@ -383,7 +384,7 @@ def cosine(kernels: Kernels) -> Float[Array, "..."]:
 
 def block_scales(spec: Architecture) -> Float[np.ndarray, " depth"]:
     """The branch scales in float64; ones for a plain network, which has none."""
-    return spec.scales if isinstance(spec, ResNet) else np.ones(spec.depth)
+    return spec.scales if isinstance(spec, Residual) else np.ones(spec.depth)
 
 
 def propagate(

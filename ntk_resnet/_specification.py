@@ -1,0 +1,130 @@
+"""What all networks have in common, and the scales of residual branches."""
+
+import abc
+import dataclasses
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ntk_resnet import activations
+from ntk_resnet._checks import check_choice, check_count, check_number
+
+
+@dataclasses.dataclass(frozen=True)
+class BranchScale(abc.ABC):
+    """The factors `a_1, ..., a_L` in front of the residual branches."""
+
+    depends_on_depth: ClassVar[bool]
+    """Whether `a_l` changes when the network gets deeper."""
+
+    @abc.abstractmethod
+    def values(self, depth: int) -> np.ndarray:
+        """`a_1 .. a_depth`, float64, of shape `(depth,)`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ConstantScale(BranchScale):
+    """`a_l = alpha` in every block of every network. 0 is legal: a linear kernel."""
+
+    alpha: float
+    depends_on_depth: ClassVar[bool] = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "alpha", check_number("branch_scale", self.alpha))
+
+    def values(self, depth: int) -> np.ndarray:
+        return np.full(depth, self.alpha)
+
+
+@dataclasses.dataclass(frozen=True)
+class DepthScale(BranchScale):
+    """`a_l = L^-gamma` in a network of depth `L` (Huang et al. 2020, section 2).
+
+    `gamma = 1/2` keeps the signal bounded and the kernel non-trivial, `1/2 < gamma <=
+    1` tends to the kernel of one block, below 1/2 the kernel degenerates with depth.
+    """
+
+    gamma: float
+    depends_on_depth: ClassVar[bool] = True
+
+    def __post_init__(self):
+        object.__setattr__(self, "gamma", check_number("gamma", self.gamma))
+
+    def values(self, depth: int) -> np.ndarray:
+        return np.full(depth, float(depth) ** -self.gamma)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecreasingScale(BranchScale):
+    """`a_l = 1 / (sqrt(l) ln(l + 1))`, square-summable (Hayou et al. 2021)."""
+
+    depends_on_depth: ClassVar[bool] = False
+
+    def values(self, depth: int) -> np.ndarray:
+        block = np.arange(1, depth + 1, dtype=float)
+        return 1 / (np.sqrt(block) * np.log(block + 1))
+
+
+TRAINED = ("blocks", "all")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """What all networks have in common."""
+
+    depth: int
+    # Names and None are accepted; from construction on these hold the resolved values.
+    activation: Any = "relu"
+    weight_variance: Any = None
+    bias_variance: float = 0.0
+
+    def __post_init__(self):
+        settle = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
+        settle("depth", check_count("depth", self.depth))
+        settle("activation", activations.as_activation(self.activation))
+        if self.weight_variance is None:
+            moment = self.activation.unit_second_moment
+            if not 0 < moment < float("inf"):
+                raise ValueError(
+                    f"activation {self.activation!r} has E phi(g)^2 = {moment}; take "
+                    "one for which it is positive and finite."
+                )
+            settle("weight_variance", 1 / moment)
+        settle(
+            "weight_variance",
+            check_number("weight_variance", self.weight_variance, positive=True),
+        )
+        settle("bias_variance", check_number("bias_variance", self.bias_variance))
+
+    @property
+    def homogeneous(self) -> bool:
+        """Whether the kernels are `|x| |x'|` times a function of the angle alone."""
+        return self.activation.homogeneous and self.bias_variance == 0
+
+    def replace(self, **changes):
+        """A copy with some fields changed; the other fields stay as they are."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Residual(Architecture):
+    """What residual networks have in common."""
+
+    branch_scale: Any  # a BranchScale, or a number that is made one
+    block: str = "two_layer"
+    trained: str = "blocks"
+
+    blocks: ClassVar[tuple[str, ...]]
+    """The kinds of block that there are."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.branch_scale, BranchScale):
+            object.__setattr__(self, "branch_scale", ConstantScale(self.branch_scale))
+        check_choice("block", self.block, self.blocks)
+        check_choice("trained", self.trained, TRAINED)
+
+    @property
+    def scales(self) -> np.ndarray:
+        """`a_1 .. a_L`, float64, of shape `(depth,)`."""
+        return self.branch_scale.values(self.depth)

@@ -1,0 +1,307 @@
+r"""Closed forms of convolutional networks, one displacement between pixels at a time.
+
+With stride 1 the kernel between pixels `i` and `i + d` of two images depends on that of
+the same displacement `d` in the layer before alone. So a small plane, `H x W` pixels of
+many pairs of images, runs through all blocks on its own, in cache, under one scan; the
+readout adds the planes up. Steps of 2 map a displacement `d` to `2 d`: of the earlier
+stages only every other displacement is needed, along both axes. Means over 2 x 2 pixels
+mix neighbouring displacements, whose planes are kept between such stages.
+
+For a symmetric block half of the displacements are enough: the plane of `-d` is that of
+`d` with the images of each pair exchanged.
+
+Sources: Arora et al. 2019 and Novak et al. 2019 (convolutional kernels).
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from ntk_resnet.convolutional import Convolutional, ConvResNet
+from ntk_resnet.kernels import _planes, recursion
+from ntk_resnet.kernels._conv_blocks import (
+    Images,
+    Planes,
+    convolve,
+    through_images,
+    through_pairs,
+)
+from ntk_resnet.kernels._displacements import half_first, means_of, parts_of
+
+
+def _run(part, scales, carry, run, seen=None):
+    """`run(carry, scale, seen, stride)` for all blocks of a part, by scans.
+
+    Returns:
+        The last carry, and for each stage what `run` gave beside it: for the block that
+        takes steps of 2, or `None`, and for all others, stacked.
+    """
+    kept, begin = [], part.begin
+    seen = [(None, None)] * len(part.stages) if seen is None else seen
+    for stage, blocks in enumerate(part.stages):
+        own = scales[begin : begin + blocks]
+        begin += blocks
+        alone = None
+        if stage > 0:
+            carry, alone = run(carry, own[0], seen[stage][0], 2)
+            own = own[1:]
+
+        carry, rest = jax.lax.scan(
+            lambda carry, given: run(carry, *given, 1), carry, (own, seen[stage][1])
+        )
+        kept.append((alone, rest))
+    return carry, kept
+
+
+# ---------------------------------------------------------------------- pairs of images
+
+
+class Pairs(NamedTuple):
+    """Images in pairs, with what is known of each."""
+
+    x1: Float[Array, "H W C n1"]
+    x2: Float[Array, "H W C n2"]
+    seen1: list  # for each part
+    seen2: list
+    scales: Float[Array, " depth"]  # of all blocks; ones for a plain network
+    own: Bool[Array, "..."]  # which pairs are an image with itself
+    crossed: bool  # every one of x1 with every one of x2; else one by one
+
+    def first(self, leaf: Array) -> Array:
+        """What belongs to each of the first images, shaped for the pairs."""
+        return leaf[..., None] if self.crossed and leaf.ndim else leaf
+
+    def second(self, leaf: Array, d: Any, height: int) -> Array:
+        """What belongs to each of the second images, displaced.
+
+        `d` is counted in images of that height, so that those of others go as far.
+        """
+        if leaf.ndim == 3:
+            leaf = _planes.displaced(leaf, d * leaf.shape[0] // height)
+        return leaf[..., None, :] if self.crossed and leaf.ndim else leaf
+
+
+def _enter(spec, pairs, ntk, d) -> Planes:
+    """The planes of a displacement before the first block."""
+    shifted = _planes.displaced(pairs.x2, d)
+    product = "yxcn,yxcm->yxnm" if pairs.crossed else "yxcn,yxcn->yxn"
+    nngp = jnp.einsum(product, pairs.x1, shifted, precision="highest")
+    nngp = nngp / pairs.x1.shape[2]
+    planes = Planes(nngp, jnp.zeros_like(nngp) if ntk else None)
+    if isinstance(spec, ConvResNet):
+        held, trained = pairs.scales[0] >= 0, spec.trained == "all"
+        return convolve(spec, planes, d, held, 1.0, trained=trained)
+    return planes
+
+
+def _through(spec, pairs, part, number, planes, d, at_each=None):
+    """The planes of a displacement after a part; what `at_each` makes of each block."""
+    same = pairs.own & (d[0] == 0) & (d[1] == 0)
+    distinct = jnp.where(same, 0, 1).astype(planes.nngp.dtype)
+    stages = zip(pairs.seen1[number], pairs.seen2[number], strict=True)
+    seen = [tuple(zip(*stage, strict=True)) for stage in stages]
+    height = planes.nngp.shape[0]
+
+    def run(planes, scale, seen, stride):
+        here = d * planes.nngp.shape[0] // height
+        first = jax.tree.map(pairs.first, seen[0])
+        second = jax.tree.map(lambda leaf: pairs.second(leaf, d, height), seen[1])
+        planes = through_pairs(
+            spec, planes, here, scale, first, second, distinct, stride
+        )
+        return planes, None if at_each is None else at_each(planes)
+
+    return _run(part, pairs.scales, planes, run, seen)
+
+
+def _means(spec, pairs, parts, number, fetch):
+    """The planes that enter the next part, after the means over 2 x 2 pixels."""
+    part, after = parts[number], parts[number + 1]
+    places, weights = means_of(part.outputs, after.inputs, part.size)
+    given = _combined(part.inputs), jnp.asarray(places), jnp.asarray(weights)
+
+    def one_more(bank, given):
+        d, targets, weights = given
+        planes, _ = _through(spec, pairs, part, number, fetch(d), d)
+        weights = weights.astype(planes.nngp.dtype)
+        return jax.tree.map(
+            lambda bank, plane: _planes.add_means(bank, plane, targets, weights),
+            bank,
+            planes,
+        ), None
+
+    like = jax.eval_shape(lambda: fetch(jnp.zeros(2, int)))
+    count = len(after.inputs[0]) * len(after.inputs[1])
+    half = [side // 2 for side in part.size]
+    bank = jax.tree.map(
+        lambda leaf: jnp.zeros((count, *half, *leaf.shape[2:]), leaf.dtype), like
+    )
+    return jax.lax.scan(one_more, bank, given)[0]
+
+
+def _combined(axes):
+    return jnp.asarray(list(itertools.product(*axes)))
+
+
+def _fetch_from(bank, inputs):
+    """The planes of a displacement out of those that `_means` has made."""
+    places = [np.zeros(1 + max(axis), int) for axis in inputs]
+    for place, axis in zip(places, inputs, strict=True):
+        place[axis] = np.arange(len(axis))
+    rows, columns = map(jnp.asarray, places)
+
+    def fetch(d):
+        at = rows[d[0]] * len(inputs[1]) + columns[d[1]]
+        return jax.tree.map(lambda planes: planes[at], bank)
+
+    return fetch
+
+
+# ------------------------------------------------------------------------ single images
+
+
+def see(
+    spec: Convolutional, x: Float[Array, "n H W C"], scales: Float[Array, " depth"]
+) -> tuple[Float[Array, "H W C n"], list, Float[Array, " n"]]:
+    """Single images through the network.
+
+    Returns:
+        The images, pixels first, divided by their scale where the network has none of
+        its own; what pairs need to know of them, part by part; and ln of what their
+        kernels at the readout are to be multiplied by.
+    """
+    x = jnp.moveaxis(x, 0, -1)
+    log_scale = jnp.zeros(x.shape[-1], x.dtype)
+    if spec.homogeneous:
+        size = jnp.max(jnp.abs(x), axis=(0, 1, 2))
+        x = x / size
+        square = jnp.mean(x * x, axis=(0, 1, 2))
+        x = x / jnp.sqrt(square)
+        log_scale = 2 * jnp.log(size) + jnp.log(square)
+    parts = parts_of(spec, *x.shape[:2], every=False)
+    at_once = Pairs(x, x, [], [], scales, jnp.asarray(True), crossed=False)
+    fetch: Callable = lambda d: _enter(spec, at_once, False, d)  # noqa: E731
+    variance = fetch(np.zeros(2, int)).nngp
+    carries_mean = isinstance(spec, ConvResNet) and spec.block == "postactivation"
+    mean = jnp.zeros_like(variance) if carries_mean else None
+    images = Images(variance, mean, log_scale)
+    for number, part in enumerate(parts):
+
+        def run(images, scale, _, stride):
+            return through_images(spec, images, scale, stride)
+
+        images, kept = _run(part, scales, images, run)
+        at_once = at_once._replace(
+            seen1=[*at_once.seen1, kept], seen2=[*at_once.seen2, kept]
+        )
+        if number + 1 < len(parts):
+            inputs = parts[number + 1].inputs
+            bank = _means(spec, at_once, parts, number, fetch)
+            fetch = _fetch_from(bank, inputs)
+            images = Images(
+                fetch(np.zeros(2, int)).nngp,
+                None if images.mean is None else _mean_2x2(images.mean),
+                images.log_scale,
+            )
+    return x, at_once.seen1, images.log_scale
+
+
+def _mean_2x2(image):
+    height, width = (side // 2 for side in image.shape[:2])
+    return jnp.mean(image.reshape(height, 2, width, 2, -1), axis=(1, 3))
+
+
+# -------------------------------------------------------------------------- the kernels
+
+
+class Kernel(NamedTuple):
+    """Both kernels at the readout, `(n1, n2)` or `(n,)`, up to the images' scales."""
+
+    nngp: Float[Array, "..."]
+    ntk: Any  # the same; `None`: not wanted
+
+
+def kernels(
+    spec: Convolutional,
+    pairs: Pairs,
+    *,
+    ntk: bool,
+    half: Any = False,
+    each: bool = False,
+) -> Kernel:
+    """The kernels of pairs of images.
+
+    Args:
+        spec: the network; its scales play no role.
+        pairs: the images.
+        ntk: whether the NTK is wanted beside the NNGP.
+        half: whether the pairs are each image with every one, in the same order, or
+            with itself, so that half of the displacements do; a traced value is not
+            differentiable.
+        each: the kernels of all networks that end after one of the blocks, as a first
+            axis; of networks of one stage.
+    """
+    parts = parts_of(spec, *pairs.x1.shape[:2], every=spec.readout == "pool")
+    fetch: Callable = lambda d: _enter(spec, pairs, ntk, d)  # noqa: E731
+    for number in range(len(parts) - 1):
+        bank = _means(spec, pairs, parts, number, fetch)
+        fetch = _fetch_from(bank, parts[number + 1].inputs)
+    last = parts[-1]
+    displacements, alone, pairwise = half_first(last)
+
+    def sums(d):
+        at_each = _pixel_sums if each else None
+        planes, kept = _through(spec, pairs, last, len(parts) - 1, fetch(d), d, at_each)
+        return kept[0][1] if each else _pixel_sums(planes)
+
+    def one_more(k, totals):
+        # Displacements that are their own opposites count once, the others twice.
+        lone = jnp.asarray(k < alone, pairs.x1.dtype)
+        return jax.tree.map(
+            lambda value, total: recursion.add(
+                total, jnp.stack([lone * value, (1 - lone) * value])
+            ),
+            sums(displacements[k]),
+            totals,
+        )
+
+    start = jax.tree.map(
+        lambda like: recursion.start(jnp.zeros((2, *like.shape), like.dtype)),
+        jax.eval_shape(sums, displacements[0]),
+    )
+    some, whole = alone + pairwise, len(displacements)
+    if isinstance(half, bool):
+        count: Any = some if half else whole
+    else:
+        count = jnp.where(half, some, whole)
+    totals = jax.lax.fori_loop(0, count, one_more, start)
+    return _read_out(spec, totals, last.size, half)
+
+
+def _pixel_sums(planes):
+    return Kernel(
+        *jax.tree.map(lambda plane: jnp.sum(jnp.sum(plane, axis=0), axis=0), planes)
+    )
+
+
+def _read_out(spec, totals, size, half):
+    pixels = size[0] * size[1]
+    share = 1 / (pixels**2 if spec.readout == "pool" else pixels)
+
+    def finished(total):
+        once, twice = total.value
+        square = twice.ndim > 1 and twice.shape[-1] == twice.shape[-2]
+        opposite = jnp.swapaxes(twice, -1, -2) if square else twice
+        return share * (once + twice + jnp.where(half, opposite, 0))
+
+    is_sum = lambda leaf: isinstance(leaf, recursion.Sum)  # noqa: E731
+    found = jax.tree.map(finished, totals, is_leaf=is_sum)
+    residual = isinstance(spec, ConvResNet)
+    if found.ntk is not None and not (residual and spec.trained == "blocks"):
+        return found._replace(ntk=found.ntk + found.nngp)  # the readout's gradient
+    return found
