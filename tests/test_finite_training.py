@@ -13,8 +13,8 @@ from ntk_resnet.analysis.regression import gradient_flow
 from ntk_resnet.data import split
 from ntk_resnet.finite import build, empirical_ntk, train_study
 from ntk_resnet.finite.comparison import step_error
-from ntk_resnet.finite.networks import seed_keys
 from ntk_resnet.finite.plan import make_run
+from ntk_resnet.finite.seeds import seed_keys
 
 SPEC = nr.ResNet(depth=2, branch_scale=nr.DepthScale(0.5))
 

@@ -7,7 +7,7 @@ from test_finite_oracle import SPECS, limit_kernels, rows
 
 import ntk_resnet as nr
 from ntk_resnet.finite import build, empirical_ntk, width_study
-from ntk_resnet.finite.networks import seed_keys
+from ntk_resnet.finite.seeds import seed_keys
 from ntk_resnet.finite.width import fit_exponent, fit_shift
 
 

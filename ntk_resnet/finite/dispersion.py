@@ -21,8 +21,10 @@ from ntk_resnet._checks import check_count, check_number
 from ntk_resnet._progress import Progress
 from ntk_resnet.analysis.depth import sweep_depth
 from ntk_resnet.architectures import Architecture, FeedForward
-from ntk_resnet.finite.empirical import as_function, ntk_block
-from ntk_resnet.finite.networks import build, check_spec, over_seeds, seed_keys
+from ntk_resnet.finite._models import as_function
+from ntk_resnet.finite.empirical import ntk_block
+from ntk_resnet.finite.networks import build, check_spec
+from ntk_resnet.finite.seeds import over_seeds, seed_keys
 from ntk_resnet.finite.width import check_widths, memory_of_kernels
 from ntk_resnet.kernels._inputs import check_depths
 

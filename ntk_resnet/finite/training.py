@@ -26,8 +26,9 @@ from ntk_resnet.architectures import Architecture
 from ntk_resnet.finite import descent
 from ntk_resnet.finite.checkpoints import Checkpoints
 from ntk_resnet.finite.comparison import judge, step_error
-from ntk_resnet.finite.networks import build, check_spec, seed_keys
+from ntk_resnet.finite.networks import build, check_spec
 from ntk_resnet.finite.plan import identity, make_run
+from ntk_resnet.finite.seeds import seed_keys
 from ntk_resnet.finite.width import (
     add_exponent,
     check_widths,

@@ -17,7 +17,8 @@ from ntk_resnet._progress import Progress
 from ntk_resnet.analysis.depth import PowerFit, fit_power
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.finite.empirical import feature_kernel, ntk_of_rows
-from ntk_resnet.finite.networks import build, check_spec, over_seeds, seed_keys
+from ntk_resnet.finite.networks import build, check_spec
+from ntk_resnet.finite.seeds import over_seeds, seed_keys
 from ntk_resnet.kernels import kernel_fn
 from ntk_resnet.kernels._inputs import check_inputs
 
