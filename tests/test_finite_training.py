@@ -300,6 +300,12 @@ def test_digits_follow_the_prediction(kind):
         ({"times": [-1.0]}, "times must be"),
         ({"times": [np.nan]}, "times must be"),
         ({"times": []}, "times must be"),
+        ({"times": "abc"}, "times must be a non-empty list"),
+        ({"times": [[1.0], [1.0, 2.0]]}, "times must be a non-empty list"),
+        ({"times": [1e12]}, "times must be at most .* 2147483647 steps"),
+        ({"checkpoint": 3}, "checkpoint must be the path of a folder, got 3"),
+        ({"loss": lambda f, y: np.log(f).sum()}, "loss must be .* jax.numpy"),
+        ({"loss": lambda f, y: f.sum() if f.sum() > 0 else 0}, "loss must be .* choic"),
         ({"learning_rate": 0.0}, "learning_rate must be a finite number > 0"),
         ({"learning_rate": 1e6}, "learning_rate 1e[+]06 diverges"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
@@ -322,8 +328,9 @@ def test_bad_arguments_are_named(as_users_run_it, changes, text):
         "widths": [4],
         "seeds": 1,
     }
-    with pytest.raises(ValueError, match=text):
+    with pytest.raises(ValueError, match=text) as caught:
         train_study(**good | changes)
+    assert "\n" not in str(caught.value)
 
 
 def test_nothing_is_left_switched_on():

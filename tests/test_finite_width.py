@@ -187,6 +187,7 @@ def test_a_kernel_of_zeros_has_no_relative_error():
         ({"seeds": 0}, "seeds must be at least 1"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"param_dtype": int}, "param_dtype"),
+        ({"param_dtype": "foo"}, "param_dtype must be a float dtype"),
     ],
 )
 def test_bad_arguments_are_named(as_users_run_it, changes, text):

@@ -235,6 +235,7 @@ class Train:
 
     def run(self):
         from ntk_resnet import figures, finite
+        from ntk_resnet._checks import check_count
         from ntk_resnet.data import split
         from ntk_resnet.studies import finite_measurements as measure
 
@@ -243,6 +244,11 @@ class Train:
         terminal.prepare(self.out)
         with terminal.progress_bar() as progress:
             data = terminal.read_data(self.data, progress)
+            if check_count("rows", self.rows) > len(data) // 2:
+                raise ValueError(
+                    f"rows must be at most half of the {len(data)} of {data.name}, got "
+                    f"{self.rows}; as many are for testing."
+                )
             train, test = split(data, train=self.rows, test=self.rows, seed=0)
             result = finite.train_study(
                 spec,

@@ -165,7 +165,8 @@ def train_study(
     about = {"spec": spec, "seed": seed, "seeds": seeds, "dtype": dtype}
     folder = None
     if checkpoint is not None:
-        folder = Checkpoints(checkpoint, identity(run, {**about, "widths": widths}))
+        whole = identity(run, {**about, "widths": widths}, makes.values())
+        folder = Checkpoints(checkpoint, whole)
     tell = _teller(progress, run, sizes, seeds)
     found = []
     for width in widths:
