@@ -228,6 +228,7 @@ def test_families_and_their_figure():
         "its limit, large width",
     ]
     assert ax.get_xlabel() == "depth / width"
+    assert r"$E[\Theta^2] / E[\Theta]^2$" in ax.get_ylabel()
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from flax import nnx
 from test_finite_oracle import limit_kernels
 
 import ntk_resnet as nr
+from ntk_resnet import figures
 from ntk_resnet.analysis.regression import gradient_flow
 from ntk_resnet.data import split
 from ntk_resnet.finite import build, empirical_ntk, train_study
@@ -104,6 +105,7 @@ def test_bookkeeping(study):
         "point": 3,
         "output": 1,
     }
+    assert (result.attrs["rows"], result.attrs["test_rows"]) == (5, 3)
     rate = result.attrs["learning_rate"]
     np.testing.assert_allclose(result.time, [0, 1, 10, 30], atol=rate / 2)
     assert result.attrs["steps"] * rate == pytest.approx(float(result.time[-1]))
@@ -115,6 +117,21 @@ def test_bookkeeping(study):
     assert all(np.isfinite(values).all() for values in result.values())
     # The finite step is negligible beside the finite width.
     assert result.step_error.max() < 0.1 * result.output_error.mean()
+
+
+def test_the_figure_says_what_it_shows(study):
+    result, _ = study
+    outputs, loss, drift, errors = figures.plot_training(result).flat
+    assert outputs.get_ylabel() == "outputs at test points, width 64"
+    assert [ax.get_xticklabels()[0].get_text() for ax in (loss, drift)] == ["0", "1"]
+    own = result.drop_attrs()  # nothing says that there were others
+    assert "at training points" in figures.plot_training(own).flat[0].get_ylabel()
+
+    figures.figure_of(errors).canvas.draw()
+    box = errors.get_legend().get_window_extent()
+    for line in errors.lines:
+        for point in zip(*line.get_data(), strict=True):
+            assert not box.contains(*errors.transData.transform(point))
 
 
 def test_wider_networks_stay_closer(study):

@@ -10,7 +10,7 @@ import pytest
 
 import ntk_resnet as nr
 from ntk_resnet import records
-from ntk_resnet.commands.studies import Train
+from ntk_resnet.commands.studies import Train, Width
 
 
 @pytest.fixture
@@ -79,6 +79,24 @@ def test_targets_fit_the_loss(command, tmp_path):
 def test_rows_are_named(command, rows, text):
     with pytest.raises(ValueError, match=text):
         dataclasses.replace(command, rows=rows).run()
+
+
+def test_width_shows_the_bias(capsys, command):
+    small = Width(
+        widths=(4, 8),
+        seeds=2,
+        depths=(1,),
+        networks=2,
+        spec=command.spec,
+        data=command.data,
+    )
+    _, show = small.run()
+    capsys.readouterr()
+    show()
+    text = capsys.readouterr().out
+    assert "NTK bias" in text
+    assert "NNGP bias" in text
+    assert "bias × width: NTK " in text
 
 
 @pytest.mark.parametrize("module", ["ntk_resnet", "ntk_resnet.cli"])

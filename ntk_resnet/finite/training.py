@@ -128,9 +128,10 @@ def train_study(
           mean square, the `max` ones as the largest, over all times but 0. NaN for a
           single width.
 
-        attrs: provenance, `loss`, `learning_rate`, `stability_limit`,
-        2 / (c lambda_max) with the closed-form kernel, `steps`, and `warning` where the
-        learning rate is above it or networks diverged.
+        attrs: provenance, `rows`, `test_rows` (where there are), `loss`,
+        `learning_rate`, `stability_limit`, 2 / (c lambda_max) with the closed-form
+        kernel, `steps`, and `warning` where the learning rate is above it or networks
+        diverged.
 
     Raises:
         ValueError: an argument is out of its range, gradient descent on the squared
@@ -235,6 +236,7 @@ def _dataset(run, widths, found, about):
         attrs=records.provenance(
             **about,
             rows=len(run.task.y),
+            test_rows=len(run.task.rows) - len(run.task.y) or None,
             loss=run.loss.name,
             learning_rate=run.learning_rate,
             stability_limit=run.limit,
