@@ -358,6 +358,23 @@ def test_rules_of_derivatives_that_have_changed():
     np.testing.assert_array_equal(found[1], 4 * found[0])
 
 
+def test_callbacks_that_have_changed():
+    """Two functions of one text, but for what they call back."""
+
+    def of(value):
+        def called():
+            return np.asarray(value)
+
+        shape = jax.ShapeDtypeStruct((), float)
+        return lambda p, x: x @ p * jax.pure_callback(called, shape)
+
+    x, params = normal(4, 5), np.ones((5, 1))
+    found = [
+        empirical_ntk((of(value), params), x, outputs="mean") for value in (1.0, 2.0)
+    ]
+    np.testing.assert_array_equal(found[1], 4 * found[0])
+
+
 def test_equal_functions_are_compiled_once():
     """Whose constants differ; and none is kept from inside of transformations."""
     x, params = normal(4, 5), normal(5, 2)

@@ -143,14 +143,16 @@ OPTIMIZERS = {
     "late": (late, 0.01, 10.0),
     "clip": (lambda c: optax.chain(optax.clip_by_global_norm(c)), 100.0, 1000.0),
     "state": (lambda b: optax.inject_hyperparams(optax.sgd)(b), 0.1, 0.2),
-    "array": (lambda b: optax.scale_by_schedule(table(b)), 1.0, 2.0),
+    "array": (lambda b: optax.scale_by_schedule(table(b, jnp)), 1.0, 2.0),
+    "NumPy": (lambda b: optax.scale_by_schedule(table(b, np)), 1.0, 2.0),
+    "key": (lambda seed: optax.noisy_sgd(0.1, key=jax.random.key(seed)), 0, 1),
     "names": (lambda b: optax.masked(optax.sgd(0.1), lambda t: mask(t, b)), "w", "v"),
 }
 
 
-def table(last):
-    values = jnp.ones(1000).at[-1].set(last)
-    return jax.jit(lambda count: values[count])
+def table(last, library):
+    values = library.append(library.ones(1000), last)
+    return jax.jit(lambda count: jnp.asarray(values)[count])
 
 
 def mask(tree, name):

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from ntk_resnet.finite._contractions import Factors, factors_of, kernel_of
-from ntk_resnet.finite._fingerprints import fingerprint
+from ntk_resnet.finite._fingerprints import called_by, fingerprint
 from ntk_resnet.finite._linear_uses import Program, trace
 from ntk_resnet.kernels._inputs import is_traced
 
@@ -139,12 +139,14 @@ class _Known:
     """A program, equal to those with the same factors."""
 
     fingerprint: str
+    called: tuple[Callable, ...]  # held, so that no other takes the place of one
     program: Program = dataclasses.field(compare=False)
 
     @classmethod
     def of(cls, program):
         factors, *shapes = _of_one_row(program)
-        return cls(fingerprint(jax.make_jaxpr(factors)(*shapes)), program)
+        traced = jax.make_jaxpr(factors)(*shapes)
+        return cls(fingerprint(traced), called_by(traced), program)
 
 
 @functools.lru_cache(maxsize=64)
