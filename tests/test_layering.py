@@ -19,14 +19,15 @@ LAYERS = [
     {"records"},
     {"_cache"},
     {"data", "_images"},
-    {"_neural_tangents", "_stax_convolution", "stax", "kernels", "finite.networks"},
+    {"_neural_tangents", "_stax_convolution", "stax", "kernels"},
+    {"finite.networks", "finite._rows"},
     {"analysis"},
     {"finite"},
     {"figures", "spectral_figures", "finite_figures", "_drawing"},
     {"studies"},
     {"report", "_page", "_sections", "_tables"},
     {"commands"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 
 

@@ -17,7 +17,8 @@ from ntk_resnet._progress import Progress
 from ntk_resnet.analysis.depth import PowerFit, fit_power
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.finite.empirical import feature_kernel, ntk_of_rows
-from ntk_resnet.finite.networks import build, check_spec, over_seeds, seed_keys
+from ntk_resnet.finite.networks import build, check_dtype, check_spec
+from ntk_resnet.finite.seeds import over_seeds, seed_keys
 from ntk_resnet.kernels import kernel_fn
 from ntk_resnet.kernels._inputs import check_inputs
 
@@ -77,6 +78,7 @@ def width_study(
     x = check_inputs("x", x, zero_rows=True).astype(np.float64)
     widths, seeds = check_widths(widths), check_count("seeds", seeds)
     seed = check_count("seed", seed, least=0)
+    param_dtype = check_dtype("param_dtype", param_dtype)
     limits = kernel_fn(spec, normalised=False)(x, get=("nngp", "ntk"))
     limits = {"nngp": np.asarray(limits.nngp), "ntk": np.asarray(limits.ntk)}
     kernels: dict[str, list] = {name: [] for name in limits}
@@ -101,7 +103,7 @@ def width_study(
     result = xr.Dataset(
         coords={"width": widths, "seed": np.arange(seeds)},
         attrs=records.provenance(
-            spec=spec, seed=seed, rows=len(x), dtype=str(jnp.dtype(param_dtype))
+            spec=spec, seed=seed, rows=len(x), dtype=str(param_dtype)
         ),
     )
     for name, values in kernels.items():
