@@ -43,7 +43,7 @@ benchmark: $(READY)
 	$(RUN) benchmarks/gram.py --save
 	$(RUN) benchmarks/depth.py --save
 	$(RUN) benchmarks/accuracy.py --save
-	for asked in mercer spectrum learning_curve regression empirical; do \
+	for asked in mercer spectrum learning_curve regression empirical convolution; do \
 	  $(RUN) benchmarks/$$asked.py --save || exit 1; done
 	$(RUN) benchmarks/plot.py
 	$(RUN) benchmarks/readme.py

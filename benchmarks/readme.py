@@ -292,6 +292,28 @@ def agreement_table(records) -> list[str]:
     return table(["Empirical NTK, float64", "off Jacobian contraction by"], rows)
 
 
+def images_table(records) -> list[str]:
+    """A row a way: times, and the memory of programs compiled ahead of time."""
+    rows = [
+        [
+            record["case"],
+            seconds(record["first_s"]),
+            seconds(record["median_s"]),
+            f"{record['ratio']:.3g}",
+            seconds(record["median_s"] / record["sizes"]["n"] ** 2),
+            f"{record['temporary_mb']:.4g} MB" if "temporary_mb" in record else "",
+        ]
+        for record in alike(records, "readout", "n", "pixels")
+    ]
+    sizes = records[-1]["sizes"]
+    side = sizes["pixels"]
+    head = (
+        f"Convolutional NTK, n = {sizes['n']}, {side} x {side} x 3, {sizes['readout']}"
+    )
+    names = ["first result", "after that", "times ours", "an entry", "memory"]
+    return table([head, *names], rows)
+
+
 TABLES = {
     "gram": gram_table,
     "profile": profile_table,
@@ -306,6 +328,10 @@ TABLES = {
     "empirical resnet": empirical_table,
     "empirical device": empirical_table,
     "empirical agreement": agreement_table,
+    "convolution pooled": images_table,
+    "convolution flatten": images_table,
+    "convolution entry": images_table,
+    "convolution deep": images_table,
     "mercer": mercer_table,
     "spectrum": spectrum_table,
     "learning curve": curves_table,

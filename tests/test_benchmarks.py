@@ -6,6 +6,7 @@ import time
 import warnings
 
 import accuracy
+import convolution
 import depth
 import empirical
 import gram
@@ -100,7 +101,16 @@ def test_times_are_written_with_three_digits():
 
 FEW, MANY = (
     (depth,),
-    (accuracy, gram, mercer, spectrum, learning_curve, regression, empirical),
+    (
+        accuracy,
+        convolution,
+        gram,
+        mercer,
+        spectrum,
+        learning_curve,
+        regression,
+        empirical,
+    ),
 )
 
 
