@@ -22,6 +22,8 @@ ROOT = pathlib.Path(nr.__file__).parents[1]
 SPEC = nr.ResNet(depth=30, branch_scale=nr.DepthScale(0.5))
 RNG = np.random.default_rng(0)
 X, X2 = RNG.standard_normal((170, 6)), RNG.standard_normal((103, 6))
+IMAGES = RNG.standard_normal((7, 8, 8, 2))
+CONVOLUTIONAL = nr.ConvResNet(depth=2, branch_scale=0.5)
 TILE = 11  # 16 tiles a side, the last of them with 5 rows
 PAIRS = [(i, j) for i in range(16) for j in range(i, 16)]
 
@@ -139,6 +141,21 @@ def test_four_devices_do_what_one_does(
         if rectangular:
             wanted = nr.gram(SPEC, x, x2, "nngp", tile=48)
             np.testing.assert_array_equal(np.load(f"rectangle-{dtype}.npy"), wanted)
+
+
+@pytest.mark.slow
+def test_images_on_four_devices(tmp_path, monkeypatch):
+    """Bit for bit, killed in the midst and begun again."""
+    monkeypatch.chdir(tmp_path)
+    fill = "nr.gram(t.CONVOLUTIONAL, t.IMAGES, tile=2, store='k.zarr'{})"
+    stop = "lambda done, *_: done < 5 or os.kill(os.getpid(), 9)"
+    flags = "--xla_force_host_platform_device_count=4"
+    killed = start(f"import os; {fill.format(f', progress={stop}')}", XLA_FLAGS=flags)
+    assert killed.wait(timeout=300) == -signal.SIGKILL
+    assert 5 <= len(finished("k.zarr")) < 10
+    run(fill.format(""), XLA_FLAGS=flags)
+    wanted = nr.gram(CONVOLUTIONAL, IMAGES, tile=2)
+    np.testing.assert_array_equal(nr.open_gram("k.zarr"), wanted)
 
 
 BOTH = """
