@@ -43,16 +43,17 @@ def stax(
     blocks of different scales are a `stax.serial`, which takes seconds per 100 blocks.
 
     Args:
-        spec: a `FeedForward` or a `ResNet`. Frozen weights (`trained="blocks"`) are
-            parameters behind a `jax.lax.stop_gradient`, and have no share in the NTK.
+        spec: the network; of a convolutional one inputs are `(n, H, W, C)`. Frozen
+            weights (`trained="blocks"`) are parameters behind a
+            `jax.lax.stop_gradient`, and have no share in the NTK.
         width: `m`, units of every hidden layer of the finite network, >= 1. The kernel
             does not depend on it.
         out_features: outputs of the finite network, >= 1.
 
     Returns:
-        neural-tangents' triple. `init_fn(key, (-1, d))` gives `((-1, out_features),
-        params)`, `apply_fn(params, x)` maps `(n, d)` to `(n, out_features)`, and
-        `kernel_fn(x1, x2, get)` gives arrays `(n1, n2)`.
+        neural-tangents' triple. For rows `init_fn(key, (-1, d))` gives `((-1,
+        out_features), params)`, `apply_fn(params, x)` maps `(n, d)` to `(n,
+        out_features)`, and `kernel_fn(x1, x2, get)` gives arrays `(n1, n2)`.
 
     Raises:
         ValueError: an argument is out of its range, or neural-tangents has no kernel
@@ -67,7 +68,9 @@ def stax(
         own without a dual, are integrated by Gauss-Hermite quadrature on 100 x 100
         points, at the price of 10,000 numbers an entry: for tanh at the default weight
         variance the NNGP to 1e-6 and the NTK to 1e-4 relative (`tests/test_stax.py`).
-        Do not use it for functions with a kink.
+        Do not use it for functions with a kink. Under `jax.jit` pass images twice,
+        `kernel_fn(x, x, get)`: with `kernel_fn(x, None, get)` XLA's program for the CPU
+        can end in a segmentation fault (jaxlib 0.10, deep networks at 16 x 16).
 
     References:
         Novak, Xiao, Hron, Lee, Alemi, Sohl-Dickstein and Schoenholz, Neural Tangents:

@@ -118,6 +118,13 @@ class KernelFunction:
             (`tests/test_recursion.py`; the errors seen are a few eps). Raw values:
             1e-12 relative in float64 to depth 64. Memory: about ten matrices `(n1,
             n2)`.
+
+            Images: values to 1e-10 in float64 and 1e-5 in float32, relative to 1; deep
+            networks are computed in float64 for that (`images.computing_dtype`).
+            Images that are equal, but not recognised as one, are off by the root of
+            eps (`tests/test_convolution.py`). Memory: about ten arrays `(H, W, n1,
+            n2)`; with averages between stages also the planes that enter the second,
+            `(H W / 4)^2 n1 n2` numbers a kernel. `nr.gram` works in tiles.
         """
         names = tuple(get) if isinstance(get, tuple | list) else (get,)
         for name in names:
