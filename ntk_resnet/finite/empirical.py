@@ -163,11 +163,13 @@ def empirical_nngp(model: nnx.Module, x1: Any, x2: Any = None) -> Float[Array, "
     """The kernel of the last layer's features, `h_L(x1) . h_L(x2) / width`.
 
     It estimates the NNGP kernel: the covariance of the outputs over random readouts.
+    For convolutional networks `h_L` is what meets the readout: the mean over pixels,
+    or all pixels, and `width` their number times the channels.
 
     Args:
         model: a network from `build`, or a module with a method `features(x)` that
             returns `(n, width)`.
-        x1, x2: inputs, `(n1, d)` and `(n2, d)`; `None` means `x1`.
+        x1, x2: inputs, `(n1, d)` and `(n2, d)`, or images; `None` means `x1`.
 
     Raises:
         ValueError: there are no such features, or the inputs are not finite arrays.
@@ -184,9 +186,10 @@ def empirical_nngp(model: nnx.Module, x1: Any, x2: Any = None) -> Float[Array, "
 
 def feature_kernel(model: Any, x1: Array, x2: Array | None = None) -> Array:
     """`empirical_nngp` for use inside transformations."""
+    features = getattr(model, "readout_inputs", model.features)
     with jax.default_matmul_precision("highest"):
-        first = model.features(x1)
-        second = first if x2 is None else model.features(x2)
+        first = features(x1)
+        second = first if x2 is None else features(x2)
         return first @ second.T / first.shape[-1]
 
 
