@@ -32,8 +32,8 @@ class Run(NamedTuple):
     Alike ones keep height, width and channels.
     """
 
-    begin: int  # blocks before it
-    count: int
+    begin: int  # how many come before it
+    blocks: int
     apart: bool
     stride: int
     averages: bool  # whether means over 2 x 2 pixels come before it
@@ -112,7 +112,7 @@ class ConvolutionalNetwork(Network):
         residual = isinstance(spec, ConvResNet)
         shapes = {"input_weight": (*window, channels, m) if residual else None}
         for number, run in enumerate(runs_of(spec)):
-            stack = () if run.apart else (run.count,)
+            stack = () if run.apart else (run.blocks,)
             fan_in = m if residual or run.begin else channels
             shapes |= {
                 f"{number}/weight": (*stack, *window, fan_in, m),
@@ -149,7 +149,7 @@ class ConvolutionalNetwork(Network):
     def _scales(self, run):
         if not isinstance(self.spec, ConvResNet):
             return {}
-        scales = self.spec.scales[run.begin : run.begin + run.count]
+        scales = self.spec.scales[run.begin : run.begin + run.blocks]
         return {"scale": jnp.asarray(scales[0] if run.apart else scales, self.dtype)}
 
     def _block(self, h, weights, stride=1):
