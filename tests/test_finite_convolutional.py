@@ -254,14 +254,14 @@ POSTACTIVATION = [
     setting("postactivation", *others, stages=stages, trained=trained).replace(
         branch_scale=nr.DepthScale(gamma)
     )
-    for stages, gamma in [((2, 2), 0.5), ((6, 6), 1.0)]
-    for others in [
-        ("zero", "stride", "pool"),
-        ("circular", "stride", "flatten"),
-        ("zero", "average", "flatten"),
-        ("circular", "average", "pool"),
+    for stages, gamma, trained, *others in [
+        ((2, 2), 0.5, "blocks", "zero", "stride", "pool"),
+        ((2, 2), 0.5, "all", "zero", "average", "pool"),
+        ((2, 2), 0.5, "all", "circular", "stride", "flatten"),
+        ((2, 2), 0.5, "blocks", "circular", "average", "pool"),
+        ((6, 6), 1.0, "all", "zero", "stride", "flatten"),
+        ((6, 6), 1.0, "blocks", "zero", "average", "pool"),
     ]
-    for trained in TRAINED
 ]
 
 
