@@ -60,3 +60,7 @@ def _use_float64() -> None:
     import jax
 
     jax.config.update("jax_enable_x64", True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -291,7 +291,7 @@ def plot_training(training: xr.Dataset, *, axes: Any = None):
         axes = _drawing.given(axes, 2, 2, height=2.6)
         outputs, loss, drift, errors = axes.flat
         time = training.time.values
-        # Time 0 has no place on a logarithmic axis: drawn a step before the first one.
+        # Time 0 has no place on a logarithmic axis: drawn at half the first one.
         shown = np.where(time > 0, time, time[time > 0][0] / 2)
         _draw_outputs(outputs, training.isel(width=-1, output=0), shown)
         last = training.predicted_loss.isel(width=-1).transpose("seed", "time").values
@@ -309,13 +309,26 @@ def plot_training(training: xr.Dataset, *, axes: Any = None):
         for ax in (loss, drift):
             ax.set_yscale("log")
         for ax in (outputs, loss, drift):
-            ax.set_xscale("log")
-            ax.set_xlabel("time (rate × steps)")
+            _time_axis(ax, shown, from_zero=ax is not drift)
         _draw_errors(errors, training)
     return axes
 
 
 _BAND: dict[str, Any] = {"color": INK, "alpha": 0.12, "linewidth": 0}
+
+
+def _time_axis(ax, shown, *, from_zero):
+    """Logarithmic, with a tick that says 0 where time 0 is shown."""
+    _drawing.log_axis(ax.xaxis)
+    first, last = np.log10(shown[[1, -1]])
+    ticks = 10.0 ** np.arange(np.ceil(first), np.floor(last) + 1)
+    if not ticks.size:
+        ticks = np.unique(shown[[1, -1]])
+    labels = [f"{tick:.3g}" for tick in ticks]
+    if from_zero:
+        ticks, labels = np.append(shown[0], ticks), ["0", *labels]
+    ax.set_xticks(ticks, labels)
+    ax.set_xlabel("time (rate × steps)")
 
 
 def _draw_outputs(ax, training, time):
@@ -328,7 +341,8 @@ def _draw_outputs(ax, training, time):
         ax.fill_between(time, mean - spread, mean + spread, **band)
         ax.plot(time, mean, **THEORY)
         ax.plot(time, one.outputs.mean("seed").values, "o", color=colour)
-    ax.set_ylabel(f"outputs at test points, width {int(training.width)}")
+    points = "test" if "test_rows" in training.attrs else "training"
+    ax.set_ylabel(f"outputs at {points} points, width {int(training.width)}")
 
 
 def _draw_errors(ax, training):
@@ -346,7 +360,8 @@ def _draw_errors(ax, training):
         _drawing.by_width(ax, values, colour, marker, label, power)
     ax.plot([], [], **THEORY, label=r"$m^{-1/2}$ and $m^{-1}$")
     _drawing.width_axes(ax, training.width.values)
-    ax.set_ylim(bottom=ax.get_ylim()[0] / 12)  # room for the legend
+    low, high = ax.get_ylim()
+    ax.set_ylim(bottom=low * low / high)  # the lower half is for the legend
     ax.set_xlabel("width m")
     ax.set_ylabel("largest difference, final change")
     ax.legend(loc="lower left", title="exponent of the width", alignment="left")

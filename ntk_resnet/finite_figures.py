@@ -43,7 +43,7 @@ def plot_dispersion(dispersion: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         _drawing.log_axis(ax.xaxis, steps=(1, 2, 5))
         _drawing.log_axis(ax.yaxis, steps=(1, 1.2, 1.5, 2, 3, 5))
         ax.set_xlabel("depth / width")
-        ax.set_ylabel("dispersion of the NTK")
+        ax.set_ylabel(r"dispersion of the NTK, $E[\Theta^2] / E[\Theta]^2$")
         handles, labels = ax.get_legend_handles_labels()
         # Networks before theory.
         ax.legend(handles[2:] + handles[:2], labels[2:] + labels[:2], loc="upper left")

@@ -9,7 +9,12 @@ import pytest
 from flax import linen, nnx
 from jax.extend import core
 
-from ntk_resnet.finite import _contractions, empirical_ntk
+from ntk_resnet.finite import (
+    _contractions,
+    _models,
+    empirical_ntk,
+    empirical_ntk_operator,
+)
 from ntk_resnet.finite._models import Network, as_function
 
 EPS = np.finfo(float).eps
@@ -281,6 +286,113 @@ def test_loops_without_steps():
     want = (x @ x.T)[:, :, None, None] * np.eye(3)
     atol = 20 * EPS * want.max()
     np.testing.assert_allclose(empirical_ntk((apply, params), x), want, atol=atol)
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,)])
+def test_rows_of_a_table_that_come_out_sideways(axes):
+    """Gathers whose rows are the first or the last axis of the result."""
+    params, tokens = {"t": normal(7, 3), "o": normal(3, 2)}, TOKENS[:, :, None] % 7
+
+    def sideways(p, x):
+        numbers = jax.lax.GatherDimensionNumbers(axes, (0,), (0,))
+        one = lambda i: jax.lax.gather(p["t"], i, numbers, slice_sizes=(1, 3))  # noqa: E731
+        h = jnp.moveaxis(jax.vmap(one)(x), 1 + axes[0], -1)
+        return jnp.tanh(h * jnp.arange(1.0, 6)[:, None]).sum(1) @ p["o"]
+
+    want = explicit(sideways, params, tokens, tokens)
+    found = empirical_ntk((sideways, params), tokens)
+    np.testing.assert_allclose(found, want, rtol=0, atol=200 * EPS * want.max())
+
+
+def test_weights_without_entries_or_use():
+    """Their share of the kernel is zero, also where there is no other."""
+    x = normal(4, 5)
+    params = {"none": np.zeros((5, 0)), "back": np.zeros((0, 3)), "w": normal(5, 3)}
+    apply = lambda p, x: x @ p["none"] @ p["back"] + x @ p["w"]  # noqa: E731
+    found = empirical_ntk((apply, params), x, outputs="trace")
+    np.testing.assert_allclose(found, 3 * x @ x.T, atol=20 * EPS * np.abs(x).max())
+    unused = empirical_ntk((lambda p, x: jnp.tanh(x), normal(6)), x)
+    np.testing.assert_array_equal(unused, np.zeros((4, 4, 5, 5)))
+
+
+class Scaled:
+    """A function whose attributes and derivatives may change."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def apply(self, p, x):
+        return self.scale * jnp.tanh(x @ p)
+
+
+def test_functions_that_have_changed_are_traced_again():
+    net, params, x = Scaled(1.0), normal(5, 2), normal(4, 5)
+    first = empirical_ntk((net.apply, params), x)
+    operator = empirical_ntk_operator((net.apply, params), x)
+    v = normal(8)
+    product = operator @ v
+    net.scale = 2.0
+    # Powers of two change no digit.
+    np.testing.assert_array_equal(empirical_ntk((net.apply, params), x), 4 * first)
+    again = empirical_ntk_operator((net.apply, params), x)
+    np.testing.assert_array_equal(again @ v, 4 * product)
+    np.testing.assert_array_equal(operator @ v, product)  # the network of then
+
+
+def test_rules_of_derivatives_that_have_changed():
+    """Two functions of one text, but for the derivative."""
+
+    def of(slope):
+        @jax.custom_jvp
+        def twice(x):
+            return 2 * x
+
+        twice.defjvp(lambda x, dx: (2 * x[0], slope * dx[0]))
+        return lambda p, x: twice(x @ p)
+
+    x = normal(4, 5)
+    found = [
+        empirical_ntk((of(slope), np.ones((5, 1))), x, outputs="mean")
+        for slope in (1.0, 2.0)
+    ]
+    np.testing.assert_array_equal(found[1], 4 * found[0])
+
+
+def test_callbacks_that_have_changed():
+    """Two functions of one text, but for what they call back."""
+
+    def of(value):
+        def called():
+            return np.asarray(value)
+
+        shape = jax.ShapeDtypeStruct((), float)
+        return lambda p, x: x @ p * jax.pure_callback(called, shape)
+
+    x, params = normal(4, 5), np.ones((5, 1))
+    found = [
+        empirical_ntk((of(value), params), x, outputs="mean") for value in (1.0, 2.0)
+    ]
+    np.testing.assert_array_equal(found[1], 4 * found[0])
+
+
+def test_equal_functions_are_compiled_once():
+    """Whose constants differ; and none is kept from inside of transformations."""
+    x, params = normal(4, 5), normal(5, 2)
+
+    def scaled(by):
+        return empirical_ntk((lambda p, x: jnp.tanh(x @ p) * by, params), x)
+
+    first = scaled(normal(2))
+    before = _models._factors._cache_size()
+    second = scaled(2 * normal(2))
+    assert _models._factors._cache_size() == before
+    np.testing.assert_array_equal(second, 4 * first)
+    inside = jax.jit(scaled)(normal(2))
+    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=200 * EPS)
+    close(inside, first)
+    net = Scaled(1.0)  # its bound method equals the one inside
+    traced = jax.jit(lambda p: empirical_ntk((net.apply, p), x))(params)
+    close(empirical_ntk((net.apply, params), x), traced)
 
 
 def test_half_precision_is_summed_in_single():

@@ -73,6 +73,23 @@ def test_what_is_done_for_each_weight():
     assert few < many
 
 
+@jax.custom_vjp
+def doubled(x):
+    return 2 * x
+
+
+doubled.defvjp(lambda x: (2 * x, None), lambda _, g: (2 * g,))
+
+
+def reverse_only(p, x):
+    return doubled(dense(p, x))
+
+
+def test_a_model_with_reverse_derivatives_alone():
+    found = empirical_ntk((reverse_only, DENSE), X)
+    np.testing.assert_array_equal(found, 4 * empirical_ntk((dense, DENSE), X))
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -85,6 +102,11 @@ def test_what_is_done_for_each_weight():
             "v holds NaN",
         ),
         (lambda: ntk_methods((dense, DENSE), X, outputs="all"), "outputs must be"),
+        (lambda: ntk_methods((dense, DENSE), X, X[:, :4]), "rows of one shape"),
+        (
+            lambda: empirical_ntk_operator((reverse_only, DENSE), X),
+            "no forward derivatives",
+        ),
     ],
 )
 def test_bad_input(call, words, as_users_run_it):
@@ -98,3 +120,14 @@ def test_single_precision_stays_single():
     operator = empirical_ntk_operator((dense, params), X.astype(np.float32))
     assert operator.dtype == np.float32
     assert (operator @ np.ones(21)).dtype == np.float32
+
+
+def test_half_precision_is_summed_in_single():
+    """Of 2,000 rows one at a time; in half precision a sum stops at 2^8 summands."""
+    x = jnp.ones((2000, 1), jnp.bfloat16)
+    operator = empirical_ntk_operator(
+        (lambda p, x: x @ p, jnp.ones((1, 1), jnp.bfloat16)), x, batch_rows=1
+    )
+    assert operator.dtype == np.float32
+    # The sum is rounded once, to the dtype of the weight.
+    np.testing.assert_allclose(operator @ np.ones(2000), 2000, rtol=2.0**-8)

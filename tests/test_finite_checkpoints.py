@@ -18,6 +18,8 @@ import pytest
 
 import ntk_resnet as nr
 from ntk_resnet.finite import checkpoints, descent, train_study
+from ntk_resnet.finite._fingerprints import is_key
+from ntk_resnet.finite.losses import make_loss
 
 ROOT = pathlib.Path(nr.__file__).parents[1]
 SPEC = nr.FeedForward(depth=1)
@@ -132,6 +134,69 @@ def test_another_run_is_refused(undisturbed, changes, text):
         train(undisturbed[0], **changes)
 
 
+def late(rate):
+    """A schedule that differs long after what a few steps could show."""
+    return optax.sgd(optax.piecewise_constant_schedule(0.1, {100: rate}))
+
+
+OPTIMIZERS = {
+    "late": (late, 0.01, 10.0),
+    "clip": (lambda c: optax.chain(optax.clip_by_global_norm(c)), 100.0, 1000.0),
+    "state": (lambda b: optax.inject_hyperparams(optax.sgd)(b), 0.1, 0.2),
+    "array": (lambda b: optax.scale_by_schedule(table(b, jnp)), 1.0, 2.0),
+    "NumPy": (lambda b: optax.scale_by_schedule(table(b, np)), 1.0, 2.0),
+    "key": (lambda seed: optax.noisy_sgd(0.1, key=jax.random.key(seed)), 0, 1),
+    "names": (lambda b: optax.masked(optax.sgd(0.1), lambda t: mask(t, b)), "w", "v"),
+}
+
+
+def table(last, library):
+    values = library.append(library.ones(1000), last)
+    return jax.jit(lambda count: jnp.asarray(values)[count])
+
+
+def mask(tree, name):
+    return jax.tree_util.tree_map_with_path(lambda p, _: name in str(p[0]), tree)
+
+
+PARAMS = {"w": jax.ShapeDtypeStruct((3, 2), "float32"), "v": np.zeros(2, np.float32)}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_are_told_apart(name):
+    make, one, other = OPTIMIZERS[name]
+    found = [
+        checkpoints.describe_optimizer(make(setting), [PARAMS])
+        for setting in (one, other, one)
+    ]
+    assert found[0] == found[2] != found[1]
+
+
+def test_losses_are_told_apart():
+    """Alike at the targets, and by name."""
+
+    def of(size):
+        def huber(f, y):
+            return jnp.mean(optax.losses.huber_loss(f, y, delta=size))
+
+        return checkpoints.describe_loss(make_loss(huber, X), X)
+
+    assert of(100.0) == of(100.0) != of(1000.0)
+
+
+def test_an_optimizer_that_goes_by_names_is_described(tmp_path):
+    masked = optax.masked(optax.sgd(0.1), lambda t: mask(t, "weights"))
+    result = train(tmp_path, optimizer=masked, times=[0.1])
+    assert result.attrs["steps"] == 1
+
+
+def test_a_file_in_place_of_a_batch_is_named(undisturbed, tmp_path):
+    shutil.copy(undisturbed[0] / "run.json", tmp_path)
+    (tmp_path / "width-8-seeds-0-2").write_text("")
+    with pytest.raises(ValueError, match="width-8-seeds-0-2 is a file, not a folder"):
+        train(tmp_path)
+
+
 def test_a_damaged_checkpoint_is_noticed(tmp_path):
     """A wrong or a missing byte in any file: an error, or it was one that is not read.
 
@@ -190,9 +255,6 @@ def test_states_with_random_keys_come_back(tmp_path):
     for new, old in zip(jax.tree.leaves(found), jax.tree.leaves(state), strict=True):
         assert new.dtype == old.dtype
         np.testing.assert_array_equal(
-            *(
-                jax.random.key_data(v) if checkpoints._is_key(v) else v
-                for v in (new, old)
-            )
+            *(jax.random.key_data(v) if is_key(v) else v for v in (new, old))
         )
     np.testing.assert_array_equal(made["outputs"], np.ones((1, 2)))

@@ -12,7 +12,8 @@ import pytest
 import xarray as xr
 
 import ntk_resnet as nr
-from ntk_resnet.finite import descent, networks, train_study
+from ntk_resnet.finite import descent, train_study
+from ntk_resnet.finite.seeds import BATCH_BYTES
 
 ROOT = pathlib.Path(nr.__file__).parents[1]
 SPEC = nr.FeedForward(depth=1)
@@ -102,7 +103,7 @@ def test_batches_cover_the_seeds():
     for seeds, numbers, size, used in (
         (3, 1, 3, 3),  # fewer seeds than devices: no device computes for nothing
         (6, 1, 8, 4),
-        (10, networks.BATCH_BYTES, 4, 4),  # memory for one a device
+        (10, BATCH_BYTES, 4, 4),  # memory for one a device
     ):
         some, several = descent.batches(seeds, numbers, devices)
         several = list(several)

@@ -10,7 +10,7 @@ from test_finite_oracle import SPECS
 
 import ntk_resnet as nr
 from ntk_resnet import finite_figures
-from ntk_resnet.finite import dispersion_study, predicted_dispersion
+from ntk_resnet.finite import dispersion, dispersion_study, predicted_dispersion
 from ntk_resnet.finite.dispersion import (
     dispersion_of_families,
     exact_dispersion,
@@ -122,7 +122,7 @@ def test_residual_networks_agree_with_an_independent_table():
 def test_one_layer_by_hand(width):
     """Theta is 2/m times a sum of chi^2 of 2 degrees over the active units."""
     assert exact_dispersion(1, width) == pytest.approx(1 + 3 / width, rel=1e-14)
-    assert exact_feature_dispersion(1, width) == 1 + 5 / width
+    assert exact_feature_dispersion(1, width) == pytest.approx(1 + 5 / width, rel=1e-14)
 
 
 def test_the_exact_value_tends_to_the_limit():
@@ -160,6 +160,16 @@ def test_the_limit_is_accurate_at_all_ratios():
 
 def test_theory_out_of_range_is_infinite():
     assert exact_dispersion(2000, 1) == exact_dispersion(3000, 8) == np.inf
+    assert exact_feature_dispersion(5000, 32) == np.inf
+
+
+def test_theory_is_left_alone_where_there_is_none(monkeypatch):
+    def never(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(dispersion, "exact_dispersion", never)
+    study = dispersion_study(SPECS["two_layer"], [1], [2], 2)
+    assert np.isnan(study.predicted_dispersion)
 
 
 def test_ratio_of_moments_and_its_error():
@@ -218,6 +228,7 @@ def test_families_and_their_figure():
         "its limit, large width",
     ]
     assert ax.get_xlabel() == "depth / width"
+    assert r"$E[\Theta^2] / E[\Theta]^2$" in ax.get_ylabel()
 
 
 @pytest.mark.slow
@@ -246,7 +257,7 @@ def test_bad_arguments_are_named(as_users_run_it, changes, text):
         dispersion_study(**good | changes)
 
 
-@pytest.mark.parametrize("bad", [-0.1, math.nan, [0.1, math.inf]])
+@pytest.mark.parametrize("bad", [-0.1, math.nan, [0.1, math.inf], "a", [[1], [1, 2]]])
 def test_bad_ratios_are_named(as_users_run_it, bad):
     with pytest.raises(ValueError, match="ratio must be finite numbers >= 0"):
         predicted_dispersion(bad)

@@ -10,8 +10,9 @@ from test_finite_oracle import NAMES, SPECS, limit_kernels, rows
 
 import ntk_resnet as nr
 from ntk_resnet.finite import build, empirical_nngp, empirical_ntk
-from ntk_resnet.finite.empirical import as_function, feature_kernel, ntk_of_rows
-from ntk_resnet.finite.networks import over_seeds, seed_keys
+from ntk_resnet.finite._models import as_function
+from ntk_resnet.finite.empirical import feature_kernel, ntk_of_rows
+from ntk_resnet.finite.seeds import over_seeds, seed_keys
 
 
 def explicit(model, x1, x2):
@@ -119,6 +120,101 @@ def test_program_does_not_grow_with_depth():
     assert program(3) == program(300) > 10
 
 
+# --------------------------------------------------------------- what a model must be
+
+
+class Flax(nnx.Module):
+    """What sees other rows, or chance, in training mode only; and a recurrent layer."""
+
+    def __init__(self, rngs):
+        self.norm = nnx.BatchNorm(5, rngs=rngs)
+        self.drop = nnx.Dropout(0.5, rngs=rngs)
+        self.cells = nnx.RNN(nnx.SimpleCell(5, 8, rngs=rngs), rngs=rngs)
+        self.out = nnx.Linear(8, 2, rngs=rngs)
+
+    def features(self, x):
+        return self.cells(self.drop(self.norm(x))[:, None])[:, 0]
+
+    def __call__(self, x):
+        return self.out(self.features(x))
+
+
+def in_training(name):
+    model = Flax(nnx.Rngs(0))
+    model.eval()
+    getattr(model, name).train()
+    return model
+
+
+SEEING_MORE = {
+    "batch norm": lambda: in_training("norm"),
+    "dropout": lambda: in_training("drop"),
+    "mean": lambda: (lambda p, x: (x - x.mean(0)) @ p, np.ones((5, 2))),
+    "pairs": lambda: (lambda p, x: (x @ p) @ x.T, np.ones((5, 5))),
+}
+
+
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("name", SEEING_MORE)
+def test_models_whose_rows_are_not_apart_are_refused(name, count):
+    pairs = name == "pairs" and count > 1
+    text = "map each row by itself" if pairs else "beside other rows.*model.eval"
+    with pytest.raises(ValueError, match=text) as caught:
+        empirical_ntk(SEEING_MORE[name](), rows(count).astype(np.float32))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["norm", "drop"])
+def test_features_whose_rows_are_not_apart_are_refused(name):
+    with pytest.raises(ValueError, match=r"beside other rows.*model.eval"):
+        empirical_nngp(in_training(name), rows().astype(np.float32))
+
+
+def test_modules_that_hold_random_keys():
+    """A recurrent layer draws its initial carry, of zeros; dropout that is off."""
+    model, x = Flax(nnx.Rngs(0)), rows().astype(np.float32)
+    model.eval()
+    found = empirical_ntk(model, x)
+    params = nnx.state(model, nnx.Param)
+
+    def outputs(params):  # a copy, since a call counts the keys that it has drawn
+        copy = nnx.clone(model)
+        nnx.update(copy, params)
+        return copy(x)
+
+    leaves = jax.tree.leaves(jax.jacrev(outputs)(params))
+    flat = np.concatenate([leaf.reshape(4, 2, -1) for leaf in leaves], axis=-1)
+    want = np.einsum("ikp,jlp->ijkl", flat, flat)
+    # Sums of some hundred products in float32.
+    atol = 100 * np.finfo(np.float32).eps * want.max()
+    np.testing.assert_allclose(found, want, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
+def test_rounding_is_not_taken_for_other_rows(dtype):
+    """Chaotic networks, in which rounding errors grow a thousandfold."""
+    spec = nr.FeedForward(depth=30, activation="erf", weight_variance=16.0)
+    model = build(spec, 5, 32, rngs=nnx.Rngs(0), dtype=dtype)
+    assert np.isfinite(empirical_ntk(model, rows().astype(np.float32))).all()
+
+
+def test_the_dtypes_of_two_arrays_are_made_one():
+    """Tokens of two integer dtypes; floats of two, or integers beside floats."""
+    table = (lambda p, x: jnp.tanh(p[x].sum(1)), np.arange(21.0).reshape(7, 3) / 21)
+    tokens = np.array([[0, 1], [5, 5]])
+    want = empirical_ntk(table, tokens)
+    np.testing.assert_array_equal(
+        empirical_ntk(table, tokens.astype("i4"), tokens), want
+    )
+    model, x = make(SPECS["plain"]), np.round(4 * rows())
+    want = empirical_ntk(model, x)
+    for dtype in ("f4", "i4"):
+        found = empirical_ntk(model, x, x.astype(dtype))
+        np.testing.assert_allclose(found, want, rtol=1e-12, atol=1e-13)
+        found = empirical_ntk(model, x.astype(dtype), x)
+        np.testing.assert_allclose(found, want, rtol=1e-12, atol=1e-13)
+
+
 # ------------------------------------------------------------------- against the limits
 
 
@@ -193,6 +289,24 @@ def test_empirical_nngp_is_the_feature_kernel():
         empirical_nngp(nnx.Linear(5, 1, rngs=nnx.Rngs(0)), x)
 
 
+def test_empirical_nngp_of_other_features():
+    """They must be rows; sums of half-precision ones are in single precision."""
+
+    class Features(nnx.Module):
+        def __init__(self, function):
+            self.features = function
+
+    for function in (lambda x: x[:, 0], lambda x: x[:, None], lambda x: x[:1]):
+        with pytest.raises(ValueError, match=r"must be one float array \(n, width\)"):
+            empirical_nngp(Features(function), rows())
+    half = rows().astype(jnp.bfloat16)
+    found = empirical_nngp(Features(lambda x: x), half)
+    assert found.dtype == jnp.float32
+    exact = half.astype(float) @ half.T.astype(float) / 5
+    eps = np.finfo(np.float32).eps
+    np.testing.assert_allclose(found, exact, rtol=0, atol=8 * eps * exact.max())
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -209,6 +323,18 @@ def test_empirical_nngp_is_the_feature_kernel():
         ({"model": (lambda p, x: p.sum(), np.ones(3))}, "model must map"),
         ({"model": (lambda p, x: x, {})}, "no trained parameters"),
         ({"model": (lambda p, x: x, np.ones(3, int))}, "must all be arrays of a float"),
+        ({"model": (lambda p, x: x @ p * 1j, np.ones(5))}, "outputs of a float dtype"),
+        ({"model": (lambda p, x: x.astype(int), np.ones(5))}, "outputs of a float"),
+        ({"model": (lambda p, x: x @ p > 0, np.ones(5))}, "outputs of a float dtype"),
+        (
+            {
+                "model": (
+                    lambda p, x: x @ p["w"],
+                    {"w": np.ones((5, 0)), "b": np.ones(1)},
+                )
+            },
+            "at least one a row",
+        ),
     ],
 )
 def test_bad_arguments_are_named(as_users_run_it, changes, text):

@@ -11,7 +11,7 @@ from test_finite_oracle import NAMES, SPECS, rows
 
 import ntk_resnet as nr
 from ntk_resnet.finite import Frozen, build
-from ntk_resnet.finite.networks import over_seeds, seed_keys
+from ntk_resnet.finite.seeds import over_seeds, seed_keys
 
 
 def make(spec, d=5, width=8, k=1, seed=0, dtype=jnp.float64):

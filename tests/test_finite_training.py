@@ -9,12 +9,13 @@ from flax import nnx
 from test_finite_oracle import limit_kernels
 
 import ntk_resnet as nr
+from ntk_resnet import figures
 from ntk_resnet.analysis.regression import gradient_flow
 from ntk_resnet.data import split
 from ntk_resnet.finite import build, empirical_ntk, train_study
 from ntk_resnet.finite.comparison import step_error
-from ntk_resnet.finite.networks import seed_keys
 from ntk_resnet.finite.plan import make_run
+from ntk_resnet.finite.seeds import seed_keys
 
 SPEC = nr.ResNet(depth=2, branch_scale=nr.DepthScale(0.5))
 
@@ -104,6 +105,7 @@ def test_bookkeeping(study):
         "point": 3,
         "output": 1,
     }
+    assert (result.attrs["rows"], result.attrs["test_rows"]) == (5, 3)
     rate = result.attrs["learning_rate"]
     np.testing.assert_allclose(result.time, [0, 1, 10, 30], atol=rate / 2)
     assert result.attrs["steps"] * rate == pytest.approx(float(result.time[-1]))
@@ -115,6 +117,21 @@ def test_bookkeeping(study):
     assert all(np.isfinite(values).all() for values in result.values())
     # The finite step is negligible beside the finite width.
     assert result.step_error.max() < 0.1 * result.output_error.mean()
+
+
+def test_the_figure_says_what_it_shows(study):
+    result, _ = study
+    outputs, loss, drift, errors = figures.plot_training(result).flat
+    assert outputs.get_ylabel() == "outputs at test points, width 64"
+    assert [ax.get_xticklabels()[0].get_text() for ax in (loss, drift)] == ["0", "1"]
+    own = result.drop_attrs()  # nothing says that there were others
+    assert "at training points" in figures.plot_training(own).flat[0].get_ylabel()
+
+    figures.figure_of(errors).canvas.draw()
+    box = errors.get_legend().get_window_extent()
+    for line in errors.lines:
+        for point in zip(*line.get_data(), strict=True):
+            assert not box.contains(*errors.transData.transform(point))
 
 
 def test_wider_networks_stay_closer(study):
@@ -300,6 +317,12 @@ def test_digits_follow_the_prediction(kind):
         ({"times": [-1.0]}, "times must be"),
         ({"times": [np.nan]}, "times must be"),
         ({"times": []}, "times must be"),
+        ({"times": "abc"}, "times must be a non-empty list"),
+        ({"times": [[1.0], [1.0, 2.0]]}, "times must be a non-empty list"),
+        ({"times": [1e12]}, "times must be at most .* 2147483647 steps"),
+        ({"checkpoint": 3}, "checkpoint must be the path of a folder, got 3"),
+        ({"loss": lambda f, y: np.log(f).sum()}, "loss must be .* jax.numpy"),
+        ({"loss": lambda f, y: f.sum() if f.sum() > 0 else 0}, "loss must be .* choic"),
         ({"learning_rate": 0.0}, "learning_rate must be a finite number > 0"),
         ({"learning_rate": 1e6}, "learning_rate 1e[+]06 diverges"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
@@ -322,8 +345,9 @@ def test_bad_arguments_are_named(as_users_run_it, changes, text):
         "widths": [4],
         "seeds": 1,
     }
-    with pytest.raises(ValueError, match=text):
+    with pytest.raises(ValueError, match=text) as caught:
         train_study(**good | changes)
+    assert "\n" not in str(caught.value)
 
 
 def test_nothing_is_left_switched_on():

@@ -7,7 +7,7 @@ from test_finite_oracle import SPECS, limit_kernels, rows
 
 import ntk_resnet as nr
 from ntk_resnet.finite import build, empirical_ntk, width_study
-from ntk_resnet.finite.networks import seed_keys
+from ntk_resnet.finite.seeds import seed_keys
 from ntk_resnet.finite.width import fit_exponent, fit_shift
 
 
@@ -187,6 +187,7 @@ def test_a_kernel_of_zeros_has_no_relative_error():
         ({"seeds": 0}, "seeds must be at least 1"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"param_dtype": int}, "param_dtype"),
+        ({"param_dtype": "foo"}, "param_dtype must be a float dtype"),
     ],
 )
 def test_bad_arguments_are_named(as_users_run_it, changes, text):

@@ -20,16 +20,19 @@ LAYERS = [
     {"_cache"},
     {"data", "_images"},
     {"_neural_tangents", "_stax_convolution", "stax", "kernels"},
-    {"finite._network"},
-    {"finite.convolutional_networks"},
-    {"finite.networks"},
+    {
+        "finite._rows",
+        "finite._network",
+        "finite.convolutional_networks",
+        "finite.networks",
+    },
     {"analysis"},
     {"finite"},
     {"figures", "spectral_figures", "finite_figures", "_drawing"},
     {"studies"},
     {"report", "_page", "_sections", "_tables"},
     {"commands"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 
 

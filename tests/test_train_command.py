@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import ntk_resnet as nr
 from ntk_resnet import records
-from ntk_resnet.commands.studies import Train
+from ntk_resnet.commands.studies import Train, Width
 
 
 @pytest.fixture
@@ -65,3 +67,44 @@ def test_targets_fit_the_loss(command, tmp_path):
     np.savez(tmp_path / "real.npz", x=data.x, y=np.linspace(0, 1, 30))
     with pytest.raises(ValueError, match="loss softmax needs classes, real has real"):
         dataclasses.replace(command, data=str(tmp_path / "real.npz")).run()
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        (0, "rows must be at least 1"),
+        (16, "rows must be at most half of the 30 of own"),
+    ],
+)
+def test_rows_are_named(command, rows, text):
+    with pytest.raises(ValueError, match=text):
+        dataclasses.replace(command, rows=rows).run()
+
+
+def test_width_shows_the_bias(capsys, command):
+    small = Width(
+        widths=(4, 8),
+        seeds=2,
+        depths=(1,),
+        networks=2,
+        spec=command.spec,
+        data=command.data,
+    )
+    _, show = small.run()
+    capsys.readouterr()
+    show()
+    text = capsys.readouterr().out
+    assert "NTK bias" in text
+    assert "NNGP bias" in text
+    assert "bias × width: NTK " in text
+
+
+@pytest.mark.parametrize("module", ["ntk_resnet", "ntk_resnet.cli"])
+def test_the_command_line_as_a_module(module):
+    run = subprocess.run(
+        [sys.executable, "-m", module, "train", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--learning-rate" in run.stdout

@@ -165,20 +165,13 @@ class Width:
         saved = terminal.save(
             self.out, "width", result, finite_figures.plot_finite_width
         )
-        columns = {
-            "width": "width",
-            "ntk_error_mean": "NTK error",
-            "ntk_error_sem": "± s.e.",
-            "nngp_error_mean": "NNGP error",
-            "nngp_error_sem": "± s.e.",
-        }
-        exponents = ", ".join(
-            f"{name.upper()} {float(result[f'{name}_exponent']):.3f} "
-            f"[{float(result[f'{name}_exponent_low']):.3f}, "
-            f"{float(result[f'{name}_exponent_high']):.3f}]"
-            for name in ("ntk", "nngp")
-        )
-        title = f"relative errors of {self.seeds} networks; exponents: {exponents}"
+        columns = {"width": "width"}
+        for name in ("ntk", "nngp"):
+            columns[f"{name}_error_mean"] = f"{name.upper()} error"
+            columns[f"{name}_error_sem"] = "± s.e."
+            columns[f"{name}_shift"] = f"{name.upper()} bias"
+            columns[f"{name}_shift_sem"] = "± s.e."
+        title = f"relative errors of {self.seeds} networks; {_fits_of(result)}"
         show_errors = terminal.shower(
             result, ["width"], columns, title, saved, as_json=self.json
         )
@@ -189,6 +182,20 @@ class Width:
             show_errors()
 
         return 0, show
+
+
+def _fits_of(result):
+    def said(fit):
+        kernels = ("ntk", "nngp")
+        both = (f"{k.upper()} {_interval(result, f'{k}_{fit}')}" for k in kernels)
+        return ", ".join(both)
+
+    return f"exponents: {said('exponent')}\nbias × width: {said('shift_constant')}"
+
+
+def _interval(result, name):
+    value, low, high = (float(result[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _show_dispersion(result, networks):
@@ -235,6 +242,7 @@ class Train:
 
     def run(self):
         from ntk_resnet import figures, finite
+        from ntk_resnet._checks import check_count
         from ntk_resnet.data import split
         from ntk_resnet.studies import finite_measurements as measure
 
@@ -243,6 +251,11 @@ class Train:
         terminal.prepare(self.out)
         with terminal.progress_bar() as progress:
             data = terminal.read_data(self.data, progress)
+            if check_count("rows", self.rows) > len(data) // 2:
+                raise ValueError(
+                    f"rows must be at most half of the {len(data)} of {data.name}, got "
+                    f"{self.rows}; as many are for testing."
+                )
             train, test = split(data, train=self.rows, test=self.rows, seed=0)
             result = finite.train_study(
                 spec,
@@ -308,9 +321,7 @@ def _by_width(result):
 
 def _title_of(result):
     exponents = ", ".join(
-        f"{label} {float(result[f'{name}_exponent']):.2f} "
-        f"[{float(result[f'{name}_exponent_low']):.2f}, "
-        f"{float(result[f'{name}_exponent_high']):.2f}]"
+        f"{label} {_interval(result, f'{name}_exponent')}"
         for name, label in (
             ("max_output_error", "prediction"),
             ("max_own_kernel_error", "linearised"),

@@ -40,13 +40,13 @@ class Factors(NamedTuple):
 
 
 def factors_of(program: Program, values: list[Any], rows: Array) -> Factors:
-    """The factors of some rows; `values` are the leaves and what is fixed."""
+    """The factors of some rows; `values` are those of the program."""
 
     def one(row):
         def outputs(perturbations, others):
             changed = dict(zip(program.others, others, strict=True))
             given = [changed.get(i, value) for i, value in enumerate(values)]
-            return program.run([*given, row], perturbations)
+            return program.run(given, row, perturbations)
 
         others = [values[leaf] for leaf in program.others]
         results, back, seen = jax.vjp(outputs, program.zeros(), others, has_aux=True)
@@ -72,11 +72,16 @@ def kernel_of(
         right = None if second is None else _matrices(layer, second, path)
         total += _summed(share, left, right)
     for left, right in zip(first.others, (second or first).others, strict=True):
-        total += _by_outputs(outputs, _wide(left), _wide(right))
+        total += _by_outputs(outputs, wide(left), wide(right))
     if second is None:  # exactly, whatever the order of summation was
-        turn = (1, 0, 3, 2) if outputs == "full" else (1, 0, 2)[: total.ndim]
-        total = (total + total.transpose(turn)) / 2
+        total = (total + turned(total, outputs)) / 2
     return total / count if outputs == "mean" else total
+
+
+def turned(block: Array, outputs: str) -> Array:
+    """The block on the other side of the diagonal."""
+    axes = (1, 0, 3, 2) if outputs == "full" else (1, 0, 2)[: block.ndim]
+    return block.transpose(axes)
 
 
 def cheapest(layer: Layer, n1: int, n2: int, k: int, outputs: str) -> tuple[str, int]:
@@ -103,7 +108,7 @@ def _matrices(layer, factors, path):
     h = h.reshape(len(h), layer.steps, *h.shape[1 + loops :])
     delta = delta.reshape(*delta.shape[:2], layer.steps, *delta.shape[2 + loops :])
     inputs = jax.vmap(jax.vmap(layer.inputs))(h)
-    gradients = _wide(jax.vmap(jax.vmap(jax.vmap(layer.gradients)))(delta))
+    gradients = wide(jax.vmap(jax.vmap(jax.vmap(layer.gradients)))(delta))
     return jnp.moveaxis(inputs, 1, 0), jnp.moveaxis(layer.factor * gradients, 2, 0)
 
 
@@ -128,7 +133,7 @@ def _summed(share, first, second):
 
 def _by_factors(layer, outputs, first, second):
     (h1, delta1), (h2, delta2) = first, second or first
-    overlaps = _wide(layer.overlaps(h1[:, None], h2[None])[..., 0, 0])
+    overlaps = wide(layer.overlaps(h1[:, None], h2[None])[..., 0, 0])
     gradients = _by_outputs(outputs, delta1[:, :, 0], delta2[:, :, 0])
     return jnp.expand_dims(overlaps, range(2, gradients.ndim)) * gradients
 
@@ -140,7 +145,7 @@ def _by_positions(layer, outputs, first, second):
 
     def row(parts):
         h, delta = parts
-        overlaps = _wide(layer.overlaps(h[None], h2))
+        overlaps = wide(layer.overlaps(h[None], h2))
         return _einsum(kept, delta, _einsum("jst,jltb->jlsb", overlaps, delta2))
 
     return jax.lax.map(row, first)
@@ -158,7 +163,7 @@ def _by_gradients(layer, outputs, first, second):
 
     def share(cuts, _):
         gradients = [
-            _einsum("isa,iksb->ikab", _wide(h), delta)
+            _einsum("isa,iksb->ikab", wide(h), delta)
             for h, (_, delta) in zip(cuts, both, strict=True)
         ]
         flat = [g.reshape(*g.shape[:2], -1) for g in gradients]
@@ -183,6 +188,6 @@ def _einsum(axes, *operands):
     return jnp.einsum(axes, *operands, precision="highest")
 
 
-def _wide(values):
+def wide(values):
     """At least single precision: sums are over many terms."""
     return values.astype(jnp.promote_types(values.dtype, jnp.float32))

@@ -149,8 +149,8 @@ def layer_of(
         return None
     operand = next(i for i, weight in enumerate(held) if weight)
     weight, y = equation.invars[operand].aval, equation.outvars[0].aval
-    kind = _kind(equation.primitive.name, equation.params, operand, weight.shape)
-    if kind is None:
+    kind = _kind(equation, operand, weight.shape, y.ndim)
+    if kind is None or 0 in weight.shape:
         return None
     return kind(
         *held[operand],
@@ -162,7 +162,9 @@ def layer_of(
     )
 
 
-def _kind(name, params, operand, shape):
+def _kind(equation, operand, shape, axes):
+    """The class for a weight of that shape and a result of so many axes."""
+    name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         in_parallel = params["dimension_numbers"][1]
         return None if any(in_parallel) else Dense
@@ -174,6 +176,8 @@ def _kind(name, params, operand, shape):
         first = numbers.start_index_map == numbers.collapsed_slice_dims == (0,)
         whole = tuple(params["slice_sizes"]) == (1, *shape[1:])
         alone = not numbers.operand_batching_dims
+        last = numbers.offset_dims == tuple(range(axes + 1 - len(shape), axes))
         clipped = params["mode"] == jax.lax.GatherScatterMode.CLIP
-        return Embedding if first and whole and alone and not clipped else None
+        plain = first and whole and alone and last and not clipped
+        return Embedding if plain else None
     return None

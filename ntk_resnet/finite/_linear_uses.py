@@ -44,17 +44,25 @@ class Weight(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
-    """The traced program of one row, and how it uses its weights."""
+    """The traced program of one row, and how it uses its weights.
 
-    closed: Any  # of the leaves of the parameters, those that are fixed, and the row
+    Its `values` are the leaves of the parameters, what is fixed, and constants.
+    """
+
+    jaxpr: core.Jaxpr
     layers: dict[Path, Layer]
     others: tuple[int, ...]  # leaves that are used in another way, or more than once
 
     @property
     def outputs(self) -> jax.ShapeDtypeStruct:
         """Of one row, `(k,)`."""
-        aval = self.closed.jaxpr.outvars[0].aval
-        return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+        return _shape(self.jaxpr.outvars[0])
+
+    @property
+    def arguments(self) -> tuple[list[jax.ShapeDtypeStruct], jax.ShapeDtypeStruct]:
+        """Shapes of the values, and of the row."""
+        *given, row = map(_shape, self.jaxpr.invars)
+        return [*given, *map(_shape, self.jaxpr.constvars)], row
 
     def zeros(self) -> dict[Path, Array]:
         """Perturbations of all `y`."""
@@ -64,19 +72,20 @@ class Program:
         }
 
     def run(
-        self, values: Sequence[Any], perturbations: dict[Path, Array]
+        self, values: Sequence[Any], row: Array, perturbations: dict[Path, Array]
     ) -> tuple[Array, dict[Path, Array]]:
         """The outputs `(k,)` and every `h`, with axes for loops in front."""
-        jaxpr, consts = self.closed.jaxpr, self.closed.consts
-        run = functools.partial(_run, self.layers)
-        (outputs,), seen = run(jaxpr, consts, values, perturbations, ())
+        given = len(self.jaxpr.invars) - 1
+        operands, constants = [*values[:given], row], values[given:]
+        run = functools.partial(_run, self.layers, self.jaxpr)
+        (outputs,), seen = run(constants, operands, perturbations, ())
         return outputs, seen
 
 
 def trace(
     function: Callable, leaves: Sequence[Any], fixed: Sequence[Any], row: Any
-) -> Program:
-    """The program of `function(leaves, fixed, row)`, which returns outputs `(k,)`."""
+) -> tuple[Program, list[Any]]:
+    """The program of `function(leaves, fixed, row)`, with outputs `(k,)`; constants."""
     closed = jax.make_jaxpr(function)(list(leaves), list(fixed), row)
     jaxpr = closed.jaxpr
     weights = {v: Weight(leaf) for leaf, v in enumerate(jaxpr.invars[: len(leaves)])}
@@ -86,8 +95,14 @@ def trace(
     others.update(weight.leaf for weight in returned.values())
     counts = np.bincount([layer.leaf for _, layer in found], minlength=len(leaves))
     others.update(np.flatnonzero(counts > 1).tolist())
+    if not others and not found:  # a kernel of zeros: of any weight, so of a small one
+        others.add(min(range(len(leaves)), key=lambda leaf: leaves[leaf].size))
     layers = {path: layer for path, layer in found if layer.leaf not in others}
-    return Program(closed, layers, tuple(sorted(others)))
+    return Program(jaxpr, layers, tuple(sorted(others))), list(closed.consts)
+
+
+def _shape(variable):
+    return jax.ShapeDtypeStruct(variable.aval.shape, variable.aval.dtype)
 
 
 # ------------------------------------------------------------------------- the walk

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
 from ntk_resnet.finite._contractions import Factors, factors_of, kernel_of
+from ntk_resnet.finite._fingerprints import called_by, fingerprint
 from ntk_resnet.finite._linear_uses import Program, trace
+from ntk_resnet.kernels._inputs import is_traced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,30 +71,38 @@ class Network(NamedTuple):
     """The traced program of one row, and the numbers in it."""
 
     program: Program
-    values: list[Any]  # leaves of the parameters, then of what is fixed
+    params: list[Any]  # leaves
+    fixed: list[Any]  # leaves of what is not trained, then constants
 
     @classmethod
     def of(
-        cls,
-        apply: Callable,
-        params: Any,
-        rest: Any,
-        x: Array | np.ndarray,
-        *,
-        keep: bool = True,
+        cls, apply: Callable, params: Any, rest: Any, x: Array | np.ndarray
     ) -> "Network":
         """Of `apply(params, rest, x)` for rows like those of `x`.
 
-        Programs of equal structures are one, and kept; not so with `keep=False`, for
-        use inside transformations, of which `apply` may hold values.
+        Modules of equal structure share one program. A function may read what changes
+        from call to call, so it is traced every time, and programs of equal content
+        are one. None is kept that is made inside a transformation, whose values the
+        function may hold.
         """
         leaves, structure = jax.tree.flatten(params)
         fixed, fixed_structure = jax.tree.flatten(rest)
         shapes = tuple(map(_shape_of, leaves)), tuple(map(_shape_of, fixed))
         row = jax.ShapeDtypeStruct(x.shape[1:], jax.dtypes.canonicalize_dtype(x.dtype))
-        traced = _traced_once if keep else _traced
-        program = traced(apply, structure, fixed_structure, *shapes, row)
-        return cls(program, [*leaves, *fixed])
+        content = apply, structure, fixed_structure, *shapes, row
+        inside = is_traced(leaves, fixed, x)
+        if not inside and not isinstance(apply, _PlainApply):
+            program, constants = _traced_once(*content)
+        else:
+            program, constants = _traced(*content)
+            if not inside and not is_traced(constants):
+                program = _first_of_equals(_Known.of(program))
+        return cls(program, leaves, [*fixed, *constants])
+
+    @property
+    def values(self) -> list[Any]:
+        """Those of the program."""
+        return [*self.params, *self.fixed]
 
     def factors(self, rows: Array | np.ndarray) -> Factors:
         """Of some rows, compiled."""
@@ -107,10 +116,7 @@ class Network(NamedTuple):
 @functools.lru_cache(maxsize=64)
 def bytes_of_a_row(program: Program) -> int:
     """Memory for the factors of one row."""
-    *values, row = program.closed.in_avals
-    rows = jax.ShapeDtypeStruct((1, *row.shape), row.dtype)
-    values = [jax.ShapeDtypeStruct(value.shape, value.dtype) for value in values]
-    factors = jax.eval_shape(functools.partial(factors_of, program), values, rows)
+    factors = jax.eval_shape(*_of_one_row(program))
     return sum(f.size * f.dtype.itemsize for f in jax.tree.leaves(factors))
 
 
@@ -118,9 +124,34 @@ _factors = jax.jit(factors_of, static_argnums=0)
 _kernel = jax.jit(kernel_of, static_argnums=(0, 3))
 
 
-def _shape_of(leaf):
-    leaf = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
-    return jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype))
+def _of_one_row(program):
+    """The factors of one row as a function, and the shapes of its arguments."""
+    values, row = program.arguments
+    rows = jax.ShapeDtypeStruct((1, *row.shape), row.dtype)
+    return functools.partial(factors_of, program), values, rows
+
+
+# --------------------------------------------------------------- programs that are kept
+
+
+@dataclasses.dataclass(frozen=True)
+class _Known:
+    """A program, equal to those with the same factors."""
+
+    fingerprint: str
+    called: tuple[Callable, ...]  # held, so that no other takes the place of one
+    program: Program = dataclasses.field(compare=False)
+
+    @classmethod
+    def of(cls, program):
+        factors, *shapes = _of_one_row(program)
+        traced = jax.make_jaxpr(factors)(*shapes)
+        return cls(fingerprint(traced), called_by(traced), program)
+
+
+@functools.lru_cache(maxsize=64)
+def _first_of_equals(known):
+    return known.program
 
 
 def _traced(apply, structure, fixed_structure, leaves, fixed, row):
@@ -136,50 +167,8 @@ def _traced(apply, structure, fixed_structure, leaves, fixed, row):
 _traced_once = functools.lru_cache(maxsize=64)(_traced)
 
 
-# ------------------------------------------------------------------------- checks
-
-
-def check_model(apply: Callable, params: Any, rest: Any, x: Array | np.ndarray) -> Any:
-    """The shape and dtype of the outputs of a model that has something to train.
-
-    Raises:
-        ValueError: it is not one, or does not map rows to rows.
-    """
-    leaves = jax.tree.leaves(params)
-    if not all(
-        hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
-        for leaf in leaves
-    ):
-        raise ValueError("the parameters of model must all be arrays of a float dtype.")
-    if not sum(leaf.size for leaf in leaves):
-        raise ValueError("model has no trained parameters (nnx.Param).")
-    shape = jax.eval_shape(apply, params, rest, x)
-    if not hasattr(shape, "shape") or shape.shape[:1] != x.shape[:1]:
-        raise ValueError(
-            "model must map (n, ...) inputs to one array (n, ...) of outputs; got "
-            f"{jax.tree.map(lambda leaf: leaf.shape, shape)} for x1 {x.shape}."
-        )
-    return shape
-
-
-def check_rows(name: str, x: Any) -> Array | np.ndarray:
-    """`x` as an array with at least one row and one column, of finite numbers."""
-    if not isinstance(x, jax.Array):
-        try:
-            x = np.asarray(x)
-        except ValueError as error:
-            raise ValueError(f"{name} is not an array of numbers: {error}.") from None
-    if x.ndim < 2 or 0 in x.shape:
-        raise ValueError(
-            f"{name} has shape {tuple(x.shape)}; pass a non-empty array (n, ...), one "
-            "input a row."
-        )
-    if not (
-        jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)
-    ):
-        raise ValueError(
-            f"{name} has dtype {x.dtype}; convert it to a float dtype first."
-        )
-    if not isinstance(x, jax.core.Tracer) and not np.isfinite(np.asarray(x)).all():
-        raise ValueError(f"{name} holds NaN or infinity; remove or replace those rows.")
-    return x
+def _shape_of(leaf):
+    leaf = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):  # random keys
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    return jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype))

@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ntk_resnet._specification import Residual
+from ntk_resnet.finite._rows import check_rows
 
 
 class Frozen(nnx.Variable):
@@ -62,22 +63,13 @@ class Network(nnx.Module):
 
     def _inputs(self, x: Any) -> Array:
         """`x` in the dtype of computing, checked."""
-        x = x if isinstance(x, jax.Array) else np.asarray(x)
+        x = check_rows("x", x)
         sizes = tuple(np.atleast_1d(self.in_features).tolist())
-        if x.ndim != 1 + len(sizes) or x.shape[1:] != sizes or x.shape[0] == 0:
+        if x.shape[1:] != sizes:
             raise ValueError(
                 f"x has shape {tuple(x.shape)}; this network takes (n, "
                 f"{', '.join(map(str, sizes))}), one input a row."
             )
-        if not (
-            jnp.issubdtype(x.dtype, jnp.floating)
-            or jnp.issubdtype(x.dtype, jnp.integer)
-        ):
-            raise ValueError(
-                f"x has dtype {x.dtype}; convert it to a float dtype first."
-            )
-        if not isinstance(x, jax.core.Tracer) and not np.isfinite(np.asarray(x)).all():
-            raise ValueError("x holds NaN or infinity; remove or replace those rows.")
         return jnp.asarray(x, self.dtype)
 
     def _linear(self, h: Array, weight: Array, variance: float = 1.0) -> Array:

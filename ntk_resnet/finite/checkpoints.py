@@ -5,10 +5,12 @@ checkpoints, one after every record, of which the newest is kept: the state, all
 so far, and the SHA-256 of both. The last one holds the trained weights.
 """
 
+import functools
 import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,6 +18,8 @@ import numpy as np
 import optax
 
 from ntk_resnet import records
+from ntk_resnet.finite._fingerprints import fingerprint, is_key
+from ntk_resnet.finite.losses import Loss
 
 
 class Checkpoints:
@@ -29,9 +33,14 @@ class Checkpoints:
             about: all that decides the run, as plain data (JSON).
 
         Raises:
-            ValueError: it holds another run, or something else; the text says what.
+            ValueError: it is no path, holds another run, or something else; the text
+                says what.
             OSError: it is not writable.
         """
+        if not isinstance(folder, str | os.PathLike):
+            raise ValueError(
+                f"checkpoint must be the path of a folder, got {folder!r}; pass a str."
+            )
         self.folder = records.check_writable(folder).absolute()
         text = json.dumps(about, indent=1)
         path = self.folder / "run.json"
@@ -57,6 +66,11 @@ class Batch:
     def __init__(self, folder: pathlib.Path):
         import orbax.checkpoint as ocp
 
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(
+                f"checkpoint {str(folder.parent)!r} is damaged: {folder.name} is a "
+                "file, not a folder; delete it to train these networks again."
+            )
         self._ocp, self._folder = ocp, folder
         options = ocp.CheckpointManagerOptions(
             max_to_keep=1, enable_async_checkpointing=False
@@ -126,7 +140,7 @@ def _numbered(tree):
     Without empty ones, which Orbax refuses.
     """
     leaves = jax.tree.leaves(tree)
-    data = [jax.random.key_data(v) if _is_key(v) else v for v in leaves]
+    data = [jax.random.key_data(v) if is_key(v) else v for v in leaves]
     return {f"{k:05}": v for k, v in enumerate(jax.device_get(data)) if v.size}
 
 
@@ -136,17 +150,13 @@ def _placed(leaves, like):
     def put(old, found):
         if found is None:
             return old
-        if _is_key(old):
+        if is_key(old):
             found = jax.random.wrap_key_data(found, impl=jax.random.key_impl(old))
         return jax.device_put(found, old.sharding)
 
     olds, structure = jax.tree.flatten(like)
     values = [put(old, leaves.get(f"{k:05}")) for k, old in enumerate(olds)]
     return jax.tree.unflatten(structure, values)
-
-
-def _is_key(leaf):
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _digest(*trees):
@@ -166,7 +176,7 @@ def _digest(*trees):
 def _compare(folder, path, about):
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        names = sorted(found.keys() | about.keys())
+        names = [*about, *(found.keys() - about.keys())]
     except (OSError, ValueError, AttributeError):
         raise ValueError(
             f"checkpoint {str(folder)!r} is damaged: its run.json cannot be read; "
@@ -186,26 +196,41 @@ def digest_of(array: np.ndarray | None) -> str | None:
     return None if array is None else _digest({"": array})[:16]
 
 
-def describe_optimizer(optimizer: optax.GradientTransformation) -> str:
-    """The states of an optimiser by name, and a digest of a few of its steps.
+def describe_loss(loss: Loss, y: np.ndarray) -> str:
+    """Its name, and a digest of its program with that of its gradient."""
+    traced = jax.make_jaxpr(jax.value_and_grad(lambda f, y: loss.function(f, y)))(y, y)
+    return f"{loss.name} ({fingerprint(traced)[:8]})"
 
-    An Optax optimiser has neither name nor settings, but equal ones take equal steps.
+
+def describe_optimizer(
+    optimizer: optax.GradientTransformation, params: Sequence[Any]
+) -> str:
+    """The states of an optimiser by name, and a digest of its programs.
+
+    An Optax optimiser has neither name nor settings, but they are in the text of what
+    it does, at any step, with parameters like each of `params` (shapes are enough).
     """
+    programs = hashlib.sha256()
+    for like in params:
+        memory = jax.eval_shape(optimizer.init, like)
+        for traced in (
+            jax.make_jaxpr(lambda p: optimizer.init(p))(like),
+            jax.make_jaxpr(functools.partial(_update, optimizer))(like, memory),
+        ):
+            programs.update(fingerprint(traced).encode())
+    names = ", ".join(_class_names(memory)) or "stateless"
+    return f"{names} ({programs.hexdigest()[:8]})"
+
+
+def _update(optimizer, params, memory):
+    """A step, with all that training gives to optimisers."""
 
     def value(params):
-        return (params**2).sum() / 2
+        return sum(jax.numpy.sum(leaf**2) for leaf in jax.tree.leaves(params))
 
+    extra = {"value": value(params), "grad": params, "value_fn": value}
     update = optax.with_extra_args_support(optimizer).update
-    params = jax.numpy.asarray([1.0, -2.0, 0.5], jax.numpy.float32)
-    memory, seen = optimizer.init(params), {}
-    names = _class_names(memory)
-    for step in range(3):
-        seen[str(step)] = np.asarray(params)
-        extra = {"value": value(params), "grad": params, "value_fn": value}
-        updates, memory = update(params, memory, params, **extra)
-        params = optax.apply_updates(params, updates)
-    seen["last"] = np.asarray(params)
-    return f"{', '.join(names) or 'stateless'} ({_digest(seen)[:8]})"
+    return update(params, memory, params, **extra)
 
 
 def _class_names(tree):

@@ -16,8 +16,9 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ntk_resnet.finite.empirical import as_function, ntk_against, ntk_block
-from ntk_resnet.finite.networks import seed_batches
+from ntk_resnet.finite._models import as_function
+from ntk_resnet.finite.empirical import ntk_against, ntk_block
+from ntk_resnet.finite.seeds import seed_batches
 
 
 class Task(NamedTuple):

@@ -21,8 +21,10 @@ from ntk_resnet._checks import check_count, check_number
 from ntk_resnet._progress import Progress
 from ntk_resnet.analysis.depth import sweep_depth
 from ntk_resnet.architectures import Architecture, FeedForward
-from ntk_resnet.finite.empirical import as_function, ntk_block
-from ntk_resnet.finite.networks import build, check_spec, over_seeds, seed_keys
+from ntk_resnet.finite._models import as_function
+from ntk_resnet.finite.empirical import ntk_block
+from ntk_resnet.finite.networks import build, check_spec
+from ntk_resnet.finite.seeds import over_seeds, seed_keys
 from ntk_resnet.finite.width import check_widths, memory_of_kernels
 from ntk_resnet.kernels._inputs import check_depths
 
@@ -200,13 +202,14 @@ def _theory(spec, width):
     relu = spec.replace(activation="relu").activation
     plain = isinstance(spec, FeedForward) and spec.activation == relu
     known = plain and spec.bias_variance == 0
-    depth = spec.depth
-    found = {
+    depth, names = spec.depth, ("predicted", "limit", "predicted_feature")
+    if not known:
+        return dict.fromkeys((f"{name}_dispersion" for name in names), np.nan)
+    return {
         "predicted_dispersion": exact_dispersion(depth, width),
         "limit_dispersion": float(predicted_dispersion(depth / width)),
         "predicted_feature_dispersion": exact_feature_dispersion(depth, width),
     }
-    return found if known else dict.fromkeys(found, np.nan)
 
 
 def exact_feature_dispersion(depth: int, width: int) -> float:
@@ -215,9 +218,11 @@ def exact_feature_dispersion(depth: int, width: int) -> float:
     Given :math:`h_{l-1}`, the entries of :math:`W_l h_{l-1}` are independent Gaussians
     g, so :math:`|h_l|^2` is :math:`|h_{l-1}|^2` times the mean of m independent copies
     of :math:`2 \varphi(g)^2`, of mean 1 and variance :math:`4 \cdot 3/2 - 1 = 5`. The
-    first layer counts like any other; the number of inputs does not matter.
+    first layer counts like any other; the number of inputs does not matter. Infinity
+    out of the range of float64.
     """
-    return float((1 + 5 / width) ** depth)
+    with np.errstate(over="ignore"):
+        return float(np.exp(depth * np.log1p(5 / width)))
 
 
 def exact_dispersion(depth: int, width: int) -> float:
@@ -286,7 +291,10 @@ def predicted_dispersion(ratio: Num[ArrayLike, "..."]) -> Float[np.ndarray, "...
     Accuracy:
         8 eps relative, down to ratio 0 (`tests/test_finite_dispersion.py`).
     """
-    ratio = np.asarray(ratio, float)
+    try:
+        ratio = np.asarray(ratio, float)
+    except (TypeError, ValueError):
+        raise ValueError(f"ratio must be finite numbers >= 0, got {ratio!r}.") from None
     if not (np.isfinite(ratio) & (ratio >= 0)).all():
         raise ValueError(f"ratio must be finite numbers >= 0, got {ratio!r}.")
     # (y - 1 + exp(-y)) / y^2 at y = 6 ratio, without the cancellation at 0.

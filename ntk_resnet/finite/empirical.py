@@ -15,14 +15,17 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ntk_resnet._checks import check_choice, check_count
-from ntk_resnet.finite._contractions import cheapest, factors_of, kernel_of
-from ntk_resnet.finite._models import (
-    Network,
-    as_function,
-    bytes_of_a_row,
-    check_model,
-    check_rows,
+from ntk_resnet.finite._contractions import (
+    cheapest,
+    factors_of,
+    kernel_of,
+    turned,
+    wide,
 )
+from ntk_resnet.finite._model_checks import check_apart, checked_network
+from ntk_resnet.finite._models import Network, as_function, bytes_of_a_row
+from ntk_resnet.finite._rows import check_pair
+from ntk_resnet.kernels._inputs import is_traced
 
 OUTPUTS = ("full", "trace", "mean", "diagonal")
 FACTOR_BYTES = 2**29
@@ -40,7 +43,7 @@ def ntk_block(
         x1, x2: `(n1, ...)` and `(n2, ...)`; `None` means `x1`.
         outputs: as in `empirical_ntk`.
     """
-    network = Network.of(apply, params, rest, x1, keep=False)
+    network = Network.of(apply, params, rest, x1)
     first = factors_of(network.program, network.values, x1)
     second = None if x2 is None else factors_of(network.program, network.values, x2)
     return kernel_of(network.program, first, second, outputs)
@@ -77,7 +80,8 @@ def empirical_ntk(
             `Frozen` ones do not count); a pair (linen module, variables) or a bound
             linen module, over the collection `params`; or a pair `(apply_fn, params)`
             with `apply_fn(params, x)`, over all of `params`. Rows of `x` must not see
-            one another (no batch normalisation in training mode).
+            one another, nor chance (no batch normalisation or dropout in training
+            mode); eager calls find that out.
         x1: inputs, one a row, `(n1, ...)`.
         x2: the same, `(n2, ...)`; `None` means `x1`, at half the price, and a kernel
             that is symmetric to the last bit.
@@ -100,17 +104,11 @@ def empirical_ntk(
         (`tests/test_finite_empirical.py`).
     """
     check_choice("outputs", outputs, OUTPUTS)
-    apply, params, rest = as_function(model)
-    x1 = check_rows("x1", x1)
-    x2 = None if x2 is None else check_rows("x2", x2)
-    if x2 is not None and x1.shape[1:] != x2.shape[1:]:
-        raise ValueError(
-            f"x1 and x2 must have rows of one shape; got {x1.shape} and {x2.shape}."
-        )
-    check_model(apply, params, rest, x1)
-    network = Network.of(apply, params, rest, x1)
+    x1, x2 = check_pair(x1, x2)
+    network = checked_network(model, x1)
     if batch_rows is None:
-        batch_rows = max(1, FACTOR_BYTES // (2 * bytes_of_a_row(network.program)))
+        size = max(1, bytes_of_a_row(network.program))
+        batch_rows = max(1, FACTOR_BYTES // (2 * size))
     batch_rows = check_count("batch_rows", batch_rows)
     return _tiles(network, x1, x2, batch_rows, outputs)
 
@@ -142,12 +140,10 @@ def ntk_methods(
         ValueError: as there.
     """
     check_choice("outputs", outputs, OUTPUTS)
-    x1 = check_rows("x1", x1)
-    n1, n2 = len(x1), len(x1 if x2 is None else check_rows("x2", x2))
-    apply, params, rest = as_function(model)
-    check_model(apply, params, rest, x1)
-    program = Network.of(apply, params, rest, x1).program
-    named = jax.tree_util.tree_leaves_with_path(params)
+    x1, x2 = check_pair(x1, x2)
+    n1, n2 = len(x1), len(x1 if x2 is None else x2)
+    program = checked_network(model, x1).program
+    named = jax.tree_util.tree_leaves_with_path(as_function(model)[1])
     count = program.outputs.shape[0]
     pairs = n1 * n2 * (count * count if outputs == "full" else count)
     found = {leaf: ("jacobian", pairs * named[leaf][1].size) for leaf in program.others}
@@ -168,28 +164,57 @@ def empirical_nngp(model: nnx.Module, x1: Any, x2: Any = None) -> Float[Array, "
 
     Args:
         model: a network from `build`, or a module with a method `features(x)` that
-            returns `(n, width)`.
-        x1, x2: inputs, `(n1, d)` and `(n2, d)`, or images; `None` means `x1`.
+            returns `(n, width)`, each row by itself.
+        x1, x2: inputs, `(n1, ...)` and `(n2, ...)`; `None` means `x1`.
+
+    Returns:
+        `(n1, n2)`, in the dtype of the features, float32 at least.
 
     Raises:
         ValueError: there are no such features, or the inputs are not finite arrays.
+
+    Accuracy:
+        A mean over the features with full-precision products: a few eps of the dtype
+        of the features, relative to the diagonal (`tests/test_finite_empirical.py`).
     """
     if not isinstance(model, nnx.Module) or not hasattr(model, "features"):
         raise ValueError(
             "model must be a module with a method features(x), such as one from "
             f"nr.finite.build; got {type(model).__name__}."
         )
-    x1 = check_rows("x1", x1)
-    x2 = None if x2 is None else check_rows("x2", x2)
-    return _compiled_nngp(*nnx.split(model), x1, x2)
+    x1, x2 = check_pair(x1, x2)
+    graphdef, state = nnx.split(model)
+    _check_features(graphdef, state, x1)
+    return _compiled_nngp(graphdef, state, x1, x2)
+
+
+def _features_of(model):
+    """Of convolutional networks those that the readout takes, without pixels."""
+    return getattr(model, "readout_inputs", model.features)
+
+
+def _check_features(graphdef, state, x):
+    def features(state, rows):
+        return _features_of(nnx.merge(graphdef, state))(rows)
+
+    shape = jax.eval_shape(features, state, x)
+    real = hasattr(shape, "dtype") and jnp.issubdtype(shape.dtype, jnp.floating)
+    if not real or shape.ndim != 2 or len(shape) != len(x) or not shape.size:
+        found = jax.tree.map(lambda leaf: leaf.shape, shape)
+        raise ValueError(
+            "model.features(x) must be one float array (n, width), one row an input; "
+            f"got {found} for x1 {x.shape}."
+        )
+    if not is_traced(state, x):
+        check_apart(features, state, x)
 
 
 def feature_kernel(model: Any, x1: Array, x2: Array | None = None) -> Array:
     """`empirical_nngp` for use inside transformations."""
-    features = getattr(model, "readout_inputs", model.features)
+    features = _features_of(model)
     with jax.default_matmul_precision("highest"):
-        first = features(x1)
-        second = first if x2 is None else features(x2)
+        first = wide(features(x1))
+        second = first if x2 is None else wide(features(x2))
         return first @ second.T / first.shape[-1]
 
 
@@ -206,7 +231,7 @@ def _tiles(network, x1, x2, rows, outputs):
     for number, part in enumerate(firsts):
         first, line = network.factors(part), []
         if seconds is None:
-            line = [_turned(above[number], outputs) for above in lines]
+            line = [turned(above[number], outputs) for above in lines]
             line.append(network.kernel(first, None, outputs))
         for other in firsts[number + 1 :] if seconds is None else seconds:
             line.append(network.kernel(first, network.factors(other), outputs))
@@ -216,10 +241,3 @@ def _tiles(network, x1, x2, rows, outputs):
 
 def _cut(x, rows):
     return [x[i : i + rows] for i in range(0, len(x), rows)]
-
-
-def _turned(block, outputs):
-    """The block on the other side of the diagonal."""
-    return block.transpose(
-        (1, 0, 3, 2) if outputs == "full" else (1, 0, 2)[: block.ndim]
-    )

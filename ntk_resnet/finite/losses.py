@@ -87,7 +87,13 @@ def _check_targets(loss, y):
 
 def _curvature(function, y):
     """Largest absolute eigenvalue of the Hessian in the outputs: power method."""
-    shape = jax.eval_shape(function, y, y)
+    try:
+        shape = jax.eval_shape(function, y, y)
+    except jax.errors.JAXTypeError as error:
+        raise ValueError(
+            "loss must be a function that JAX can trace, written with jax.numpy and "
+            f"without choices by value; it raised {type(error).__name__}."
+        ) from None
     if getattr(shape, "shape", None) != ():
         raise ValueError(
             f"loss must map outputs {y.shape} and y {y.shape} to one number; got "

@@ -6,8 +6,7 @@ order one has the infinite-width limit that the closed forms describe. Blocks ar
 stacked and run by one scan: the compiled program does not grow with depth.
 """
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -25,9 +24,6 @@ from ntk_resnet.finite.convolutional_networks import (
     ConvolutionalNetwork,
     check_image_shape,
 )
-
-BATCH_BYTES = 2**28
-"""Memory for the seeds that a device runs at a time."""
 
 
 class DenseNetwork(Network):
@@ -216,7 +212,7 @@ def build(
         raise ValueError(
             f"rngs must be an nnx.Rngs, such as nnx.Rngs(0); got {rngs!r}."
         )
-    param_dtype = _check_dtype("param_dtype", param_dtype)
+    param_dtype = check_dtype("param_dtype", param_dtype)
     return _KINDS[type(spec)](
         spec,
         _check_in_features(spec, in_features),
@@ -224,7 +220,7 @@ def build(
         check_count("out_features", out_features),
         rngs=rngs,
         param_dtype=param_dtype,
-        dtype=param_dtype if dtype is None else _check_dtype("dtype", dtype),
+        dtype=param_dtype if dtype is None else check_dtype("dtype", dtype),
     )
 
 
@@ -259,7 +255,8 @@ def _check_in_features(spec, in_features):
     return check_count("in_features", in_features)
 
 
-def _check_dtype(name: str, dtype: Any) -> np.dtype:
+def check_dtype(name: str, dtype: Any) -> np.dtype:
+    """`dtype` as a float dtype that JAX's settings allow."""
     try:
         given = jnp.dtype(dtype)
     except TypeError:
@@ -274,51 +271,3 @@ def _check_dtype(name: str, dtype: Any) -> np.dtype:
             'jax.config.update("jax_enable_x64", True) first.'
         )
     return given
-
-
-# ------------------------------------------------------------------------ over seeds
-
-
-def over_seeds(
-    function: Callable[[Array], Any], keys: Array, *, numbers_per_seed: int
-) -> Iterator[tuple[int, Any]]:
-    """`function(key)` for many keys, vectorised over as many as fit the memory.
-
-    Args:
-        function: of one key; a pytree of arrays comes out. Compiled once.
-        keys: `(seeds,)`, random keys.
-        numbers_per_seed: how many numbers one seed holds at its peak.
-
-    Yields:
-        `(done, results)`: seeds finished so far, and those of the last batch, as NumPy
-        arrays with a leading axis of seeds.
-    """
-    vectorised = jax.jit(jax.vmap(function))
-    done = 0
-    for count, index in seed_batches(len(keys), numbers_per_seed):
-        results = jax.device_get(vectorised(keys[index]))
-        done += count
-        yield done, jax.tree.map(lambda leaf: leaf[:count], results)  # noqa: B023
-
-
-def seed_batches(
-    seeds: int, numbers_per_seed: int, devices: int = 1
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Seeds in batches of one size that fit the memory, in equal parts for devices.
-
-    Yields:
-        How many seeds of a batch count, and their numbers: the last batch is filled up,
-        so that there is one shape to compile for.
-    """
-    fit = max(1, BATCH_BYTES // (4 * numbers_per_seed)) * devices
-    number = -(-seeds // fit)
-    size = -(-seeds // (number * devices)) * devices
-    for begin in range(0, seeds, size):
-        index = np.minimum(np.arange(begin, begin + size), seeds - 1)
-        yield min(size, seeds - begin), index
-
-
-def seed_keys(seed: int, width: int, seeds: int) -> Array:
-    """Random keys of `seeds` networks; the first ones do not depend on their number."""
-    key = jax.random.fold_in(jax.random.key(seed), width)
-    return jax.vmap(functools.partial(jax.random.fold_in, key))(np.arange(seeds))

@@ -10,8 +10,10 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from ntk_resnet._checks import check_count
-from ntk_resnet.finite._models import as_function, check_model, check_rows
-from ntk_resnet.finite.empirical import ntk_block
+from ntk_resnet.finite._contractions import factors_of, kernel_of, wide
+from ntk_resnet.finite._linear_uses import Program
+from ntk_resnet.finite._model_checks import checked_network
+from ntk_resnet.finite._rows import check_rows
 from ntk_resnet.kernels._inputs import is_traced
 from ntk_resnet.kernels.operator import check_vectors
 
@@ -34,18 +36,36 @@ def empirical_ntk_operator(
     Raises:
         ValueError: an argument is not as described; the text names it.
     """
-    x = check_rows("x", x)
-    apply, params, rest = as_function(model)
-    shape = check_model(apply, params, rest, x)
-    count = int(np.prod(shape.shape[1:]))
+    x = jnp.asarray(check_rows("x", x))
+    network = checked_network(model, x)
+    _check_forward(network)
     batch_rows = min(check_count("batch_rows", batch_rows), len(x))
-    return EmpiricalOperator(apply, params, rest, jnp.asarray(x), count, batch_rows)
+    return EmpiricalOperator(
+        network.params, network.fixed, x, network.program, batch_rows
+    )
+
+
+def _check_forward(network):
+    values, row = network.program.arguments
+    params, fixed = values[: len(network.params)], values[len(network.params) :]
+
+    def along(params, fixed, row):
+        outputs = functools.partial(_outputs, network.program, fixed=fixed, row=row)
+        return jax.jvp(outputs, (params,), (params,))
+
+    try:
+        jax.jit(along).lower(params, fixed, row)  # tracing alone does not notice
+    except TypeError:
+        raise ValueError(
+            "model has no forward derivatives, which products need (it uses "
+            "jax.custom_vjp); use jax.custom_jvp there, or empirical_ntk."
+        ) from None
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("params", "rest", "x"),
-    meta_fields=("apply", "outputs", "batch_rows"),
+    data_fields=("params", "fixed", "x"),
+    meta_fields=("program", "batch_rows"),
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class EmpiricalOperator:
@@ -55,15 +75,16 @@ class EmpiricalOperator:
     and under JAX's transformations. Each costs two passes forward and one back, and
     memory for `2 p` copies of the weights and the activations of `batch_rows` rows.
 
-    Accuracy: a sum over all parameters in the dtype of the gradients, as in
-    `empirical_ntk` (`tests/test_empirical_operator.py`).
+    It is the network as it was when the operator was made.
+
+    Accuracy: sums over parameters in the dtype of the gradients, over rows in single
+    precision at least (`tests/test_empirical_operator.py`).
     """
 
-    apply: Any
-    params: Any
-    rest: Any
+    params: Any  # values of the program that are trained
+    fixed: Any  # and the others
     x: Any  # an array (n, ...); a pytree holds other things for a while
-    outputs: int
+    program: Program
     batch_rows: int
 
     symmetric = True
@@ -72,13 +93,12 @@ class EmpiricalOperator:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the matrix: inputs times outputs."""
-        return (len(self.x) * self.outputs,) * 2
+        return (len(self.x) * self.program.outputs.size,) * 2
 
     @property
     def dtype(self) -> np.dtype:
         """That of the products: of the parameters, at least single precision."""
-        leaves = jax.tree.leaves(self.params)
-        return np.dtype(jnp.result_type(jnp.float32, *leaves))
+        return np.dtype(jnp.result_type(jnp.float32, *self.params))
 
     def __call__(
         self, v: Num[ArrayLike, " m"] | Num[ArrayLike, "m p"]
@@ -101,33 +121,39 @@ class EmpiricalOperator:
 
 @jax.jit
 def _multiply(operator, v):
-    columns = v.reshape(*operator.x.shape[:1], operator.outputs, -1)
+    columns = v.reshape(len(operator.x), operator.program.outputs.size, -1)
     batches, weights = _batches(operator, columns)
-    params, rest = operator.params, operator.rest
+    params = operator.params
+
+    def outputs(rows):
+        one = functools.partial(_outputs, operator.program, fixed=operator.fixed)
+        every = jax.vmap(lambda params, row: one(params, row=row), (None, 0))
+        return lambda params: every(params, rows).astype(v.dtype)
+
+    def add(total, batch):
+        rows, weights = batch
+        back = jax.vjp(outputs(rows), params)[1]
+        more = jax.vmap(lambda w: back(w)[0], in_axes=-1)(weights)
+        return [t + wide(m) for t, m in zip(total, more, strict=True)], None
+
+    def push(rows):
+        def along(direction):
+            return jax.jvp(outputs(rows), (params,), (direction,))[1]
+
+        # Of the dtype of the weights, as the derivative wants it.
+        directions = [t.astype(p.dtype) for t, p in zip(total, params, strict=True)]
+        return jax.vmap(along, out_axes=-1)(directions)
+
+    zeros = [wide(jnp.zeros((columns.shape[-1], *p.shape), p.dtype)) for p in params]
     with jax.default_matmul_precision("highest"):
-
-        def outputs(params, rows):
-            found = operator.apply(params, rest, rows)
-            return found.reshape(len(rows), -1).astype(v.dtype)
-
-        def add(total, batch):
-            rows, weights = batch
-            back = jax.vjp(lambda p: outputs(p, rows), params)[1]
-            more = jax.vmap(lambda w: back(w)[0], in_axes=-1)(weights)
-            return jax.tree.map(jnp.add, total, more), None
-
-        def push(rows):
-            along = lambda u: jax.jvp(  # noqa: E731
-                lambda p: outputs(p, rows), (params,), (u,)
-            )[1]
-            return jax.vmap(along, out_axes=-1)(total)
-
-        zeros = jax.tree.map(
-            lambda leaf: jnp.zeros((columns.shape[-1], *leaf.shape), leaf.dtype), params
-        )
         total, _ = jax.lax.scan(add, zeros, (batches, weights))
         found = jax.lax.map(push, batches)
     return found.reshape(-1, *found.shape[2:])[: len(columns)].reshape(v.shape)
+
+
+def _outputs(program, params, *, fixed, row):
+    """Outputs of one row, `(k,)`."""
+    return program.run([*params, *fixed], row, {})[0]
 
 
 def _batches(operator, columns):
@@ -141,8 +167,10 @@ def _batches(operator, columns):
 
 @jax.jit
 def _diagonal(operator):
+    program, values = operator.program, [*operator.params, *operator.fixed]
+
     def row(row):
-        parts = operator.apply, operator.params, operator.rest, row[None], None
-        return ntk_block(*parts, "diagonal")[0, 0]
+        factors = factors_of(program, values, row[None])
+        return kernel_of(program, factors, None, "diagonal")[0, 0]
 
     return jax.lax.map(row, operator.x).reshape(-1).astype(operator.dtype)

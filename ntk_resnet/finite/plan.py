@@ -1,21 +1,27 @@
 """What a training study does, decided before it starts: data, learning rate, steps."""
 
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
+from flax import nnx
 
 from ntk_resnet import records
 from ntk_resnet._checks import check_count, check_number
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.finite import checkpoints, descent
-from ntk_resnet.finite.losses import Loss, make_loss, mse, values_of
+from ntk_resnet.finite._models import as_function
+from ntk_resnet.finite.losses import Loss, make_loss, mse
 from ntk_resnet.kernels import kernel_fn
 from ntk_resnet.kernels._inputs import check_inputs
 
 STEP = 1 / 16
 """Default learning rate, in units of the time constant of the fastest mode."""
+
+MOST_STEPS = 2**31 - 1
+"""Steps are counted in int32."""
 
 
 class Run(NamedTuple):
@@ -82,10 +88,24 @@ def make_run(
     )
 
 
-def identity(run: Run, about: dict[str, Any]) -> dict[str, Any]:
-    """All that decides a run, as plain data: what a checkpoint is known by."""
+def identity(
+    run: Run, about: dict[str, Any], makes: Iterable[Callable[..., nnx.Module]]
+) -> dict[str, Any]:
+    """All that decides a run, as plain data: what a checkpoint is known by.
+
+    `makes` make its networks, of each width.
+    """
+    params = [
+        as_function(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))))[1]  # noqa: B023
+        for make in makes
+    ]
     task, device = run.task, jax.local_devices()[0]
-    about = {
+    # A cause before what follows from it: the first difference is the one that is told.
+    return records.versions() | {
+        "code": records.code_digest()[:16],
+        "device": f"{device.platform}: {device.device_kind}",
+        "devices": jax.local_device_count(),
+        "x64": bool(jax.config.read("jax_enable_x64")),
         **{
             key: records.provenance(value=value)["value"]
             for key, value in about.items()
@@ -93,18 +113,13 @@ def identity(run: Run, about: dict[str, Any]) -> dict[str, Any]:
         "x": checkpoints.digest_of(task.rows),
         "y": checkpoints.digest_of(task.y),
         "training rows": len(task.y),
-        "loss": f"{run.loss.name}, {values_of(run.loss, task.y / 3, task.y).item()!r}",
-        "optimizer": checkpoints.describe_optimizer(task.optimizer),
+        "loss": checkpoints.describe_loss(run.loss, task.y),
         "learning_rate": run.learning_rate,
+        "optimizer": checkpoints.describe_optimizer(task.optimizer, params),
         "batch_size": task.batch_size,
         "steps": run.counts.tolist(),
         "centred": task.centred,
-        "device": f"{device.platform}: {device.device_kind}",
-        "devices": jax.local_device_count(),
-        "x64": bool(jax.config.read("jax_enable_x64")),
-        "code": records.code_digest()[:16],
     }
-    return about | records.versions()
 
 
 # ------------------------------------------------------------------------------ checks
@@ -169,16 +184,22 @@ def _check_rate(learning_rate, optimizer, loss, constant):
 
 def _check_times(times, learning_rate):
     """Steps from one record to the next, the first is 0."""
-    times = np.atleast_1d(np.asarray(times, np.float64))
-    if (
-        times.ndim != 1
-        or not times.size
-        or not (np.isfinite(times) & (times >= 0)).all()
-    ):
+    try:
+        times = np.atleast_1d(np.asarray(times, np.float64))
+    except (TypeError, ValueError):
+        times = np.empty(0)
+    good = times.ndim == 1 and times.size and np.isfinite(times).all()
+    if not good or (times < 0).any():
         raise ValueError("times must be a non-empty list of finite numbers >= 0.")
-    if not (np.rint(times / learning_rate) > 0).any():
+    last = np.rint(times.max() / learning_rate)
+    if last < 1:
         raise ValueError(
             f"times must reach the first step, at {learning_rate:.3g}; got {times}."
+        )
+    if last > MOST_STEPS:
+        raise ValueError(
+            f"times must be at most {MOST_STEPS * learning_rate:.3g}, {MOST_STEPS} "
+            f"steps of learning_rate {learning_rate:.3g}; got {times.max():.3g}."
         )
     steps = np.unique(np.rint(np.append(times, 0) / learning_rate)).astype(np.int32)
     return np.diff(steps, prepend=0).astype(np.int32)

@@ -26,8 +26,9 @@ from ntk_resnet.architectures import Architecture
 from ntk_resnet.finite import descent
 from ntk_resnet.finite.checkpoints import Checkpoints
 from ntk_resnet.finite.comparison import judge, step_error
-from ntk_resnet.finite.networks import build, check_spec, seed_keys
+from ntk_resnet.finite.networks import build, check_spec
 from ntk_resnet.finite.plan import identity, make_run
+from ntk_resnet.finite.seeds import seed_keys
 from ntk_resnet.finite.width import (
     add_exponent,
     check_widths,
@@ -127,9 +128,10 @@ def train_study(
           mean square, the `max` ones as the largest, over all times but 0. NaN for a
           single width.
 
-        attrs: provenance, `loss`, `learning_rate`, `stability_limit`,
-        2 / (c lambda_max) with the closed-form kernel, `steps`, and `warning` where the
-        learning rate is above it or networks diverged.
+        attrs: provenance, `rows`, `test_rows` (where there are), `loss`,
+        `learning_rate`, `stability_limit`, 2 / (c lambda_max) with the closed-form
+        kernel, `steps`, and `warning` where the learning rate is above it or networks
+        diverged.
 
     Raises:
         ValueError: an argument is out of its range, gradient descent on the squared
@@ -164,7 +166,8 @@ def train_study(
     about = {"spec": spec, "seed": seed, "seeds": seeds, "dtype": dtype}
     folder = None
     if checkpoint is not None:
-        folder = Checkpoints(checkpoint, identity(run, {**about, "widths": widths}))
+        whole = identity(run, {**about, "widths": widths}, makes.values())
+        folder = Checkpoints(checkpoint, whole)
     tell = _teller(progress, run, sizes, seeds)
     found = []
     for width in widths:
@@ -233,6 +236,7 @@ def _dataset(run, widths, found, about):
         attrs=records.provenance(
             **about,
             rows=len(run.task.y),
+            test_rows=len(run.task.rows) - len(run.task.y) or None,
             loss=run.loss.name,
             learning_rate=run.learning_rate,
             stability_limit=run.limit,

@@ -18,7 +18,8 @@ from ntk_resnet.analysis.depth import PowerFit, fit_power
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.convolutional import Convolutional
 from ntk_resnet.finite.empirical import feature_kernel, ntk_of_rows
-from ntk_resnet.finite.networks import build, check_spec, over_seeds, seed_keys
+from ntk_resnet.finite.networks import build, check_dtype, check_spec
+from ntk_resnet.finite.seeds import over_seeds, seed_keys
 from ntk_resnet.kernels import kernel_fn
 from ntk_resnet.kernels._inputs import check_inputs, check_inputs_of
 
@@ -86,6 +87,7 @@ def width_study(
     pixels = x.size // x.shape[-1]  # of all images; each is as much as a row
     widths, seeds = check_widths(widths), check_count("seeds", seeds)
     seed = check_count("seed", seed, least=0)
+    param_dtype = check_dtype("param_dtype", param_dtype)
     limits = kernel_fn(spec, normalised=False)(x, get=("nngp", "ntk"))
     limits = {"nngp": np.asarray(limits.nngp), "ntk": np.asarray(limits.ntk)}
     kernels: dict[str, list] = {name: [] for name in limits}
@@ -110,7 +112,7 @@ def width_study(
     result = xr.Dataset(
         coords={"width": widths, "seed": np.arange(seeds)},
         attrs=records.provenance(
-            spec=spec, seed=seed, rows=len(x), dtype=str(jnp.dtype(param_dtype))
+            spec=spec, seed=seed, rows=len(x), dtype=str(param_dtype)
         ),
     )
     for name, values in kernels.items():

@@ -41,7 +41,7 @@ class Entering(NamedTuple):
 
     inverse: Float[Array, "..."]  # 1 / standard deviation; 0 where that is 0
     after: Float[Array, "..."]  # sqrt(E phi^2)
-    slope: Float[Array, "..."]  # sqrt(E phi'^2); one number for all if homogeneous
+    slope: Float[Array, "..."]  # sqrt(E phi'^2); if homogeneous `(n,)`
     log_variance: Float[Array, "..."] | None  # for activations with a length scale
 
 
@@ -152,7 +152,7 @@ def through_images(
         after = jnp.exp((logs + moments.log_gain) / 2)
         slope, inverse = jnp.exp(moments.log_slope / 2), jnp.exp(-logs / 2)
         if spec.homogeneous:
-            entering.append(Entering(inverse, after, slope[0, 0, 0], None))
+            entering.append(Entering(inverse, after, slope[0, 0], None))
         else:
             entering.append(Entering(inverse, after, slope, logs))
         pushes.append(moments.mean * after)

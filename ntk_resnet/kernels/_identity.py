@@ -15,8 +15,8 @@ _SAME = "that of x1"
 
 def identity_of(
     spec: architectures.Architecture,
-    x1: Float[Array, "n1 d"] | Float[np.ndarray, "n1 d"],
-    x2: Float[Array, "n2 d"] | Float[np.ndarray, "n2 d"] | None = None,
+    x1: Float[Array, "n1 ..."] | Float[np.ndarray, "n1 ..."],
+    x2: Float[Array, "n2 ..."] | Float[np.ndarray, "n2 ..."] | None = None,
     **more: str | int | float,
 ) -> dict[str, str | int | float]:
     """What decides the numbers in a Gram matrix, as a flat dictionary.

@@ -61,20 +61,26 @@ def _run(part, scales, carry, run, seen=None):
 # ---------------------------------------------------------------------- pairs of images
 
 
+class Seeing(NamedTuple):
+    """Images, and what pairs need to know of them; the last axis of all is images."""
+
+    pixels: Float[Array, "H W C n"]
+    seen: list  # part by part, stage by stage: `Seen` of the block in steps, of others
+    log_scale: Float[Array, " n"]  # ln of what kernels at the readout are to be times
+
+
 class Pairs(NamedTuple):
     """Images in pairs, with what is known of each."""
 
-    x1: Float[Array, "H W C n1"]
-    x2: Float[Array, "H W C n2"]
-    seen1: list  # for each part
-    seen2: list
+    one: Seeing
+    other: Seeing
     scales: Float[Array, " depth"]  # of all blocks; ones for a plain network
     own: Bool[Array, "..."]  # which pairs are an image with itself
     crossed: bool  # every one of x1 with every one of x2; else one by one
 
     def first(self, leaf: Array) -> Array:
         """What belongs to each of the first images, shaped for the pairs."""
-        return leaf[..., None] if self.crossed and leaf.ndim else leaf
+        return leaf[..., None] if self.crossed else leaf
 
     def second(self, leaf: Array, d: Any, height: int) -> Array:
         """What belongs to each of the second images, displaced.
@@ -83,15 +89,15 @@ class Pairs(NamedTuple):
         """
         if leaf.ndim == 3:
             leaf = _planes.displaced(leaf, d * leaf.shape[0] // height)
-        return leaf[..., None, :] if self.crossed and leaf.ndim else leaf
+        return leaf[..., None, :] if self.crossed else leaf
 
 
 def _enter(spec, pairs, ntk, d) -> Planes:
     """The planes of a displacement before the first block."""
-    shifted = _planes.displaced(pairs.x2, d)
+    shifted = _planes.displaced(pairs.other.pixels, d)
     product = "yxcn,yxcm->yxnm" if pairs.crossed else "yxcn,yxcn->yxn"
-    nngp = jnp.einsum(product, pairs.x1, shifted, precision="highest")
-    nngp = nngp / pairs.x1.shape[2]
+    nngp = jnp.einsum(product, pairs.one.pixels, shifted, precision="highest")
+    nngp = nngp / shifted.shape[2]
     planes = Planes(nngp, jnp.zeros_like(nngp) if ntk else None)
     if isinstance(spec, ConvResNet):
         held, trained = pairs.scales[0] >= 0, spec.trained == "all"
@@ -103,7 +109,7 @@ def _through(spec, pairs, part, number, planes, d, at_each=None):
     """The planes of a displacement after a part; what `at_each` makes of each block."""
     same = pairs.own & (d[0] == 0) & (d[1] == 0)
     distinct = jnp.where(same, 0, 1).astype(planes.nngp.dtype)
-    stages = zip(pairs.seen1[number], pairs.seen2[number], strict=True)
+    stages = zip(pairs.one.seen[number], pairs.other.seen[number], strict=True)
     seen = [tuple(zip(*stage, strict=True)) for stage in stages]
     height = planes.nngp.shape[0]
 
@@ -167,13 +173,10 @@ def _fetch_from(bank, inputs):
 
 def see(
     spec: Convolutional, x: Float[Array, "n H W C"], scales: Float[Array, " depth"]
-) -> tuple[Float[Array, "H W C n"], list, Float[Array, " n"]]:
+) -> Seeing:
     """Single images through the network.
 
-    Returns:
-        The images, pixels first, divided by their scale where the network has none of
-        its own; what pairs need to know of them, part by part; and ln of what their
-        kernels at the readout are to be multiplied by.
+    Where it has no length scale, they are divided by their own first.
     """
     x = jnp.moveaxis(x, 0, -1)
     log_scale = jnp.zeros(x.shape[-1], x.dtype)
@@ -184,9 +187,11 @@ def see(
         x = x / jnp.sqrt(square)
         log_scale = 2 * jnp.log(size) + jnp.log(square)
     parts = parts_of(spec, *x.shape[:2], every=False)
-    at_once = Pairs(x, x, [], [], scales, jnp.asarray(True), crossed=False)
+    own, seen = jnp.asarray(True), list[Any]()
+    so_far = Seeing(x, seen, log_scale)
+    at_once = Pairs(so_far, so_far, scales, own, crossed=False)
     fetch: Callable = lambda d: _enter(spec, at_once, False, d)  # noqa: E731
-    variance = fetch(np.zeros(2, int)).nngp
+    variance = fetch(jnp.zeros(2, int)).nngp
     carries_mean = isinstance(spec, ConvResNet) and spec.block == "postactivation"
     mean = jnp.zeros_like(variance) if carries_mean else None
     images = Images(variance, mean, log_scale)
@@ -196,19 +201,17 @@ def see(
             return through_images(spec, images, scale, stride)
 
         images, kept = _run(part, scales, images, run)
-        at_once = at_once._replace(
-            seen1=[*at_once.seen1, kept], seen2=[*at_once.seen2, kept]
-        )
+        seen.append(kept)
         if number + 1 < len(parts):
             inputs = parts[number + 1].inputs
             bank = _means(spec, at_once, parts, number, fetch)
             fetch = _fetch_from(bank, inputs)
             images = Images(
-                fetch(np.zeros(2, int)).nngp,
+                fetch(jnp.zeros(2, int)).nngp,
                 None if images.mean is None else _mean_2x2(images.mean),
                 images.log_scale,
             )
-    return x, at_once.seen1, images.log_scale
+    return Seeing(x, seen, images.log_scale)
 
 
 def _mean_2x2(image):
@@ -246,7 +249,7 @@ def kernels(
         each: the kernels of all networks that end after one of the blocks, as a first
             axis; of networks of one stage.
     """
-    parts = parts_of(spec, *pairs.x1.shape[:2], every=spec.readout == "pool")
+    parts = parts_of(spec, *pairs.one.pixels.shape[:2], every=spec.readout == "pool")
     fetch: Callable = lambda d: _enter(spec, pairs, ntk, d)  # noqa: E731
     for number in range(len(parts) - 1):
         bank = _means(spec, pairs, parts, number, fetch)
@@ -261,7 +264,7 @@ def kernels(
 
     def one_more(k, totals):
         # Displacements that are their own opposites count once, the others twice.
-        lone = jnp.asarray(k < alone, pairs.x1.dtype)
+        lone = jnp.asarray(k < alone, pairs.scales.dtype)
         return jax.tree.map(
             lambda value, total: recursion.add(
                 total, jnp.stack([lone * value, (1 - lone) * value])

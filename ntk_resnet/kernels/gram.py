@@ -20,8 +20,8 @@ from ntk_resnet.kernels.stored import StoredGram, open_gram
 
 def gram(
     spec: Architecture,
-    x: Num[ArrayLike, "n1 d"],
-    x2: Num[ArrayLike, "n2 d"] | None = None,
+    x: Num[ArrayLike, "n1 ..."],
+    x2: Num[ArrayLike, "n2 ..."] | None = None,
     get: str = "ntk",
     *,
     normalised: bool = True,
@@ -36,8 +36,8 @@ def gram(
 
     Args:
         spec: the network.
-        x: inputs of the rows, `(n1, d)`.
-        x2: inputs of the columns, `(n2, d)`; `None` means `x`: half the work, and an
+        x: inputs of the rows, `(n1, d)`, or images `(n1, H, W, C)`.
+        x2: inputs of the columns, alike; `None` means `x`: half the work, and an
             exactly symmetric matrix with an exact diagonal.
         get: `"ntk"`, `"nngp"`, or `"ntk_gap"`, `"nngp_gap"`: one minus the normalised
             kernel, accurate relative to itself.

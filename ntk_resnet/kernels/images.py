@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from ntk_resnet.convolutional import Convolutional, ConvResNet
 from ntk_resnet.kernels._inputs import default_float, is_traced, precision_of
@@ -40,58 +40,25 @@ class ImageRows(NamedTuple):
     log_ntk: Float[Array, " n"]
 
 
-def with_diagonals(
-    spec: Convolutional,
-    x: Float[Array, "n H W C"],
-    scales: Float[Array, " depth"],
-    ntk: bool,
-) -> ImageRows:
-    """Images with their own kernels; of the NTK only if `ntk`, else NaN."""
-    pixels, seen, log_scale = see(spec, x, scales)
-    own = jnp.ones(len(x), bool)
-    pairs = Pairs(pixels, pixels, seen, seen, scales, own, crossed=False)
-    found = kernels(spec, pairs, ntk=ntk, half=True)
-    log_nngp = jnp.log(found.nngp) + log_scale
-    log_ntk = (
-        jnp.log(found.ntk) + log_scale if ntk else jnp.full_like(log_nngp, jnp.nan)
+def _own(spec, seeing, scales, ntk):
+    """The kernels of each image with itself, up to its scale."""
+    own = jnp.ones(seeing.log_scale.shape, bool)
+    pairs = Pairs(seeing, seeing, scales, own, crossed=False)
+    return kernels(spec, pairs, ntk=ntk, half=True)
+
+
+def _see_both(spec, x1, x2, scales):
+    """Two arrays of images seen at once, which is half as much to compile."""
+    seeing = see(spec, jnp.concatenate([x1, x2]), scales)
+    return seeing, *(
+        jax.tree.map(lambda leaf: leaf[..., part], seeing)  # noqa: B023
+        for part in (slice(len(x1)), slice(len(x1), None))
     )
-    return ImageRows(x, log_nngp, log_ntk)
 
 
-def between(
-    spec: Convolutional,
-    names: tuple[str, ...],
-    normalised: bool,
-    first: ImageRows,
-    second: ImageRows,
-    scales: Float[Array, " depth"],
-    own: Bool[Array, "n1 n2"],
-    half: Any,
-) -> tuple[Float[Array, "n1 n2"], ...]:
-    """Each of `names`, kernels or their gaps, between images.
-
-    `own` says which pairs are an image with itself, `half` as in `kernels`. With
-    `normalised=False` the kernels, not the gaps, are raw.
-    """
-    ntk = any(name.startswith("ntk") for name in names)
-    x1, seen1, log1 = see(spec, first.x, scales)
-    x2, seen2, log2 = see(spec, second.x, scales)
-    pairs = Pairs(x1, x2, seen1, seen2, scales, own, crossed=True)
-    found = kernels(spec, pairs, ntk=ntk, half=half)
-    values = []
-    for name in names:
-        kernel = name.removesuffix("_gap")
-        logs = [log1, log2]
-        if normalised or name.endswith("_gap"):
-            rows = (first, second)
-            diagonals = [getattr(of, f"log_{kernel}") for of in rows]
-            logs = [log - of for log, of in zip(logs, diagonals, strict=True)]
-        factors = [jnp.exp(log / 2) for log in logs]
-        value = getattr(found, kernel) * factors[0][:, None] * factors[1]
-        if normalised or name.endswith("_gap"):
-            value = jnp.where(own & (value == value), 1, value)
-        values.append(1 - value if name.endswith("_gap") else value)
-    return tuple(values)
+def _scaled(value, log1, log2):
+    """Times a factor of each image, never their product: each is in range."""
+    return value * jnp.exp(log1 / 2)[:, None] * jnp.exp(log2 / 2)
 
 
 # ----------------------------------------------------------------------- whole matrices
@@ -133,13 +100,12 @@ def image_rows(spec: Convolutional, x: Any, scales: Any, *, ntk: bool) -> ImageR
     begins = [min(begin, n - some) for begin in range(0, n, some)]
     with precision_of(wide):
         parts = [
-            _with_diagonals(without_scales(spec), wide[k : k + some], scales, ntk)
-            for k in begins
+            _logs(without_scales(spec), wide[k : k + some], scales, ntk) for k in begins
         ]
         fresh = [k * some - begin for k, begin in enumerate(begins)]
         logs = [
             jnp.concatenate([log[old:] for log, old in zip(column, fresh, strict=True)])
-            for column in list(zip(*parts, strict=True))[1:]
+            for column in zip(*parts, strict=True)
         ]
     return ImageRows(x, *logs)
 
@@ -161,8 +127,18 @@ def tile(
     index = [jnp.arange(len(rows.x)) for rows in (rows1, rows2)]
     own = index[0][:, None] - index[1] == shift
     half = shift == 0 if own.shape[0] == own.shape[1] else False
-    values = between(spec, (get,), normalised, first, second, scales, own, half)
-    return values[0].astype(dtype)
+    kernel = get.removesuffix("_gap")
+    _, one, other = _see_both(spec, first.x, second.x, scales)
+    pairs = Pairs(one, other, scales, own, crossed=True)
+    found = kernels(spec, pairs, ntk=kernel == "ntk", half=half)
+    logs = [one.log_scale, other.log_scale]
+    if normalised:
+        own_logs = [getattr(rows, f"log_{kernel}") for rows in (first, second)]
+        logs = [log - of for log, of in zip(logs, own_logs, strict=True)]
+    value = _scaled(getattr(found, kernel), *logs)
+    if normalised:
+        value = jnp.where(own & (value == value), 1, value)
+    return (1 - value if get.endswith("_gap") else value).astype(dtype)
 
 
 def _as_computed(spec, arrays, scales):
@@ -188,17 +164,43 @@ def without_scales(spec):
     return spec.replace(branch_scale=1.0) if isinstance(spec, ConvResNet) else spec
 
 
-_with_diagonals = jax.jit(with_diagonals, static_argnames=("spec", "ntk"))
+@functools.partial(jax.jit, static_argnames=("spec", "ntk"))
+def _logs(spec, x, scales, ntk):
+    seeing = see(spec, x, scales)
+    found = _own(spec, seeing, scales, ntk)
+    nothing = jnp.full_like(seeing.log_scale, jnp.nan)
+    return tuple(
+        nothing if kernel is None else jnp.log(kernel) + seeing.log_scale
+        for kernel in found
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "names", "normalised"))
 def _matrix(spec, names, normalised, x1, x2, scales):
-    ntk = "ntk" in names
-    first = with_diagonals(spec, x1, scales, ntk)
-    if x2 is None:
+    ntk, alone = "ntk" in names, x2 is None
+    if alone:
+        first = second = see(spec, x1, scales)
         own = jnp.eye(len(x1), dtype=bool)
-        at = first, first, scales, own, True
-        return tuple(map(symmetric, between(spec, names, normalised, *at)))
-    second = with_diagonals(spec, x2, scales, ntk)
-    own = jnp.zeros((len(x1), len(x2)), bool)
-    return between(spec, names, normalised, first, second, scales, own, False)
+    else:
+        together, first, second = _see_both(spec, x1, x2, scales)
+        own = jnp.zeros((len(x1), len(x2)), bool)
+    pairs = Pairs(first, second, scales, own, crossed=True)
+    found = kernels(spec, pairs, ntk=ntk, half=alone)
+    values = [getattr(found, name) for name in names]
+    if not normalised:
+        logs = first.log_scale, second.log_scale
+        values = [_scaled(value, *logs) for value in values]
+    elif alone:
+        values = [_over_own(value, jnp.diagonal(value)) for value in values]
+        values = [jnp.where(own & (value == value), 1, value) for value in values]
+    else:
+        own_kernels = _own(spec, together, scales, ntk)
+        diagonals = [getattr(own_kernels, name) for name in names]
+        values = [_over_own(*both) for both in zip(values, diagonals, strict=True)]
+    return tuple(map(symmetric, values) if alone else values)
+
+
+def _over_own(value, diagonal):
+    """Divided by the kernels of both images with themselves; the second come last."""
+    root = jnp.sqrt(diagonal)
+    return value / root[: len(value), None] / root[-value.shape[1] :]

@@ -48,8 +48,8 @@ class KernelOperator(Protocol):
 
 def gram_operator(
     spec: Architecture,
-    x: Num[ArrayLike, "n1 d"],
-    x2: Num[ArrayLike, "n2 d"] | None = None,
+    x: Num[ArrayLike, "n1 ..."],
+    x2: Num[ArrayLike, "n2 ..."] | None = None,
     get: str = "ntk",
     *,
     normalised: bool = True,
@@ -62,8 +62,8 @@ def gram_operator(
 
     Args:
         spec: the network.
-        x: inputs of the rows, `(n1, d)`.
-        x2: inputs of the columns, `(n2, d)`; `None` means `x`: half the work, and an
+        x: inputs of the rows, `(n1, d)`, or images `(n1, H, W, C)`.
+        x2: inputs of the columns, alike; `None` means `x`: half the work, and an
             operator that is symmetric to rounding.
         get, normalised, engine, products: as in `gram`.
         tile: side of the tiles; chosen from the device's memory by default.

@@ -1,0 +1,468 @@
+"""Kernels of images: against all pixel pairs at once, and against neural-tangents."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+
+import ntk_resnet as nr
+from ntk_resnet._duals.cosines import dual_cosines
+from ntk_resnet.kernels.images import PLAIN, RESIDUAL
+
+EPS = np.finfo(float).eps
+
+
+def images(n, side, channels=2, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, side, side, channels))
+
+
+def plain(depth, **more):
+    return nr.ConvNet(depth=depth, **more)
+
+
+def residual(depth, block="two_layer", **more):
+    return nr.ConvResNet(depth=depth, block=block, **{"branch_scale": 0.7, **more})
+
+
+# ------------------------------------------------------------ an independent derivation
+
+
+class AllPixels:
+    """Both kernels between all pixels of all images, by loops over the windows.
+
+    Tensors `(n, H, W, n, H, W)` of one array of images with itself, ReLU only; nothing
+    is shared with the package but the specification.
+    """
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    def window(self, tensor, stride=1, size=None):
+        """The sum over windows of both pixels that move together, over their size."""
+        size = size or self.spec.kernel_size
+        n, height, width = tensor.shape[:3]
+        tall, wide = height // stride, width // stride
+        total = np.zeros((n, tall, wide) * 2)
+        tops = [self.taps(side, size, stride) for side in (height, width)]
+        for rows in tops[0]:
+            for columns in tops[1]:
+                moved = tensor
+                for axis, side, index in (
+                    (1, height, rows),
+                    (2, width, columns),
+                    (4, height, rows),
+                    (5, width, columns),
+                ):
+                    moved = self.taken(moved, axis, side, index)
+                total += moved
+        return total / size**2
+
+    def taps(self, side, size, stride):
+        out = side // stride
+        before = max(0, (out - 1) * stride + size - side) // 2
+        return [np.arange(out) * stride + k - before for k in range(size)]
+
+    def taken(self, tensor, axis, side, index):
+        inside = (index >= 0) & (index < side)
+        if self.spec.padding == "circular":
+            inside[:] = True
+        shape = [-1 if k == axis else 1 for k in range(6)]
+        return np.take(tensor, index % side, axis) * inside.reshape(shape)
+
+    def relu(self, k, t):
+        n, height, width = k.shape[:3]
+        flat = k.reshape(n * height * width, -1)
+        root = np.sqrt(np.diag(flat)).reshape(n, height, width)
+        norm = root[..., None, None, None] * root
+        cosine = np.clip(k / norm, -1, 1)
+        own = np.eye(len(flat), dtype=bool).reshape(k.shape)
+        angle = np.where(own, 0, np.arccos(cosine))
+        after = norm * (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / (2 * np.pi)
+        return after, t * (np.pi - angle) / (2 * np.pi)
+
+    def conv(self, k, t, weight, bias=0.0, stride=1):
+        k = weight * self.window(k, stride) + bias
+        return k, k + weight * self.window(t, stride)
+
+    def block(self, k, t, mean, scale, stride):
+        spec, weight, bias = (
+            self.spec,
+            self.spec.weight_variance,
+            self.spec.bias_variance,
+        )
+        bk, bt = k, t
+        if spec.block in ("preactivation", "full_preactivation"):
+            bk, bt = self.relu(bk, bt)
+        bk, bt = self.conv(bk, bt, weight, bias, stride)
+        push = 0
+        if spec.block != "preactivation":
+            n, height, width = bk.shape[:3]
+            variance = np.diag(bk.reshape(n * height * width, -1))
+            push = scale * np.sqrt(variance / (2 * np.pi)).reshape(n, height, width)
+            bk, bt = self.relu(bk, bt)
+        if spec.block in ("two_layer", "full_preactivation"):
+            bk, bt = self.conv(bk, bt, 1.0)
+        if stride > 1:
+            k, t = (v[:, ::2, ::2, :, ::2, ::2] for v in (k, t))
+            t = t + k * (spec.trained == "all")
+            mean = np.zeros(k.shape[:3])
+        k, t = k + scale**2 * bk, t + scale**2 * bt
+        if spec.block == "postactivation":
+            outer = np.multiply.outer(mean, push)
+            k = k + outer + np.moveaxis(outer, (3, 4, 5), (0, 1, 2))
+            mean = mean + push
+        return k, t, mean
+
+    def __call__(self, x):
+        spec = self.spec
+        is_residual = isinstance(spec, nr.ConvResNet)
+        k = np.einsum("nyxc,mvuc->nyxmvu", x, x) / x.shape[-1]
+        t, mean = np.zeros_like(k), np.zeros(x.shape[:3])
+        if is_residual:
+            k = self.window(k)
+            t = k * (spec.trained == "all")
+        scales = list(spec.scales) if is_residual else [1.0] * spec.depth
+        for number, blocks in enumerate(spec.stages):
+            stride = 2 if number and spec.downsampling == "stride" else 1
+            if number and spec.downsampling == "average":
+                k, t, mean = (self.means(v) for v in (k, t, mean))
+            for _ in range(blocks):
+                scale = scales.pop(0)
+                if is_residual:
+                    k, t, mean = self.block(k, t, mean, scale, stride)
+                else:
+                    how = spec.weight_variance, spec.bias_variance, stride
+                    k, t = self.relu(*self.conv(k, t, *how))
+                stride = 1
+        pattern = "nyxmvu->nm" if spec.readout == "pool" else "nyxmyx->nm"
+        pixels = k.shape[1] * k.shape[2]
+        over = pixels**2 if spec.readout == "pool" else pixels
+        k, t = (np.einsum(pattern, v) / over for v in (k, t))
+        return k, t if is_residual and spec.trained == "blocks" else t + k
+
+    def means(self, tensor):
+        for axis in [a for a in range(tensor.ndim) if a % 3]:
+            even, odd = (
+                np.take(tensor, np.arange(k, tensor.shape[axis], 2), axis)
+                for k in (0, 1)
+            )
+            tensor = (even + odd) / 2
+        return tensor
+
+
+OWN = [
+    plain(3),
+    plain(3, padding="circular", readout="flatten", bias_variance=0.2),
+    plain(3, stages=(1, 2)),
+    plain(3, stages=(1, 1, 1), downsampling="average", bias_variance=0.1),
+    plain(2, kernel_size=5, stages=(1, 1), readout="flatten"),
+    residual(2, padding="circular"),
+    residual(3, "preactivation", stages=(1, 2), trained="all", padding="circular"),
+    residual(2, "postactivation", bias_variance=0.1),
+    residual(3, "postactivation", stages=(2, 1), trained="all"),
+    residual(3, "postactivation", stages=(1, 2), downsampling="average"),
+    residual(3, "full_preactivation", stages=(1, 2), branch_scale=nr.DepthScale(0.5)),
+    residual(2, stages=(1, 1), readout="flatten", downsampling="average"),
+]
+
+
+def slow_but_for(cases, quick):
+    """The cases, of which all but some are run by `make test-all` alone."""
+    return [
+        pytest.param(case, id=str(k), marks=[] if k in quick else pytest.mark.slow)
+        for k, case in enumerate(cases)
+    ]
+
+
+@pytest.mark.parametrize("spec", slow_but_for(OWN, {1, 3, 7, 10}))
+def test_against_all_pixels_at_once(spec):
+    """Every kind of block, padding, downsampling and readout, to rounding."""
+    x = images(3, 8)
+    expected = AllPixels(spec)(x)
+    found = nr.kernel_fn(spec, normalised=False)(x, None, ("nngp", "ntk"))
+    between = nr.kernel_fn(spec, normalised=False)(x, x[:2] * 2, ("nngp", "ntk"))
+    for value, other, matrix in zip(found, between, expected, strict=True):
+        # Equal pixels apart, no angle is so small that arccos loses digits.
+        np.testing.assert_allclose(value, matrix, rtol=1e-11)
+        if spec.homogeneous:
+            np.testing.assert_allclose(other, 2 * matrix[:, :2], rtol=3e-8)
+
+
+# ------------------------------------------------------------------------ the reference
+
+
+def grid():
+    for padding in ("zero", "circular"):
+        for readout in ("pool", "flatten"):
+            more = {"padding": padding, "readout": readout}
+            yield plain(3, bias_variance=0.1, **more)
+            for downsampling in ("stride", "average"):
+                yield plain(3, stages=(2, 1), downsampling=downsampling, **more)
+            for block in ("two_layer", "preactivation", "full_preactivation"):
+                for trained in ("blocks", "all"):
+                    yield residual(3, block, trained=trained, **more)
+                    yield residual(3, block, trained=trained, stages=(1, 2), **more)
+    yield plain(2, activation="erf", bias_variance=0.1)
+    yield plain(2, activation="gelu", readout="flatten")
+    yield residual(2, activation="leaky_relu", branch_scale=nr.DecreasingScale())
+    yield nr.myrtle(5)
+    yield nr.wide_resnet(10)
+
+
+GRID = list(grid())
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def reference(spec, x1, x2):
+    return nr.stax(spec)[2](x1, x2, ("nngp", "ntk"))
+
+
+def agree(spec, side):
+    with jax.enable_x64():
+        x1, x2 = images(2, side), images(3, side, seed=1)
+        expected = reference(spec, x1, x2)
+        found = nr.kernel_fn(spec, normalised=False)(x1, x2, ("nngp", "ntk"))
+        for value, matrix in zip(found, expected, strict=True):
+            np.testing.assert_allclose(value, matrix, rtol=1e-10)
+
+
+QUICK = [
+    plain(3, bias_variance=0.1),
+    residual(2, "two_layer", trained="all", padding="circular"),
+    residual(2, "preactivation", stages=(1, 1), readout="flatten"),
+]
+
+
+@pytest.mark.parametrize("spec", QUICK, ids=range(len(QUICK)))
+def test_against_neural_tangents(spec):
+    agree(spec, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [8, 16])
+@pytest.mark.parametrize("spec", GRID, ids=range(len(GRID)))
+def test_all_that_neural_tangents_has(spec, side):
+    agree(spec, side)
+
+
+# --------------------------------------------------------------------- exact properties
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [residual(3), plain(3, readout="flatten"), nr.myrtle(5)],
+    ids=["residual", "flatten", "averages"],
+)
+def test_images_with_themselves(spec):
+    x = images(4, 8).astype("float32")
+    k = nr.kernel_fn(spec)
+    matrix = np.asarray(k(x))
+    assert (np.diag(matrix) == 1).all()
+    assert (matrix == matrix.T).all()
+    # Not recognised as themselves, they are so up to the root of eps.
+    apart = np.asarray(k(x, x.copy()))
+    np.testing.assert_allclose(apart, matrix, atol=4 * np.finfo("float32").eps ** 0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", [residual(RESIDUAL, branch_scale=1.0), plain(PLAIN)])
+def test_single_precision_at_the_depth_where_it_ends(spec):
+    x = images(3, 8).astype("float32")
+    x = np.concatenate([x, x[:1] + 1e-2 * images(1, 8, seed=2).astype("float32")])
+    for get in ("nngp", "ntk"):
+        k = nr.kernel_fn(spec)
+        single, double = k(x, None, get), k(x.astype(float), None, get)
+        np.testing.assert_allclose(single, np.asarray(double), atol=1e-5)
+
+
+def test_deep_networks_compute_in_double_precision(as_users_run_it):
+    """Where single precision would be off by a quarter."""
+    x = images(3, 4).astype("float32")
+    spec = plain(300)
+    single = np.asarray(nr.kernel_fn(spec)(x))
+    assert single.dtype == np.float32
+    double = np.asarray(nr.kernel_fn(spec)(x.astype(float)))
+    np.testing.assert_allclose(single, double, rtol=np.finfo("float32").eps)
+    with pytest.raises(ValueError, match="x1 is traced in float32, but 300 blocks"):
+        jax.jit(nr.kernel_fn(spec))(x)
+
+
+def test_scale_of_the_images():
+    """Neither size nor depth overflows; the raw kernel is quadratic in the images."""
+    spec = residual(40, branch_scale=3.0)
+    x = images(2, 4)
+    k = nr.kernel_fn(spec)
+    np.testing.assert_allclose(k(1e150 * x), k(x), rtol=64 * EPS)
+    raw = nr.diag(spec, x, log=True)
+    np.testing.assert_allclose(
+        nr.diag(spec, 1e150 * x, log=True),
+        np.asarray(raw) + 300 * np.log(10),
+        rtol=16 * EPS,
+    )
+
+
+def test_gram_and_kernel_fn_agree(tmp_path):
+    x = images(5, 8)
+    for spec in (residual(2), plain(2, stages=(1, 1), downsampling="average")):
+        for get in ("ntk", "nngp"):
+            whole = np.asarray(nr.kernel_fn(spec)(x, None, get))
+            tiled = nr.gram(spec, x, get=get, tile=2)
+            np.testing.assert_allclose(tiled, whole, rtol=32 * EPS)
+            assert (np.diag(tiled) == 1).all()
+        gap = nr.gram(spec, x, get="ntk_gap", tile=2)
+        np.testing.assert_allclose(gap, 1 - nr.gram(spec, x, tile=2), atol=0)
+        raw = nr.gram(spec, x, x[:2], normalised=False)
+        expected = nr.kernel_fn(spec, normalised=False)(x, x[:2])
+        np.testing.assert_allclose(raw, np.asarray(expected), rtol=32 * EPS)
+        stored = nr.gram(spec, x, tile=2, store=tmp_path / f"{spec.depth}{spec.stages}")
+        again = nr.gram(spec, x, tile=2, store=tmp_path / f"{spec.depth}{spec.stages}")
+        assert (np.asarray(stored) == np.asarray(again)).all()
+        assert stored.attrs["engine"] == "convolution"
+
+
+def test_under_jit():
+    x = jnp.asarray(images(2, 4), jnp.float32)
+    k = nr.kernel_fn(plain(2), normalised=False)
+    np.testing.assert_allclose(jax.jit(k)(x), k(x), rtol=8 * np.finfo("float32").eps)
+
+
+@pytest.mark.slow
+def test_gradients():
+    spec = residual(2)
+    k = nr.kernel_fn(spec, normalised=False)
+    with jax.enable_x64():
+        x = jnp.asarray(images(2, 4))
+        y = jnp.asarray(images(2, 4, seed=1))
+        total = lambda x: k(x, y).sum()  # noqa: E731
+        slope = (jax.grad(total)(x) * y).sum()
+        step = 1e-6
+        difference = (total(x + step * y) - total(x - step * y)) / (2 * step)
+        np.testing.assert_allclose(slope, difference, rtol=1e-7)
+        gradient = jax.grad(lambda x: k(x).sum())(x)
+        assert np.isfinite(gradient).all()
+        scales = jnp.asarray([0.7, 0.7])
+        assert np.isfinite(jax.grad(lambda a: k(x, y, scales=a).sum())(scales)).all()
+
+
+def test_images_with_empty_pixels():
+    """Backgrounds of zeros, as digits have, are no pixels without a number."""
+    x = images(2, 8)
+    x[:, :4] = 0
+    for spec in (plain(2), residual(2, "preactivation"), plain(2, activation="gelu")):
+        values = nr.kernel_fn(spec)(x, None, ("nngp", "ntk"))
+        assert np.isfinite(np.asarray(values)).all()
+
+
+def test_the_dual_as_a_function_of_the_cosine():
+    """Within 2 eps of 1 of 40-digit arithmetic, at all gaps and in both precisions."""
+    gaps = np.concatenate([np.linspace(0, 2, 401), 10.0 ** -np.arange(1, 16)])
+    for dtype in ("float32", "float64"):
+        x = gaps.astype(dtype)
+        with jax.enable_x64(), mpmath.workdps(40):
+            after, slope = dual_cosines(jnp.asarray(x), 0.5)
+            for gap, *found in zip(x, after, slope, strict=True):
+                angle = mpmath.acos(1 - mpmath.mpf(float(gap)))
+                exact = (
+                    (mpmath.sin(angle) + (mpmath.pi - angle) * mpmath.cos(angle))
+                    / mpmath.pi,
+                    1 - angle / mpmath.pi,
+                )
+                for value, wanted in zip(found, exact, strict=True):
+                    assert abs(float(value) - wanted) < 2 * np.finfo(dtype).eps
+
+
+# ---------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"kernel_size": 2}, "kernel_size must be odd, got 2"),
+        ({"padding": "same"}, "padding must be one of 'zero', 'circular'; got 'same'"),
+        ({"readout": "mean"}, "readout must be one of"),
+        ({"downsampling": "max"}, "downsampling must be one of"),
+        ({"stages": (1, 1)}, r"stages \(1, 1\) have 2 blocks, but depth is 3"),
+        ({"stages": (3, 0)}, "a number in stages must be at least 1"),
+        ({"depth": 0}, "depth must be at least 1"),
+        ({"block": "bottleneck"}, "block must be one of"),
+    ],
+)
+def test_what_is_no_network(change, text):
+    with pytest.raises(ValueError, match=text):
+        nr.ConvResNet(**{"depth": 3, "branch_scale": 0.5, **change})
+
+
+def test_presets():
+    assert nr.wide_resnet(28).stages == (4, 4, 4)
+    assert nr.myrtle(10).stages == (3, 3, 3)
+    assert nr.myrtle(5, readout="flatten").readout == "flatten"
+    with pytest.raises(ValueError, match=r"depth must be 6 n \+ 4"):
+        nr.wide_resnet(18)
+    with pytest.raises(ValueError, match="layers must be 5, 7 or 10, got 6"):
+        nr.myrtle(6)
+
+
+@pytest.mark.parametrize("spec", [*OWN[:4], nr.myrtle(7), nr.wide_resnet(16)])
+def test_json_and_back(spec):
+    assert nr.from_json(nr.to_json(spec)) == spec
+    assert hash(nr.from_json(nr.to_json(spec))) == hash(spec)
+
+
+def with_a_nan():
+    x = images(2, 8)
+    x[1, 2, 3, 0] = np.nan
+    return x
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (
+            lambda: nr.kernel_fn(plain(1))(np.ones((2, 3))),
+            r"x1 has shape \(2, 3\); pass",
+        ),
+        (lambda: nr.kernel_fn(plain(1))(np.ones((0, 4, 4, 1))), "x1 has shape"),
+        (lambda: nr.kernel_fn(plain(1))(with_a_nan()), "x1 holds nan at row 1, column"),
+        (lambda: nr.gram(plain(1), np.zeros((2, 4, 4, 1))), "only zeros in row 0"),
+        (
+            lambda: nr.gram(plain(1), images(2, 4).astype(int) + 1j),
+            "x has dtype complex",
+        ),
+        (lambda: nr.kernel_fn(nr.myrtle(5))(images(2, 6)), "need multiples of 4"),
+        (
+            lambda: nr.kernel_fn(plain(2, stages=(1, 1), padding="circular"))(
+                images(1, 4)
+            ),
+            "circular padding needs at least kernel_size = 3",
+        ),
+        (
+            lambda: nr.kernel_fn(plain(1))(images(1, 4), images(1, 8)),
+            "x1 has images of",
+        ),
+        (
+            lambda: nr.kernel_fn(plain(1), engine="recursion"),
+            "is not for convolutional",
+        ),
+        (
+            lambda: nr.kernel_fn(nr.FeedForward(depth=1), engine="convolution"),
+            "is not for fully connected",
+        ),
+        (lambda: nr.profile(plain(1)), "spec must be fully connected here"),
+        (
+            lambda: nr.gram(plain(1), images(2, 4), products="plain"),
+            'products="plain" is',
+        ),
+        (
+            lambda: nr.stax(residual(1, "postactivation")),
+            "neural-tangents has no kernel",
+        ),
+    ],
+    ids=range(13),
+)
+def test_bad_input(call, text):
+    with pytest.raises(ValueError, match=text) as raised:
+        call()
+    assert "\n" not in str(raised.value)
