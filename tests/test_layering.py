@@ -20,7 +20,12 @@ LAYERS = [
     {"_cache"},
     {"data", "_images"},
     {"_neural_tangents", "_stax_convolution", "stax", "kernels"},
-    {"finite.networks", "finite._rows"},
+    {
+        "finite._rows",
+        "finite._network",
+        "finite.convolutional_networks",
+        "finite.networks",
+    },
     {"analysis"},
     {"finite"},
     {"figures", "spectral_figures", "finite_figures", "_drawing"},

@@ -159,6 +159,8 @@ def empirical_nngp(model: nnx.Module, x1: Any, x2: Any = None) -> Float[Array, "
     """The kernel of the last layer's features, `h_L(x1) . h_L(x2) / width`.
 
     It estimates the NNGP kernel: the covariance of the outputs over random readouts.
+    For convolutional networks `h_L` is what meets the readout: the mean over pixels,
+    or all pixels, and `width` their number times the channels.
 
     Args:
         model: a network from `build`, or a module with a method `features(x)` that
@@ -186,9 +188,14 @@ def empirical_nngp(model: nnx.Module, x1: Any, x2: Any = None) -> Float[Array, "
     return _compiled_nngp(graphdef, state, x1, x2)
 
 
+def _features_of(model):
+    """Of convolutional networks those that the readout takes, without pixels."""
+    return getattr(model, "readout_inputs", model.features)
+
+
 def _check_features(graphdef, state, x):
     def features(state, rows):
-        return nnx.merge(graphdef, state).features(rows)
+        return _features_of(nnx.merge(graphdef, state))(rows)
 
     shape = jax.eval_shape(features, state, x)
     real = hasattr(shape, "dtype") and jnp.issubdtype(shape.dtype, jnp.floating)
@@ -204,9 +211,10 @@ def _check_features(graphdef, state, x):
 
 def feature_kernel(model: Any, x1: Array, x2: Array | None = None) -> Array:
     """`empirical_nngp` for use inside transformations."""
+    features = _features_of(model)
     with jax.default_matmul_precision("highest"):
-        first = wide(model.features(x1))
-        second = first if x2 is None else wide(model.features(x2))
+        first = wide(features(x1))
+        second = first if x2 is None else wide(features(x2))
         return first @ second.T / first.shape[-1]
 
 

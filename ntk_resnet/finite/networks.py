@@ -6,7 +6,7 @@ order one has the infinite-width limit that the closed forms describe. Blocks ar
 stacked and run by one scan: the compiled program does not grow with depth.
 """
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,26 +17,17 @@ from jaxtyping import Array, Float
 
 from ntk_resnet._checks import check_count, check_width
 from ntk_resnet.architectures import Architecture, FeedForward, ResNet
-from ntk_resnet.finite._rows import check_rows
+from ntk_resnet.convolutional import ConvNet, Convolutional, ConvResNet
+from ntk_resnet.finite._network import OUTER, Network, branch, normal, value_of
+from ntk_resnet.finite._network import Frozen as Frozen
+from ntk_resnet.finite.convolutional_networks import (
+    ConvolutionalNetwork,
+    check_image_shape,
+)
 
 
-class Frozen(nnx.Variable):
-    """A weight that keeps its initial value: not an `nnx.Param`, so never trained."""
-
-
-class Network(nnx.Module):
-    """A finite network of a specification; made by `build`.
-
-    Weights are stored as `(fan_in, fan_out)`, those of the blocks stacked along a
-    leading axis, and cast to `dtype` a layer at a time. Trained ones are `nnx.Param`,
-    frozen ones `Frozen`.
-    """
-
-    spec: Any  # a FeedForward or a ResNet
-    in_features: int
-    width: int
-    dtype: np.dtype
-    readout: nnx.Variable
+class DenseNetwork(Network):
+    """A fully connected network; its blocks are one stack."""
 
     def hidden(self, x: Any) -> Float[Array, "depth n m"]:
         """The features after every layer, for `x` as in `__call__`.
@@ -59,38 +50,12 @@ class Network(nnx.Module):
         )
         return last
 
-    def __call__(self, x: Any) -> Float[Array, "n k"]:
-        """The outputs `v . h_L / sqrt(width)`, of shape `(n, out_features)`.
-
-        Args:
-            x: `(n, in_features)`, one input a row; cast to the dtype of computing.
-
-        Raises:
-            ValueError: `x` is not an `(n, in_features)` array of finite numbers; in a
-                trace only the shape is checked.
-        """
-        return self._linear(self.features(x), self.readout[...])
-
-    def _inputs(self, x: Any) -> Array:
-        """`x` in the dtype of computing, checked."""
-        x = check_rows("x", x)
-        if x.ndim != 2 or x.shape[1] != self.in_features:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}; this network takes (n, "
-                f"{self.in_features}), one input a row."
-            )
-        return jnp.asarray(x, self.dtype)
-
-    def _linear(self, h: Array, weight: Array, variance: float = 1.0) -> Array:
-        """`sqrt(variance / fan_in) W h`."""
-        return math.sqrt(variance / h.shape[-1]) * (h @ weight.astype(self.dtype))
+    def readout_inputs(self, x: Any) -> Float[Array, "n m"]:
+        return self.features(x)
 
     def _affine(self, h: Array, weight: Array, bias: Array | None) -> Array:
         """`sqrt(weight_variance / fan_in) W h + sqrt(bias_variance) b`."""
-        z = self._linear(h, weight, self.spec.weight_variance)
-        if bias is None:
-            return z
-        return z + math.sqrt(self.spec.bias_variance) * bias.astype(self.dtype)
+        return self._biased(self._linear(h, weight, self.spec.weight_variance), bias)
 
     def _first(self, x: Array) -> Array:
         """From inputs to the carry of the scan."""
@@ -106,7 +71,7 @@ class Network(nnx.Module):
         raise NotImplementedError
 
 
-class FeedForwardNetwork(Network):
+class FeedForwardNetwork(DenseNetwork):
     """`FeedForward` at finite width; all of its variables are `nnx.Param`.
 
     Attributes:
@@ -121,7 +86,7 @@ class FeedForwardNetwork(Network):
         self.spec, self.in_features = spec, in_features
         self.width, self.dtype = width, dtype
         biased = spec.bias_variance > 0
-        drawn = _normal(
+        drawn = normal(
             rngs,
             param_dtype,
             input_weight=(in_features, width),
@@ -137,7 +102,7 @@ class FeedForwardNetwork(Network):
         self.readout = nnx.Param(drawn["readout"])
 
     def _first(self, x):
-        bias = _value(self.input_bias)
+        bias = value_of(self.input_bias)
         return self.spec.activation(self._affine(x, self.input_weight[...], bias))
 
     def _block(self, h, weights):
@@ -145,10 +110,10 @@ class FeedForwardNetwork(Network):
 
     @property
     def _stack(self):
-        return {"weight": self.weights[...], "bias": _value(self.biases)}
+        return {"weight": self.weights[...], "bias": value_of(self.biases)}
 
 
-class ResidualNetwork(Network):
+class ResidualNetwork(DenseNetwork):
     """`ResNet` at finite width; with `trained="blocks"` A and v are `Frozen`.
 
     Attributes:
@@ -163,9 +128,9 @@ class ResidualNetwork(Network):
     ):
         self.spec, self.in_features = spec, in_features
         self.width, self.dtype = width, dtype
-        biased, two_layer = spec.bias_variance > 0, spec.block == "two_layer"
+        biased, two_layer = spec.bias_variance > 0, spec.block in OUTER
         stacked = (spec.depth, width, width)
-        drawn = _normal(
+        drawn = normal(
             rngs,
             param_dtype,
             input_weight=(in_features, width),
@@ -186,46 +151,23 @@ class ResidualNetwork(Network):
         return self.spec.activation(h) if self.spec.input_activation else h
 
     def _block(self, h, weights):
-        phi, weight, bias = self.spec.activation, weights["weight"], weights["bias"]
-        if self.spec.block == "preactivation":
-            branch = self._affine(phi(h), weight, bias)
-        else:
-            branch = phi(self._affine(h, weight, bias))
-        if weights["outer"] is not None:
-            branch = self._linear(branch, weights["outer"])
-        return h + weights["scale"] * branch
+        inner = lambda h: self._affine(h, weights["weight"], weights["bias"])  # noqa: E731
+        outer = lambda h: self._linear(h, weights["outer"])  # noqa: E731
+        return h + weights["scale"] * branch(self.spec, h, inner, outer)
 
     @property
     def _stack(self):
         return {
             "weight": self.weights[...],
-            "bias": _value(self.biases),
-            "outer": _value(self.outer_weights),
+            "bias": value_of(self.biases),
+            "outer": value_of(self.outer_weights),
             "scale": jnp.asarray(self.spec.scales, self.dtype),
         }
 
 
-def _value(variable: nnx.Variable | None) -> Array | None:
-    return None if variable is None else variable[...]
-
-
-def _normal(rngs, dtype, **shapes):
-    """Standard normal arrays of those shapes (or `None`), from a single draw.
-
-    One draw, because a random generator takes longer to compile than a network.
-    """
-    sizes = {name: math.prod(shape) for name, shape in shapes.items() if shape}
-    flat = jax.random.normal(rngs.params(), (sum(sizes.values()),), dtype)
-    parts = jnp.split(flat, np.cumsum(list(sizes.values()))[:-1])
-    return {
-        name: part.reshape(shapes[name])
-        for name, part in zip(sizes, parts, strict=True)
-    }
-
-
 def build(
     spec: Architecture,
-    in_features: int,
+    in_features: int | Sequence[int],
     width: int,
     out_features: int = 1,
     *,
@@ -239,9 +181,9 @@ def build(
     with relative fluctuations of order :math:`\sqrt{L/m}` or less.
 
     Args:
-        spec: a `FeedForward` or `ResNet`.
-        in_features: d, columns of the inputs.
-        width: m, units of every hidden layer.
+        spec: a `FeedForward`, `ResNet`, `ConvNet` or `ConvResNet`.
+        in_features: d, columns of the inputs; of images (height, width, channels).
+        width: m, units or channels of every hidden layer.
         out_features: k; the limit kernels are those of one output.
         rngs: where the weights come from (stream `params`), such as `nnx.Rngs(0)`.
         param_dtype: of the weights as they are drawn, stored and trained: a float
@@ -251,7 +193,8 @@ def build(
 
     Returns:
         An `nnx.Module`: `model(x)` is `(n, out_features)`, `model.features(x)` the last
-        hidden layer, `model.hidden(x)` all of them.
+        hidden layer, `(n, width)` or `(n, H, W, width)`, `model.readout_inputs(x)` what
+        the readout makes of it; of fully connected ones `model.hidden(x)` all layers.
 
     Raises:
         ValueError: an argument is out of its range; the text names it.
@@ -259,11 +202,12 @@ def build(
     Accuracy:
         Second moments of every layer and the NTK agree with the closed forms within
         their own standard errors (`tests/test_finite_networks.py`,
-        `tests/test_finite_empirical.py`). Rounding: relative to their root mean square,
-        the outputs of L layers are off by `(L + 2) eps` of `dtype` at most, float32
-        and bfloat16 alike (`tests/test_finite_networks.py`).
+        `tests/test_finite_empirical.py`; of images the readout's inputs and the NTK,
+        `tests/test_finite_convolutional.py`). Rounding: relative to their root mean
+        square, the outputs of L layers are off by `(L + 2) eps` of `dtype` at most,
+        float32 and bfloat16 alike (`tests/test_finite_networks.py`).
     """
-    check_spec(spec)
+    check_spec(spec, convolutional=True)
     if not isinstance(rngs, nnx.Rngs):
         raise ValueError(
             f"rngs must be an nnx.Rngs, such as nnx.Rngs(0); got {rngs!r}."
@@ -271,7 +215,7 @@ def build(
     param_dtype = check_dtype("param_dtype", param_dtype)
     return _KINDS[type(spec)](
         spec,
-        check_count("in_features", in_features),
+        _check_in_features(spec, in_features),
         check_width("width", width),
         check_count("out_features", out_features),
         rngs=rngs,
@@ -280,13 +224,35 @@ def build(
     )
 
 
-_KINDS = {FeedForward: FeedForwardNetwork, ResNet: ResidualNetwork}
+_KINDS = {
+    FeedForward: FeedForwardNetwork,
+    ResNet: ResidualNetwork,
+    ConvNet: ConvolutionalNetwork,
+    ConvResNet: ConvolutionalNetwork,
+}
 
 
-def check_spec(spec: Any) -> None:
-    """Raises a `ValueError` unless networks of `spec` can be built."""
+def check_spec(spec: Any, *, convolutional: bool = False) -> None:
+    """Raises a `ValueError` unless networks of `spec` can be built.
+
+    Or if they are convolutional, where those are not allowed.
+    """
     if type(spec) not in _KINDS:
-        raise ValueError(f"spec must be a FeedForward or a ResNet, got {spec!r}.")
+        names = [kind.__name__ for kind in _KINDS]
+        raise ValueError(
+            f"spec must be a {', '.join(names[:-1])} or {names[-1]}, got {spec!r}."
+        )
+    if isinstance(spec, Convolutional) and not convolutional:
+        raise ValueError(
+            f"spec must be fully connected here, got {spec!r}; networks of images are "
+            "made by nr.finite.build and compared by nr.finite.width_study."
+        )
+
+
+def _check_in_features(spec, in_features):
+    if isinstance(spec, Convolutional):
+        return check_image_shape(spec, in_features)
+    return check_count("in_features", in_features)
 
 
 def check_dtype(name: str, dtype: Any) -> np.dtype:

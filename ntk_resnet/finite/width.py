@@ -16,11 +16,12 @@ from ntk_resnet._checks import check_count
 from ntk_resnet._progress import Progress
 from ntk_resnet.analysis.depth import PowerFit, fit_power
 from ntk_resnet.architectures import Architecture
+from ntk_resnet.convolutional import Convolutional
 from ntk_resnet.finite.empirical import feature_kernel, ntk_of_rows
 from ntk_resnet.finite.networks import build, check_dtype, check_spec
 from ntk_resnet.finite.seeds import over_seeds, seed_keys
 from ntk_resnet.kernels import kernel_fn
-from ntk_resnet.kernels._inputs import check_inputs
+from ntk_resnet.kernels._inputs import check_inputs, check_inputs_of
 
 
 def width_study(
@@ -40,8 +41,9 @@ def width_study(
     as :math:`m^{-1/2}`. Their means over networks are off by a bias of order 1/m.
 
     Args:
-        spec: a `FeedForward` or `ResNet`.
-        x: inputs, `(n, d)`; the kernels are those of all pairs of rows.
+        spec: a `FeedForward`, `ResNet`, `ConvNet` or `ConvResNet`.
+        x: inputs, `(n, d)`, or images, `(n, H, W, C)`; the kernels are those of all
+            pairs of rows.
         widths: hidden widths, each >= 1.
         seeds: networks per width.
         seed: of the random keys; a network depends on it, on its width and its number.
@@ -72,10 +74,17 @@ def width_study(
         With 112 networks of each width from 64 to 512 the exponent is -1/2 within 0.05,
         and the mean of the widest is the closed form within 3 standard errors, for
         plain networks and every block, ReLU and erf; the fitted bias of two erf layers
-        is that of theory (`tests/test_finite_width.py`).
+        is that of theory (`tests/test_finite_width.py`). Of images: the exponent and
+        the mean of the widest (`tests/test_finite_convolutional.py`).
     """
-    check_spec(spec)
-    x = check_inputs("x", x, zero_rows=True).astype(np.float64)
+    check_spec(spec, convolutional=True)
+    if isinstance(spec, Convolutional):
+        x = check_inputs_of(spec, "x", x).astype(np.float64)
+        in_features = x.shape[1:]
+    else:
+        x = check_inputs("x", x, zero_rows=True).astype(np.float64)
+        in_features = x.shape[1]
+    pixels = x.size // x.shape[-1]  # of all images; each is as much as a row
     widths, seeds = check_widths(widths), check_count("seeds", seeds)
     seed = check_count("seed", seed, least=0)
     param_dtype = check_dtype("param_dtype", param_dtype)
@@ -84,14 +93,14 @@ def width_study(
     kernels: dict[str, list] = {name: [] for name in limits}
     for step, width in enumerate(widths):
         make = functools.partial(
-            build, spec, x.shape[1], width, param_dtype=param_dtype
+            build, spec, in_features, width, param_dtype=param_dtype
         )
         inputs = jnp.asarray(x, param_dtype)
         batches = []
         for done, batch in over_seeds(
             functools.partial(_both_kernels, make, inputs),
             seed_keys(seed, width, seeds),
-            numbers_per_seed=memory_of_kernels(make, width, len(x)),
+            numbers_per_seed=memory_of_kernels(make, width, pixels),
         ):
             batches.append(batch)
             if progress is not None:
