@@ -22,7 +22,7 @@ LAYERS = [
     {"_neural_tangents", "_stax_convolution", "stax", "kernels", "finite.networks"},
     {"analysis"},
     {"finite"},
-    {"figures", "spectral_figures", "finite_figures", "_drawing"},
+    {"figures", "spectral_figures", "finite_figures", "image_figures", "_drawing"},
     {"studies"},
     {"report", "_page", "_sections", "_tables"},
     {"commands"},
