@@ -6,7 +6,13 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ntk_resnet import _tables, figures, finite_figures, spectral_figures
+from ntk_resnet import (
+    _tables,
+    figures,
+    finite_figures,
+    image_figures,
+    spectral_figures,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +48,7 @@ _SHORT = {
     "curves": "Learning curves",
     "data_curves": "Curves on data",
     "ridge": "Ridge",
+    "images": "Images",
     "width": "Finite width",
     "dispersion": "Dispersion",
     "training": "Training",
@@ -100,6 +107,8 @@ def sections(results) -> Iterable[Section]:
             _tables.rates_table(found),
         )
     yield from _spectral_sections(results)
+    if "images" in results:
+        yield _images_section(results["images"])
     if "width" in results:
         found = results["width"]
         yield Section(
@@ -151,6 +160,41 @@ def sections(results) -> Iterable[Section]:
             functools.partial(figures.plot_training, found),
             _tables.training_table(found),
         )
+
+
+def _images_section(found):
+    return _rows_section(
+        "images",
+        "Between images, zero padding decides what depth makes of the kernel",
+        "Convolutional kernels of {rows} images of {data} ({size} pixels) against "
+        "depth, above with a flattened readout, below with the mean over pixels; zero "
+        "padding, but where the image goes round (circular). Left: NTK between images, "
+        "mean and one standard deviation; dashed the limits of plain networks, 1/4, "
+        "and pooled and circular 1/(1 + 3/P) with P pixels. Middle: gap of the NNGP, "
+        "beside 9π²/(2L²) of fully connected plain networks. Right: kernel ridge "
+        "regression, {train} images for training, {test} for testing, 95 % intervals "
+        "over splits. See: flattened, plain networks and α = 1 fall towards 1/4, as "
+        "fully connected ones do. Pooled, all begin near 1. What falls then is not the "
+        "mean alone but the spread over pairs: the kernel becomes constant either way, "
+        "circular at a value near 1, with zero padding at 1/4, reached far more slowly "
+        "than the spread shrinks. The error rises with it to that of a constant; with "
+        "γ = 1 and γ = 1/2 it stays.",
+        image_figures.plot_convolutional,
+        found,
+        ["readout", "family", "depth"],
+        {
+            "readout": "readout",
+            "family": "network",
+            "depth": "depth",
+            "ntk_mean": "mean NTK",
+            "ntk_spread": "its spread",
+            "nngp_gap": "NNGP gap",
+            "condition_number": "condition number",
+            "effective_rank": "effective rank",
+            "mse_mean": "MSE / variance",
+            "accuracy_mean": "accuracy",
+        },
+    )
 
 
 def _kernel_sections(kernels):

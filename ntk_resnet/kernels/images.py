@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from ntk_resnet.convolutional import Convolutional, ConvResNet
 from ntk_resnet.kernels._inputs import default_float, is_traced, precision_of
-from ntk_resnet.kernels.convolution import Pairs, kernels, see
+from ntk_resnet.kernels.convolution import Pairs, kernels, see, see_both
 from ntk_resnet.kernels.pairs import symmetric
 
 PLAIN, RESIDUAL = 10, 24
@@ -45,15 +45,6 @@ def _own(spec, seeing, scales, ntk):
     own = jnp.ones(seeing.log_scale.shape, bool)
     pairs = Pairs(seeing, seeing, scales, own, crossed=False)
     return kernels(spec, pairs, ntk=ntk, half=True)
-
-
-def _see_both(spec, x1, x2, scales):
-    """Two arrays of images seen at once, which is half as much to compile."""
-    seeing = see(spec, jnp.concatenate([x1, x2]), scales)
-    return seeing, *(
-        jax.tree.map(lambda leaf: leaf[..., part], seeing)  # noqa: B023
-        for part in (slice(len(x1)), slice(len(x1), None))
-    )
 
 
 def _scaled(value, log1, log2):
@@ -128,7 +119,7 @@ def tile(
     own = index[0][:, None] - index[1] == shift
     half = shift == 0 if own.shape[0] == own.shape[1] else False
     kernel = get.removesuffix("_gap")
-    _, one, other = _see_both(spec, first.x, second.x, scales)
+    _, one, other = see_both(spec, first.x, second.x, scales)
     pairs = Pairs(one, other, scales, own, crossed=True)
     found = kernels(spec, pairs, ntk=kernel == "ntk", half=half)
     logs = [one.log_scale, other.log_scale]
@@ -182,7 +173,7 @@ def _matrix(spec, names, normalised, x1, x2, scales):
         first = second = see(spec, x1, scales)
         own = jnp.eye(len(x1), dtype=bool)
     else:
-        together, first, second = _see_both(spec, x1, x2, scales)
+        together, first, second = see_both(spec, x1, x2, scales)
         own = jnp.zeros((len(x1), len(x2)), bool)
     pairs = Pairs(first, second, scales, own, crossed=True)
     found = kernels(spec, pairs, ntk=ntk, half=alone)
