@@ -6,7 +6,13 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ntk_resnet import _tables, figures, finite_figures, spectral_figures
+from ntk_resnet import (
+    _tables,
+    figures,
+    finite_figures,
+    image_figures,
+    spectral_figures,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +48,7 @@ _SHORT = {
     "curves": "Learning curves",
     "data_curves": "Curves on data",
     "ridge": "Ridge",
+    "images": "Images",
     "width": "Finite width",
     "dispersion": "Dispersion",
     "training": "Training",
@@ -100,6 +107,8 @@ def sections(results) -> Iterable[Section]:
             _tables.rates_table(found),
         )
     yield from _spectral_sections(results)
+    if "images" in results:
+        yield _images_section(results["images"])
     if "width" in results:
         found = results["width"]
         yield Section(
@@ -151,6 +160,40 @@ def sections(results) -> Iterable[Section]:
             functools.partial(figures.plot_training, found),
             _tables.training_table(found),
         )
+
+
+def _images_section(found):
+    return _rows_section(
+        "images",
+        "Between images, zero padding decides what depth makes of the kernel",
+        "Convolutional kernels of {rows} images of {data} ({size} pixels) against depth, "
+        "above with a flattened readout, below with the mean over pixels. Left: NTK "
+        "between different images, mean and one standard deviation (bands); dashed, "
+        "1/4 as in fully connected networks, and below 1/(1 + 3/P), P pixels, to which "
+        "it tends if the image goes round. Middle: gap of the NNGP; dashed, 9π²/(2L²), "
+        "that of fully connected plain networks. Right: kernel ridge regression, "
+        "{train} images for training, {test} for testing, 95 % intervals over splits. "
+        "See: flattened, plain networks and α = 1 near 1/4, slower than γ < 1/2 would "
+        "suggest, and γ = 1 and γ = 1/2 stay. Pooled, all start near 1, where even the "
+        "constant kernel of a circular network is; with zero padding plain networks "
+        "and α = 1 leave it with depth, and all pairs of images alike: the spread "
+        "shrinks all the while.",
+        image_figures.plot_convolutional,
+        found,
+        ["readout", "family", "depth"],
+        {
+            "readout": "readout",
+            "family": "network",
+            "depth": "depth",
+            "ntk_mean": "mean NTK",
+            "ntk_spread": "its spread",
+            "nngp_gap": "NNGP gap",
+            "condition_number": "condition number",
+            "effective_rank": "effective rank",
+            "mse_mean": "MSE / variance",
+            "accuracy_mean": "accuracy",
+        },
+    )
 
 
 def _kernel_sections(kernels):

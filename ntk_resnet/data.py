@@ -27,13 +27,13 @@ class Data:
     """Inputs on the unit sphere and their targets. Compared by identity.
 
     Attributes:
-        x: float64 `(n, d)`, every row of length 1.
+        x: float64 `(n, d)`, or images `(n, H, W, C)`; every row of length 1.
         y: `(n,)`; with classes, whole numbers that count into `classes`, else float64.
         classes: the names of the classes in order, or `None` for real targets.
         name: what to call the set in a table.
     """
 
-    x: Float64[np.ndarray, "n d"]
+    x: Float64[np.ndarray, "n *features"]
     y: Num[np.ndarray, " n"]
     classes: tuple[str, ...] | None
     name: str
@@ -50,6 +50,7 @@ def load_data(
     source: str | pathlib.Path,
     *,
     task: str = "auto",
+    images: bool = False,
     progress: Progress | None = None,
 ) -> Data:
     """Reads a data set by name, or from a `.npz` or `.csv` file.
@@ -69,6 +70,10 @@ def load_data(
             of a CSV file whose target is the column named `y`, or else the last one (a
             first line with a cell that is not a number, above one that is, is a
             header).
+        images: whether `x` is to hold images `(n, height, width, channels)`, for
+            convolutional networks, of which whole channels are standardised and every
+            pixel is kept: of the three sets with a name, or of an archive whose `x` has
+            that shape.
         task: `"classes"`, `"regression"`, or `"auto"`: classes if the targets are text,
             or whole numbers with at most 100 different values and two rows for each.
         progress: called as `progress(done, total, text)` for each file to download.
@@ -83,17 +88,19 @@ def load_data(
         OSError: the images are neither at hand nor to be downloaded.
     """
     check_choice("task", task, ("auto", "classes", "regression"))
-    if isinstance(source, str) and source in ARCHIVES:
-        name = source
-        images, y = read_images(name, progress)
-        x = _check_inputs(name, images.reshape(len(images), -1))
-        channels = x.reshape(-1, images.shape[-1])
-        x = _standardised(name, channels).reshape(len(x), -1)
+    archive = isinstance(source, str) and source in ARCHIVES
+    x, y, name = (*read_images(source, progress), source) if archive else _read(source)
+    if images and source == "digits":
+        x = x.reshape(-1, 8, 8, 1)
+    shape = _check_images(name, x) if images or archive else None
+    x = _check_inputs(name, x if shape is None else x.reshape(len(x), -1))
+    if shape is None:
+        x = _standardised(name, x)
     else:
-        x, y, name = _read(source)
-        x = _standardised(name, _check_inputs(name, x))
+        x = _standardised_channels(name, x, shape[-1])
     y, classes = _check_targets(name, y, len(x), task)
-    return Data(_on_sphere(name, x), y, classes, name)
+    x = _on_sphere(name, x)
+    return Data(x.reshape(shape) if images else x, y, classes, name)
 
 
 def split(
@@ -268,6 +275,17 @@ _READERS: dict[str, Callable] = {".npz": _read_npz, ".csv": _read_csv}
 # ----------------------------------------------------------------------------- checking
 
 
+def _check_images(name: str, x: Shaped[np.ndarray, "..."]) -> tuple[int, ...]:
+    """The shape of images."""
+    if x.ndim != 4 or 0 in x.shape:
+        raise ValueError(
+            f"x of {name} has the shape {x.shape}, so it holds no images; pass a "
+            ".npz file with x of shape (n, height, width, channels), or one of "
+            f"{', '.join(map(repr, [*_NAMED, *ARCHIVES]))}."
+        )
+    return x.shape
+
+
 def _check_inputs(
     name: str, x: Shaped[np.ndarray, "..."]
 ) -> Float64[np.ndarray, "n d"]:
@@ -360,6 +378,17 @@ def _standardised(name, x) -> Float64[np.ndarray, "n d"]:
             "apart."
         )
     return x[:, varies] / deviation[varies]
+
+
+def _standardised_channels(name, x, channels) -> Float64[np.ndarray, "n d"]:
+    """Channels of mean 0 and variance 1 over all pixels; every one must vary."""
+    whole = _standardised(name, x.reshape(-1, channels))
+    if whole.shape[1] < channels:
+        raise ValueError(
+            f"x of {name} has {channels - whole.shape[1]} channels that are the same "
+            "in every pixel; leave them out."
+        )
+    return whole.reshape(len(x), -1)
 
 
 def _on_sphere(name, x) -> Float64[np.ndarray, "n d"]:

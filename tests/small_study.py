@@ -29,6 +29,8 @@ SIZES = depth_study.Sizes(
     curve_sizes=(5, 10),
     curve_trials=2,
     ridges=(0.1, 1.0),
+    image_depths=(1, 2),
+    images=12,
 )
 
 

@@ -243,3 +243,46 @@ def test_targets_of_classes_are_centred_one_hot():
     np.testing.assert_allclose(found.sum(axis=1), 0, atol=1e-15)
     np.testing.assert_array_equal(found.argmax(axis=1), y)
     assert found[0, y[0]] == 1 - 1 / 3
+
+
+# --------------------------------------------------------------------------- the images
+
+
+def test_digits_as_images_keep_their_pixels():
+    digits = nr.load_data("digits", images=True)
+    assert digits.x.shape == (1797, 8, 8, 1)
+    from sklearn.datasets import load_digits
+
+    raw = load_digits().data
+    wanted = raw - raw.mean()
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    np.testing.assert_allclose(digits.x.reshape(1797, -1), wanted, atol=1e-15)
+    np.testing.assert_array_equal(digits.y, nr.load_data("digits").y)
+    assert digits.take(np.array([1, 2])).x.shape == (2, 8, 8, 1)
+
+
+def test_images_of_the_users_own(tmp_path):
+    x = np.random.default_rng(0).normal(size=(12, 3, 5, 2)) * [1, 100] + [5, 0]
+    path = npz(tmp_path, x=x, y=np.arange(12) % 2)
+    found = nr.load_data(path, images=True).x
+    wanted = (x - x.mean((0, 1, 2))) / x.std((0, 1, 2))
+    wanted /= np.linalg.norm(wanted.reshape(12, -1), axis=1)[:, None, None, None]
+    np.testing.assert_allclose(found, wanted, atol=1e-15)
+    with pytest.raises(ValueError, match=r"must have the shape \(n, d\)"):
+        nr.load_data(path)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (X, r"x of set has the shape \(40, 5\), so it holds no images"),
+        (np.ones((40, 2, 2, 1)) * np.arange(40)[:, None, None, None] * 0, "same"),
+        (np.stack([X, X * 0], -1)[:, None], "1 channels that are the same"),
+        (np.full((40, 2, 2, 1), np.nan), "nan"),
+    ],
+)
+def test_what_holds_no_images(tmp_path, x, message):
+    path = npz(tmp_path, x=x, y=Y)
+    with pytest.raises(ValueError, match=message) as error:
+        nr.load_data(path, images=True)
+    assert "\n" not in str(error.value)

@@ -28,7 +28,7 @@ LAYERS = [
     },
     {"analysis"},
     {"finite"},
-    {"figures", "spectral_figures", "finite_figures", "_drawing"},
+    {"figures", "spectral_figures", "finite_figures", "image_figures", "_drawing"},
     {"studies"},
     {"report", "_page", "_sections", "_tables"},
     {"commands"},

@@ -1,6 +1,6 @@
 r"""Kernels against depth: sweeps, degeneracy, and the rates that theory predicts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,17 +14,20 @@ from ntk_resnet import records
 from ntk_resnet._progress import Progress
 from ntk_resnet.analysis.phases import predicted_condition_number
 from ntk_resnet.analysis.spectrum import spectrum
+from ntk_resnet._specification import Residual
 from ntk_resnet.architectures import Architecture, FeedForward, ResNet, check_network
+from ntk_resnet.convolutional import Convolutional
 from ntk_resnet.kernels._inputs import (
     angle_gaps,
     check_angles,
     check_depths,
-    check_inputs,
+    check_inputs_of,
     log_variance,
     pair_gaps,
     precision_of,
 )
 from ntk_resnet.kernels.depths import kernels_at
+from ntk_resnet.kernels.image_depths import matrices_at
 
 _LONG_NAMES = {
     "nngp": "NNGP, normalised",
@@ -41,7 +44,7 @@ def sweep_depth(
     depths: int | Sequence[int],
     *,
     angles: Num[ArrayLike, " angle"] | Sequence[float] | None = None,
-    x: Num[ArrayLike, "n d"] | None = None,
+    x: Num[ArrayLike, "n *features"] | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
     r"""Both kernels of a family of networks at several depths, in gap form.
@@ -49,29 +52,34 @@ def sweep_depth(
     `spec.depth` is replaced by each of `depths`. Where the network of depth `l` is the
     first `l` blocks of a deeper one (plain networks, scales that do not depend on the
     depth) one pass serves all depths; else the networks run side by side
-    (`ntk_resnet.kernels.depths`).
+    (`ntk_resnet.kernels.depths`; of images, `ntk_resnet.kernels.image_depths`).
 
     Args:
-        spec: the family.
+        spec: the family; a convolutional one has one stage.
         depths: whole numbers >= 1; the result has each once, ascending.
         angles: radians in [0, pi], between inputs with `|x|^2 = d`; or
-        x: inputs `(n, d)`, all pairs of rows.
+        x: inputs `(n, d)`, all pairs of rows; of convolutional networks images
+            `(n, H, W, C)`.
         progress: called as `progress(done, total, text)` for each depth as it is done:
-            several in a row, and the deepest may come first.
+            several in a row, and the deepest may come first; of convolutional networks
+            for each tile of a matrix.
 
     Returns:
         A dataset over `(depth, angle)`, or `(depth, row, column)`: `nngp` and `ntk`,
         divided by their diagonals, and `nngp_gap`, `ntk_gap`, one minus them, accurate
-        relative to themselves; `log_nngp_diag`, `log_ntk_diag` over `(depth,)`, or
+        relative to themselves (between images absolutely, to a few float64 eps times
+        the depth); `log_nngp_diag`, `log_ntk_diag` over `(depth,)`, or
         `(depth, row)`, in neural-tangents' normalisation. The dtype is that of the
         input. `ntk` is NaN where nothing is trained (all scales zero).
 
     Raises:
-        ValueError: bad inputs, or neither or both of `angles` and `x`.
+        ValueError: bad inputs, neither or both of `angles` and `x`, or a convolutional
+            network with `angles` or of several stages.
 
-    Accuracy: that of `kernel_fn` (`tests/test_recursion.py`, `tests/test_depth.py`).
+    Accuracy: that of `kernel_fn` (`tests/test_recursion.py`, `tests/test_depth.py`,
+    `tests/test_image_depths.py`).
     """
-    check_network(spec)
+    _check_family(spec, angles)
     depths = check_depths("depths", depths)
     if (angles is None) == (x is None):
         raise ValueError(
@@ -85,17 +93,14 @@ def sweep_depth(
         about = {"units": "rad", "long_name": "angle"}
         coords["angle"] = ("angle", angles, about)
     else:
-        x = data = check_inputs("x", x, zero_rows=spec.bias_variance > 0)
+        x = data = check_inputs_of(spec, "x", x)
         pairs = ("row", "column")
-    inputs = _pairs(spec, angles, x)
     found: dict[str, np.ndarray] = {}
-    for count, (index, values) in enumerate(kernels_at(spec, depths, *inputs), 1):
+    for index, values in _kernels(spec, depths, angles, x, progress):
         for name, value in values.items():
             if name not in found:
                 found[name] = np.empty((len(depths), *value.shape), value.dtype)
             found[name][index] = value
-        if progress is not None:
-            progress(count, len(depths), f"depth {depths[index]}")
     variables = {}
     for name, long_name in _LONG_NAMES.items():
         dims = ("depth", *(pairs[:-1] if name.startswith("log") else pairs))
@@ -105,6 +110,36 @@ def sweep_depth(
         coords=coords,
         attrs=records.provenance(spec=spec, dtype=str(data.dtype)),
     )
+
+
+def _check_family(spec: Any, angles: Any = None) -> None:
+    check_network(spec, convolutional=True)
+    if not isinstance(spec, Convolutional):
+        return
+    if len(spec.stages) > 1:
+        raise ValueError(
+            f"spec has {len(spec.stages)} stages, between which a depth cannot be "
+            "divided; pass a network of one stage."
+        )
+    if angles is not None:
+        raise ValueError(
+            "angles= is for fully connected networks, whose kernels depend on nothing "
+            "else; pass images as x= (n, height, width, channels)."
+        )
+
+
+def _kernels(
+    spec: Any, depths: list[int], angles: Any, x: Any, progress: Progress | None
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """The index into `depths` and the variables of `sweep_depth`, in no set order."""
+    if isinstance(spec, Convolutional):
+        yield from matrices_at(spec, depths, x, progress)
+        return
+    inputs = _pairs(spec, angles, x)
+    for count, (index, values) in enumerate(kernels_at(spec, depths, *inputs), 1):
+        yield index, values
+        if progress is not None:
+            progress(count, len(depths), f"depth {depths[index]}")
 
 
 class _Pairs(NamedTuple):
@@ -131,7 +166,7 @@ _pair_gaps = jax.jit(pair_gaps)
 def degeneracy(
     spec: Architecture,
     depths: int | Sequence[int],
-    x: Num[ArrayLike, "n d"],
+    x: Num[ArrayLike, "n *features"],
     *,
     progress: Progress | None = None,
 ) -> xr.Dataset:
@@ -143,7 +178,7 @@ def degeneracy(
 
     Args:
         spec, depths, progress: as in `sweep_depth`.
-        x: at least two inputs `(n, d)`.
+        x: at least two inputs `(n, d)`, or images `(n, H, W, C)`.
 
     Returns:
         A dataset over `depth`. Of the off-diagonal normalised NTK: `ntk_mean`,
@@ -153,7 +188,8 @@ def degeneracy(
         normalised NTK matrix `condition_number` and `effective_rank`. Beside them what
         theory predicts, NaN where it says nothing, for ReLU at He's variance without
         bias, and for other plain networks the limit of the condition number
-        (`analysis.phases`, NaN in the ordered phase, where only its growth is known):
+        (`analysis.phases`, NaN in the ordered phase, where only its growth is known);
+        nothing of convolutional networks:
 
         * plain networks and residual ones with a constant positive scale degenerate:
           `predicted_ntk` = :math:`1/4 + (3/8) \ln L / L`, `predicted_nngp_gap` =
@@ -165,27 +201,27 @@ def degeneracy(
           times the root mean square of D(u) (`one_block_correction`).
 
     Raises:
-        ValueError: bad inputs, or fewer than two rows.
+        ValueError: bad inputs, fewer than two rows, or a convolutional network of
+            several stages.
     """
-    check_network(spec)
-    data = check_inputs("x", x, zero_rows=spec.bias_variance > 0)
+    _check_family(spec)
+    data = check_inputs_of(spec, "x", x)
     n = data.shape[0]
     if n < 2:
         raise ValueError("x has one row; degeneracy is about pairs, pass two or more.")
     depths = check_depths("depths", depths)
-    if isinstance(spec, ResNet) and spec.trained == "blocks" and not spec.scales.any():
+    frozen = isinstance(spec, Residual) and spec.trained == "blocks"
+    if frozen and not spec.scales.any():
         raise ValueError(
             "branch_scale is 0, so that nothing is trained and the NTK is zero; pass a "
             "positive scale, or trained='all'."
         )
     upper = np.triu_indices(n, 1)
-    inputs = _pairs(spec, None, data)
-    gap = np.asarray(inputs.gap)[upper]
-    ((_, shallow),) = kernels_at(spec, [1], *inputs)
+    ((_, shallow),) = _kernels(spec, [1], None, data, None)
     one_block = shallow["ntk"][upper].astype(np.float64)
     rows: list[dict[str, float]] = [{}] * len(depths)
     # Each depth is let go: all of them at once would be len(depths) n^2 numbers.
-    for count, (index, values) in enumerate(kernels_at(spec, depths, *inputs), 1):
+    for index, values in _kernels(spec, depths, None, data, progress):
         matrix = spectrum(values["ntk"])
         off = values["ntk"][upper].astype(np.float64)
         rows[index] = {
@@ -197,9 +233,10 @@ def degeneracy(
             "condition_number": float(matrix.condition_number),
             "effective_rank": float(matrix.effective_rank),
         }
-        if progress is not None:
-            progress(count, len(depths), f"depth {depths[index]}")
     found = {name: ("depth", [row[name] for row in rows]) for name in rows[0]}
+    gap = np.full(upper[0].shape, np.nan)  # of images: there is no one angle
+    if not isinstance(spec, Convolutional):
+        gap = np.asarray(_pairs(spec, None, data).gap)[upper]
     found |= {k: ("depth", v) for k, v in _predict(spec, depths, gap, n).items()}
     return xr.Dataset(
         found,

@@ -67,7 +67,10 @@ class Depth:
     depths: tuple[int, ...] = (1, 10, 100, 1000)
     """Numbers of hidden layers or blocks."""
     data: terminal.Source = "digits"
-    """As for report; at most 300 rows of it are used."""
+    """As for report; for a convolutional network, images: a name, or a .npz file with x
+    of shape (n, height, width, channels)."""
+    rows: int | None = None
+    """At most so many rows of it are used: by default 300, or 40 images."""
     out: terminal.Folder = None
     """Also save the numbers (zarr, CSV) and a figure there."""
     json: bool = False
@@ -75,16 +78,22 @@ class Depth:
 
     def run(self):
         from ntk_resnet import figures
+        from ntk_resnet._checks import check_count
+        from ntk_resnet.convolutional import Convolutional
         from ntk_resnet.studies import depth_measurements as measure
 
         families = terminal.networks(self.spec, measure.FAMILIES)
+        images = any(isinstance(spec, Convolutional) for spec in families.values())
+        rows = 40 if images else 300
+        if self.rows is not None:
+            rows = check_count("rows", self.rows, least=2)
         terminal.prepare(self.out)
         with terminal.progress_bar() as progress:
-            data = terminal.read_data(self.data, progress)
+            data = terminal.read_data(self.data, progress, images=images)
             result = measure.degeneracy_on_data(
                 data,
                 depths=self.depths,
-                rows=300,
+                rows=rows,
                 families=families,
                 progress=progress,
             )

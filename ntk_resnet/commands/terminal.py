@@ -33,11 +33,11 @@ def networks(path: pathlib.Path | None, default: dict[str, Any]) -> dict[str, An
     return default if path is None else {path.stem: read_spec(path)}
 
 
-def read_data(source: str, progress: Any):
+def read_data(source: str, progress: Any, *, images: bool = False):
     """The data set of that name, or in that file."""
     from ntk_resnet.data import load_data
 
-    return load_data(source, progress=progress)
+    return load_data(source, images=images, progress=progress)
 
 
 def prepare(out: pathlib.Path | None) -> None:

@@ -283,7 +283,7 @@ def kernels(
     else:
         count = jnp.where(half, some, whole)
     totals = jax.lax.fori_loop(0, count, one_more, start)
-    return _read_out(spec, totals, last.size, half)
+    return _read_out(spec, totals, last.size, half, pairs.crossed)
 
 
 def _pixel_sums(planes):
@@ -292,13 +292,13 @@ def _pixel_sums(planes):
     )
 
 
-def _read_out(spec, totals, size, half):
+def _read_out(spec, totals, size, half, crossed):
     pixels = size[0] * size[1]
     share = 1 / (pixels**2 if spec.readout == "pool" else pixels)
 
     def finished(total):
         once, twice = total.value
-        square = twice.ndim > 1 and twice.shape[-1] == twice.shape[-2]
+        square = crossed and twice.shape[-1] == twice.shape[-2]
         opposite = jnp.swapaxes(twice, -1, -2) if square else twice
         return share * (once + twice + jnp.where(half, opposite, 0))
 

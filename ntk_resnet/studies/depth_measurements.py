@@ -259,7 +259,7 @@ def regression_on_data(
     for done, (name, spec) in enumerate(FAMILIES.items()):
         report = within(progress, done, 1, len(FAMILIES), f"regression with {name}, ")
         swept = depth_analysis.sweep_depth(spec, depths, x=chosen.x, progress=report)
-        values.append(_fit_splits(swept.ntk.values, chosen, train, splits))
+        values.append(fit_splits(swept.ntk.values, chosen, train, splits))
     result = xr.Dataset(
         {
             measure: (("family", "depth", "split"), np.array(values)[..., k])
@@ -284,7 +284,7 @@ def regression_on_data(
 MEASURES = ("mse", "r2", "accuracy")
 
 
-def _fit_splits(grams, data, train, splits):
+def fit_splits(grams, data, train, splits):
     """`(depth, split, measure)` from the kernel matrices `(depth, row, row)`."""
     fitted, classify = targets(data), data.classes is not None
     rows = [split(data, train=train, seed=seed) for seed in range(splits)]

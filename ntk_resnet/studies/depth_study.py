@@ -15,9 +15,9 @@ import numpy as np
 import xarray as xr
 
 from ntk_resnet import records
-from ntk_resnet.data import Data
+from ntk_resnet.data import Data, load_data
 from ntk_resnet.studies import depth_measurements as measures
-from ntk_resnet.studies import finite_measurements
+from ntk_resnet.studies import finite_measurements, image_measurements
 from ntk_resnet.studies import spectrum_measurements as spectra
 from ntk_resnet.studies.depth_measurements import Progress
 
@@ -45,6 +45,8 @@ class Sizes:
     curve_sizes: tuple[int, ...] = (20, 50, 100, 200, 400)
     curve_trials: int = 20
     ridges: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    image_depths: tuple[int, ...] = (1, 3, 10, 30, 100)
+    images: int = 60  # of 8 x 8 pixels
 
 
 FULL = Sizes()
@@ -63,6 +65,8 @@ QUICK = Sizes(
     spectrum_rows=300,
     curve_sizes=(20, 50, 100, 200),
     curve_trials=8,
+    image_depths=(1, 3, 10),
+    images=24,
 )
 
 
@@ -82,7 +86,10 @@ class Part:
 
     def configuration(self) -> dict[str, Any]:
         """What decides the result, besides the code, as plain data."""
-        families = measures.specs_as_data(measures.FAMILIES | spectra.NETWORKS)
+        networks = measures.FAMILIES | spectra.NETWORKS
+        families = measures.specs_as_data(networks)
+        if self.measure is image_measurements.convolutional_kernels:
+            families = measures.specs_as_data(image_measurements.FAMILIES)
         result: dict[str, Any] = {
             "measure": self.measure.__name__,
             "families": families,
@@ -126,6 +133,10 @@ def parts(data: Data, sizes: Sizes) -> dict[str, Part]:
         3, spectra.regression_by_ridge, {"ridges": sizes.ridges}, data
     )
     named["data_curves"] = Part(8, spectra.learning_curves, trials, data)
+    images = {"depths": sizes.image_depths, "rows": sizes.images}
+    images |= {"splits": sizes.splits}
+    digits = load_data("digits", images=True)
+    named["images"] = Part(60, image_measurements.convolutional_kernels, images, digits)
     named["width"] = Part(10, finite_measurements.agreement_with_width, widths, data)
     shallow = {"depths": sizes.dispersion_depths, "networks": sizes.networks}
     named["dispersion"] = Part(8, finite_measurements.dispersion, shallow)
