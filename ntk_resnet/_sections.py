@@ -166,18 +166,19 @@ def _images_section(found):
     return _rows_section(
         "images",
         "Between images, zero padding decides what depth makes of the kernel",
-        "Convolutional kernels of {rows} images of {data} ({size} pixels) against depth, "
-        "above with a flattened readout, below with the mean over pixels. Left: NTK "
-        "between different images, mean and one standard deviation (bands); dashed, "
-        "1/4 as in fully connected networks, and below 1/(1 + 3/P), P pixels, to which "
-        "it tends if the image goes round. Middle: gap of the NNGP; dashed, 9π²/(2L²), "
-        "that of fully connected plain networks. Right: kernel ridge regression, "
-        "{train} images for training, {test} for testing, 95 % intervals over splits. "
-        "See: flattened, plain networks and α = 1 near 1/4, slower than γ < 1/2 would "
-        "suggest, and γ = 1 and γ = 1/2 stay. Pooled, all start near 1, where even the "
-        "constant kernel of a circular network is; with zero padding plain networks "
-        "and α = 1 leave it with depth, and all pairs of images alike: the spread "
-        "shrinks all the while.",
+        "Convolutional kernels of {rows} images of {data} ({size} pixels) against "
+        "depth, above with a flattened readout, below with the mean over pixels; zero "
+        "padding, but where the image goes round (circular). Left: NTK between images, "
+        "mean and one standard deviation; dashed the limits of plain networks, 1/4, "
+        "and pooled and circular 1/(1 + 3/P) with P pixels. Middle: gap of the NNGP, "
+        "beside 9π²/(2L²) of fully connected plain networks. Right: kernel ridge "
+        "regression, {train} images for training, {test} for testing, 95 % intervals "
+        "over splits. See: flattened, plain networks and α = 1 fall towards 1/4, as "
+        "fully connected ones do. Pooled, all begin near 1. What falls then is not the "
+        "mean alone but the spread over pairs: the kernel becomes constant either way, "
+        "circular at a value near 1, with zero padding at 1/4, reached far more slowly "
+        "than the spread shrinks. The error rises with it to that of a constant; with "
+        "γ = 1 and γ = 1/2 it stays.",
         image_figures.plot_convolutional,
         found,
         ["readout", "family", "depth"],

@@ -48,9 +48,11 @@ def _draw_readout(row, found):
         _band(error, depth, one.mse_low.values, one.mse_high.values, look)
     for ax in row:
         _drawing.log_axis(ax.xaxis)
-    for limit in {0.25, float(found.circular_limit)}:
+    ntk.axhline(0.25, **THEORY)
+    _drawing.note(ntk, 0.02, 0.25, "1/4")
+    if (limit := float(found.circular_limit)) != 0.25:
         ntk.axhline(limit, **THEORY)
-        _drawing.note(ntk, 0.02, limit, "1/4" if limit == 0.25 else "1/(1 + 3/P)")
+        _drawing.note(ntk, 0.02, limit - 0.14, "1/(1 + 3/P)")  # above are the curves
     late = depth >= 10
     gap.plot(depth[late], 4.5 * np.pi**2 / depth[late] ** 2, **THEORY)
     gap.set_yscale("log")

@@ -11,7 +11,7 @@ import xarray as xr
 import ntk_resnet as nr
 from ntk_resnet import records
 from ntk_resnet.data import Data
-from ntk_resnet.studies import depth_claims, depth_study
+from ntk_resnet.studies import depth_claims, depth_study, image_measurements
 from ntk_resnet.studies import depth_measurements as measures
 
 # ------------------------------------------------------------------------- measurements
@@ -80,6 +80,20 @@ def test_tiny_data_sets_are_enough():
     assert found.attrs["train"] == found.attrs["test"] == 5
     assert np.isfinite(found.mse).all()
     assert found.accuracy.isnull().all()
+
+
+def test_convolutional_kernels_are_those_of_their_networks():
+    found = small_study.results()["images"]
+    digits = nr.load_data("digits", images=True)
+    x = measures.some_rows(digits, small_study.SIZES.images).x
+    spec = image_measurements.FAMILIES["γ = 1/2"].replace(depth=2, readout="flatten")
+    off = np.asarray(nr.kernel_fn(spec)(x))[np.triu_indices(len(x), 1)]
+    at = found.sel(readout="flatten", family="γ = 1/2", depth=2)
+    np.testing.assert_allclose(at.ntk_mean, off.mean(), rtol=1e-12)
+    np.testing.assert_allclose(at.ntk_spread, off.std(), rtol=1e-12)
+    assert found.circular_limit.values.tolist() == [1 / 4, 1 / (1 + 3 / 64)]
+    assert (found.attrs["train"], found.attrs["test"]) == (8, 4)
+    assert np.isfinite(found.mse).all()
 
 
 # ---------------------------------------------------------------------------- resuming

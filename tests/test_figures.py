@@ -9,7 +9,7 @@ import pytest
 import small_study
 from matplotlib.figure import Figure
 
-from ntk_resnet import figures
+from ntk_resnet import figures, image_figures
 
 PLOTS = {
     "kernels": figures.plot_kernels,
@@ -19,6 +19,7 @@ PLOTS = {
     "rates": figures.plot_rates,
     "width": figures.plot_width,
     "training": figures.plot_training,
+    "images": image_figures.plot_convolutional,
 }
 
 
@@ -33,7 +34,8 @@ def test_every_panel_says_what_it_shows(name):
     for ax in axes:
         if ax.axison:
             assert ax.get_ylabel() or name == "kernels"
-            assert ax.get_xlabel() or figure.get_supxlabel()
+            shared = not ax.get_subplotspec().is_last_row() and ax.get_shared_x_axes()
+            assert ax.get_xlabel() or figure.get_supxlabel() or shared
             assert ax.lines
     assert all(ax.figure is figure for ax in axes)
 

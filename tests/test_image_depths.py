@@ -31,23 +31,21 @@ def assert_equal_to_single_networks(spec, depths, x):
     sweep = nr.sweep_depth(spec, depths, x=x)
     assert sweep.ntk.dims == ("depth", "row", "column")
     for depth in depths:
-        one, at = spec.replace(depth=depth), sweep.sel(depth=depth)
-        values = nr.kernel_fn(one)(x, get=("nngp", "ntk"))
-        few = 16 * EPS * depth
-        for name in ("nngp", "ntk"):
-            wanted = np.asarray(getattr(values, name))
+        raw = nr.kernel_fn(spec.replace(depth=depth), normalised=False)
+        at, few = sweep.sel(depth=depth), 16 * EPS * depth
+        for name, matrix in raw(x, get=("nngp", "ntk"))._asdict().items():
+            own = np.diagonal(matrix)
+            wanted = np.asarray(matrix) / np.sqrt(np.outer(own, own))
             np.testing.assert_allclose(at[name], wanted, atol=few, rtol=0)
             np.testing.assert_array_equal(at[f"{name}_gap"], 1 - at[name])
-            np.testing.assert_allclose(
-                at[f"log_{name}_diag"], nr.diag(one, x, name, log=True), atol=few
-            )
+            np.testing.assert_allclose(at[f"log_{name}_diag"], np.log(own), atol=few)
             assert (np.diag(at[name]) == 1).all()
             assert (at[name].values == at[name].values.T).all()
 
 
-@pytest.mark.parametrize("spec", FAMILIES, ids=str)
+@pytest.mark.parametrize("spec", FAMILIES, ids=range(6))
 def test_a_sweep_equals_one_network_at_a_time(spec):
-    assert_equal_to_single_networks(spec, [1, 2, 5], X)
+    assert_equal_to_single_networks(spec, [1, 4], X)
 
 
 def test_as_many_images_as_blocks():
@@ -55,7 +53,7 @@ def test_as_many_images_as_blocks():
     assert_equal_to_single_networks(nr.ConvNet(depth=1), [3], X[:3])
 
 
-@pytest.mark.parametrize("spec", [FAMILIES[0], FAMILIES[4]], ids=str)
+@pytest.mark.parametrize("spec", [FAMILIES[0], FAMILIES[4]])
 def test_matrices_do_not_depend_on_tiles(spec, monkeypatch):
     x = np.random.default_rng(1).normal(size=(7, 3, 3, 1))
     seen = []

@@ -12,9 +12,9 @@ from scipy import stats
 
 from ntk_resnet import records
 from ntk_resnet._progress import Progress
+from ntk_resnet._specification import Residual
 from ntk_resnet.analysis.phases import predicted_condition_number
 from ntk_resnet.analysis.spectrum import spectrum
-from ntk_resnet._specification import Residual
 from ntk_resnet.architectures import Architecture, FeedForward, ResNet, check_network
 from ntk_resnet.convolutional import Convolutional
 from ntk_resnet.kernels._inputs import (

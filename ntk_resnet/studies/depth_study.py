@@ -46,7 +46,7 @@ class Sizes:
     curve_trials: int = 20
     ridges: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     image_depths: tuple[int, ...] = (1, 3, 10, 30, 100)
-    images: int = 60  # of 8 x 8 pixels
+    images: int = 48  # of 8 x 8 pixels
 
 
 FULL = Sizes()

@@ -80,7 +80,6 @@ def convolutional_kernels(
         ridge=measures.RIDGE,
         classes=0 if data.classes is None else len(data.classes),
         size=" x ".join(map(str, chosen.x.shape[1:3])),
-        families=measures.specs_as_data(FAMILIES),
     )
 
 
