@@ -88,11 +88,15 @@ def load_data(
         OSError: the images are neither at hand nor to be downloaded.
     """
     check_choice("task", task, ("auto", "classes", "regression"))
-    archive = isinstance(source, str) and source in ARCHIVES
-    x, y, name = (*read_images(source, progress), source) if archive else _read(source)
+    published = False
+    if isinstance(source, str) and source in ARCHIVES:
+        published, name = True, source
+        x, y = read_images(name, progress)
+    else:
+        x, y, name = _read(source)
     if images and source == "digits":
         x = x.reshape(-1, 8, 8, 1)
-    shape = _check_images(name, x) if images or archive else None
+    shape = _check_images(name, x) if images or published else None
     x = _check_inputs(name, x if shape is None else x.reshape(len(x), -1))
     if shape is None:
         x = _standardised(name, x)

@@ -210,8 +210,7 @@ def degeneracy(
     if n < 2:
         raise ValueError("x has one row; degeneracy is about pairs, pass two or more.")
     depths = check_depths("depths", depths)
-    frozen = isinstance(spec, Residual) and spec.trained == "blocks"
-    if frozen and not spec.scales.any():
+    if isinstance(spec, Residual) and _trains_nothing(spec):
         raise ValueError(
             "branch_scale is 0, so that nothing is trained and the NTK is zero; pass a "
             "positive scale, or trained='all'."
@@ -243,6 +242,10 @@ def degeneracy(
         coords={"depth": depths},
         attrs=records.provenance(spec=spec, dtype=str(data.dtype), n=n),
     )
+
+
+def _trains_nothing(spec: Residual) -> bool:
+    return spec.trained == "blocks" and not spec.scales.any()
 
 
 def _rms(values):

@@ -50,7 +50,8 @@ def convolutional_kernels(
     """
     chosen = measures.some_rows(data, rows)
     train = round(2 * len(chosen) / 3)
-    pieces, found = len(READOUTS) * len(FAMILIES), []
+    pieces = len(READOUTS) * len(FAMILIES)
+    found: list[xr.Dataset] = []
     for readout in READOUTS:
         for name, spec in FAMILIES.items():
             report = measures.within(
