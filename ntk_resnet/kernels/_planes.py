@@ -14,12 +14,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 
 def displaced(
-    image: Float[Array, "H W ..."], d: Int[Array | np.ndarray, "2"]
+    image: Float[Array, "H W ..."], d: Int[Array, "2"]
 ) -> Float[Array, "H W ..."]:
     """The image at pixels `i + d`."""
     return jnp.roll(image, -d, (0, 1))

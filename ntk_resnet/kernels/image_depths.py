@@ -20,8 +20,8 @@ from ntk_resnet._progress import Progress
 from ntk_resnet.convolutional import Convolutional, ConvResNet
 from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels._inputs import precision_of
-from ntk_resnet.kernels.convolution import Kernel, Pairs, kernels, see
-from ntk_resnet.kernels.images import without_scales
+from ntk_resnet.kernels.convolution import Kernel, Pairs, kernels
+from ntk_resnet.kernels.images import see_both, without_scales
 
 # What one compiled call may hold (pairs, times blocks or pixels): 4 MB a variable, of
 # which there are about twenty; and do (pairs, times blocks, pixels and displacements):
@@ -150,21 +150,13 @@ def _between(
     Image `i` of `x1` is image `i + shift` of `x2`.
     """
     n = len(x1)
-    # All images at once: half as much to compile as one array after the other.
-    pixels, seen, log_scale = see(spec, jnp.concatenate([x1, x2]), scales)
-    first, second = (
-        jax.tree.map(
-            lambda leaf: leaf if leaf.ndim == 1 else leaf[..., part],  # noqa: B023
-            (pixels, seen),
-        )
-        for part in (slice(n), slice(n, None))
-    )
+    _, first, second = see_both(spec, x1, x2, scales)
     index = jnp.arange(n)
     own = index[:, None] + shift == index
-    pairs = Pairs(first[0], second[0], first[1], second[1], scales, own, crossed=True)
+    pairs = Pairs(first, second, scales, own, crossed=True)
     found = kernels(spec, pairs, ntk=True, half=shift == 0, each=True)
-    logs = jnp.broadcast_to(log_scale[:n], (len(scales), n))
-    shrink = first[1][0][0][1].shrink  # of the one part, the one stage, all its blocks
+    logs = jnp.broadcast_to(first.log_scale, (len(scales), n))
+    shrink = first.seen[0][0][1].shrink  # of the one part, the one stage, all blocks
     if shrink is not None:
         # What the blocks after each have taken away is given back.
         steps = 2 * jnp.log(shrink)

@@ -47,7 +47,7 @@ def _own(spec, seeing, scales, ntk):
     return kernels(spec, pairs, ntk=ntk, half=True)
 
 
-def _see_both(spec, x1, x2, scales):
+def see_both(spec, x1, x2, scales):
     """Two arrays of images seen at once, which is half as much to compile."""
     seeing = see(spec, jnp.concatenate([x1, x2]), scales)
     return seeing, *(
@@ -128,7 +128,7 @@ def tile(
     own = index[0][:, None] - index[1] == shift
     half = shift == 0 if own.shape[0] == own.shape[1] else False
     kernel = get.removesuffix("_gap")
-    _, one, other = _see_both(spec, first.x, second.x, scales)
+    _, one, other = see_both(spec, first.x, second.x, scales)
     pairs = Pairs(one, other, scales, own, crossed=True)
     found = kernels(spec, pairs, ntk=kernel == "ntk", half=half)
     logs = [one.log_scale, other.log_scale]
@@ -182,7 +182,7 @@ def _matrix(spec, names, normalised, x1, x2, scales):
         first = second = see(spec, x1, scales)
         own = jnp.eye(len(x1), dtype=bool)
     else:
-        together, first, second = _see_both(spec, x1, x2, scales)
+        together, first, second = see_both(spec, x1, x2, scales)
         own = jnp.zeros((len(x1), len(x2)), bool)
     pairs = Pairs(first, second, scales, own, crossed=True)
     found = kernels(spec, pairs, ntk=ntk, half=alone)
