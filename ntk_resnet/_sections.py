@@ -174,11 +174,11 @@ def _images_section(found):
         "beside 9π²/(2L²) of fully connected plain networks. Right: kernel ridge "
         "regression, {train} images for training, {test} for testing, 95 % intervals "
         "over splits. See: flattened, plain networks and α = 1 fall towards 1/4, as "
-        "fully connected ones do. Pooled, all begin near 1. What falls then is not the "
-        "mean alone but the spread over pairs: the kernel becomes constant either way, "
-        "circular at a value near 1, with zero padding at 1/4, reached far more slowly "
-        "than the spread shrinks. The error rises with it to that of a constant; with "
-        "γ = 1 and γ = 1/2 it stays.",
+        "fully connected ones do. Pooled, all begin near 1, and what depth takes away "
+        "is the spread over pairs: the kernel becomes constant long before its value "
+        "settles, near 1 where the image goes round, with zero padding on a slow way "
+        "to 1/4. The error rises towards that of a constant in both; with γ = 1 and "
+        "γ = 1/2 kernel and error stay.",
         image_figures.plot_convolutional,
         found,
         ["readout", "family", "depth"],

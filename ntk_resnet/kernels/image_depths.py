@@ -156,9 +156,7 @@ def _between(
     pairs = Pairs(first, second, scales, own, crossed=True)
     found = kernels(spec, pairs, ntk=True, half=shift == 0, each=True)
     logs = jnp.broadcast_to(first.log_scale, (len(scales), n))
-    shrink = first.seen[0][0][
-        1
-    ].shrink  # of the one part, the one stage, all its blocks
+    shrink = first.seen[0][0][1].shrink  # of the one part, the one stage, all blocks
     if shrink is not None:
         # What the blocks after each have taken away is given back.
         steps = 2 * jnp.log(shrink)
