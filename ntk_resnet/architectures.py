@@ -177,8 +177,8 @@ def check_network(spec: Any, *, convolutional: bool = False) -> Architecture:
         )
     if isinstance(spec, Convolutional) and not convolutional:
         raise ValueError(
-            f"spec must be fully connected here, got {spec!r}; kernels of images are "
-            "made by nr.kernel_fn, nr.gram and nr.diag."
+            f"spec must be fully connected here, got {spec!r}; for images there are "
+            "nr.kernel_fn, nr.gram, nr.diag and nr.sweep_depth."
         )
     return spec
 

@@ -164,7 +164,7 @@ def myrtle(layers: int, **changes) -> ConvNet:
     Raises:
         ValueError: `layers` is not 5, 7 or 10.
     """
-    if layers not in _MYRTLE:
+    if not isinstance(layers, int) or layers not in _MYRTLE:
         raise ValueError(f"layers must be 5, 7 or 10, got {layers!r}.")
     stages = _MYRTLE[layers]
     network = ConvNet(depth=sum(stages), stages=stages, downsampling="average")

@@ -64,6 +64,25 @@ class AbstractActivation(abc.ABC):
             return float(jnp.exp(self.moments(jnp.zeros(())).log_gain))
 
 
+@jax.custom_jvp
+def safe_root(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The square root, of no less than 0, with derivative 0 at 0.
+
+    Not by `where(x > 0, sqrt(where(x > 0, x, 1)), 0)`: the compiler may compute `x`
+    twice, once with a fused multiply-add, so that a difference that vanishes is 0 for
+    one condition and positive for the other; the result is then 1.
+    """
+    return jnp.sqrt(jnp.maximum(x, 0))
+
+
+@safe_root.defjvp
+def _(primals, tangents):
+    root = safe_root(*primals)
+    tiny = jnp.finfo(root.dtype).tiny
+    slope = jnp.where(root > tiny, 0.5 / jnp.maximum(root, tiny), 0)
+    return root, slope * tangents[0]
+
+
 def smallest(log_variance: Float[Array, "..."]) -> float:
     """ln of a variance so small that smooth activations are linear to rounding."""
     return -40.0 if log_variance.dtype == jnp.float32 else -300.0

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ntk_resnet._duals.base import safe_root
+
 
 def dual_cosines(
     gap: Float[Array, "..."], kink: float
@@ -25,7 +27,7 @@ def dual_cosines(
     lesser = jnp.where(obtuse, 2 - gap, gap)  # of the acute one of angle and supplement
     acute = _acute_angle(lesser)
     cosine = 1 - lesser
-    sine = _root(lesser * (2 - lesser))
+    sine = safe_root(lesser * (2 - lesser))
     bent = (2 / math.pi) * (sine + cosine * (math.pi / 2 - acute))
     sign = jnp.where(obtuse, -1, 1).astype(gap.dtype)
     angle = math.pi / 2 - sign * (math.pi / 2 - acute)
@@ -39,15 +41,9 @@ def _acute_angle(gap):
     """arccos(1 - gap) for 0 <= gap <= 1, as 2 arcsin or pi/2 - arcsin below 1/2."""
     near = gap < 0.5
     square = jnp.where(near, gap / 2, (1 - gap) * (1 - gap))
-    arcsine = jnp.where(near, _root(gap / 2), 1 - gap)
+    arcsine = jnp.where(near, safe_root(gap / 2), 1 - gap)
     arcsine = arcsine * _horner(_arcsine_series(gap.dtype.name), square)
     return jnp.where(near, 2 * arcsine, math.pi / 2 - arcsine)
-
-
-def _root(square):
-    """The square root, with derivative 0 at 0."""
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
 
 
 def _horner(coefficients, x):

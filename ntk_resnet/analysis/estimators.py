@@ -26,7 +26,7 @@ from ntk_resnet._checks import check_choice, check_number
 from ntk_resnet._progress import Progress
 from ntk_resnet.analysis.regression import check_factorable
 from ntk_resnet.analysis.solve import solve
-from ntk_resnet.architectures import Architecture, FeedForward
+from ntk_resnet.architectures import Architecture, FeedForward, check_network
 from ntk_resnet.kernels.gram import gram
 from ntk_resnet.kernels.operator import gram_operator
 
@@ -68,7 +68,7 @@ class _KernelRidge(BaseEstimator):
         small = len(x) <= _DENSE_ROWS
         dense = self.solver == "cholesky" or (self.solver == "auto" and small)
         self.solver_ = "cholesky" if dense else "cg"
-        self.spec_ = _DEFAULT if self.spec is None else self.spec
+        self.spec_ = check_network(_DEFAULT if self.spec is None else self.spec)
         self.X_fit_, self._targets = x, targets
         (self._fit_dense if dense else self._fit_matrix_free)(ridge)
         return self

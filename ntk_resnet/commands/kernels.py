@@ -22,7 +22,7 @@ class Gram:
     store: Annotated[pathlib.Path, tyro.conf.arg(metavar="DIR")]
     """Where to write it: a zarr store. One of the same matrix is completed."""
     data: terminal.Source = "digits"
-    """As for report; all rows are used."""
+    """As for report, for a convolutional network images; all rows are used."""
     get: Literal["ntk", "nngp", "ntk_gap", "nngp_gap"] = "ntk"
     """The normalised kernel, or one minus it."""
     dtype: Literal["float32", "float64"] = "float64"
@@ -32,11 +32,14 @@ class Gram:
 
     def run(self):
         import ntk_resnet as nr
+        from ntk_resnet.convolutional import Convolutional
 
         spec = terminal.read_spec(self.spec)
+        images = isinstance(spec, Convolutional)
         start = time.perf_counter()
         with terminal.progress_bar() as progress:
-            x = terminal.read_data(self.data, progress).x.astype(self.dtype)
+            data = terminal.read_data(self.data, progress, images=images)
+            x = data.x.astype(self.dtype)
             matrix = nr.gram(spec, x, get=self.get, store=self.store, progress=progress)
         seconds = round(time.perf_counter() - start, 2)
         found = {"store": str(self.store), "rows": len(matrix), "get": self.get}

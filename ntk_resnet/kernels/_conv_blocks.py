@@ -14,7 +14,6 @@ mean variance of 1, and the scale is kept as a logarithm: no depth overflows.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,7 +21,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ntk_resnet._duals.base import smallest
 from ntk_resnet._duals.cosines import dual_cosines
 from ntk_resnet._duals.piecewise import PiecewiseLinear
 from ntk_resnet.convolutional import Convolutional, ConvResNet
@@ -39,7 +37,7 @@ class Planes(NamedTuple):
 class Entering(NamedTuple):
     """What an activation meets in each pixel of an image; fields `(H, W, n)`."""
 
-    inverse: Float[Array, "..."]  # 1 / standard deviation; 0 where that is 0
+    inverse: Float[Array, "..."]  # 1 / standard deviation; large where that is 0
     after: Float[Array, "..."]  # sqrt(E phi^2)
     slope: Float[Array, "..."]  # sqrt(E phi'^2); if homogeneous `(n,)`
     log_variance: Float[Array, "..."] | None  # for activations with a length scale
@@ -145,9 +143,13 @@ def through_images(
     entering, pushes = [], []
 
     def activate(planes):
-        # Pixels without signal: a floor far below rounding keeps ratios finite.
-        least = math.exp(smallest(planes.nngp))
-        logs = jnp.log(jnp.maximum(planes.nngp, least))
+        # Pixels without signal: a floor keeps ratios finite. Where all the signal of an
+        # image comes near it, rounding has eaten it, and nothing is known.
+        limits = jnp.finfo(planes.nngp.dtype)
+        logs = jnp.log(jnp.maximum(planes.nngp, limits.tiny))
+        if not spec.homogeneous and spec.bias_variance == 0:
+            lost = jnp.mean(planes.nngp, axis=(0, 1)) < limits.tiny / limits.eps
+            logs = jnp.where(lost, jnp.nan, logs)
         moments = spec.activation.moments(logs)
         after = jnp.exp((logs + moments.log_gain) / 2)
         slope, inverse = jnp.exp(moments.log_slope / 2), jnp.exp(-logs / 2)

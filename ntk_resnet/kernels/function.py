@@ -121,8 +121,9 @@ class KernelFunction:
 
             Images: values to 1e-10 in float64 and 1e-5 in float32, relative to 1; deep
             networks are computed in float64 for that (`images.computing_dtype`).
-            Images that are equal, but not recognised as one, are off by the root of
-            eps (`tests/test_convolution.py`). Memory: about ten arrays `(H, W, n1,
+            Pixels with equal surroundings, as in constant areas, and equal images that
+            are not recognised as one, are off by the root of eps, weighted by their
+            share (`tests/test_convolution.py`). Memory: about ten arrays `(H, W, n1,
             n2)`; with averages between stages also the planes that enter the second,
             `(H W / 4)^2 n1 n2` numbers a kernel. `nr.gram` works in tiles.
         """
@@ -159,7 +160,7 @@ class KernelFunction:
             engine = "recursion"
         if scales is not None and engine not in ("recursion", "convolution"):
             raise ValueError(
-                "scales as data need engine='recursion'; for others put them into the "
+                "scales as data need engine='auto'; for others put them into the "
                 "specification."
             )
         if engine == "neural_tangents":

@@ -71,8 +71,11 @@ def gram(
 
     Accuracy: normalised entries and gaps as in `kernel_fn`: gaps to 1e-11 in float64
     and 2e-5 in float32, at angles down to 1e-7 as far as the rounded inputs determine
-    them (`tests/test_gram.py`). Memory: the matrix, if it is not stored, four copies
-    of the data, and about eight tiles for each device.
+    them (`tests/test_gram.py`); between images gaps are computed in float64 and have
+    the values' absolute error. Memory: the matrix, if it is not stored, four copies
+    of the data, and about eight tiles for each device; for images about nine arrays
+    `(H, W, tile, tile)` for each device, with averages between stages also `(H W / 4)^2
+    tile^2` numbers a kernel (on a CPU the default tile has at most 2^16 / (H W) pairs).
     """
     plan = make_plan(
         spec, x, x2, get, normalised, engine, products, tile, devices, store

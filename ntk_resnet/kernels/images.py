@@ -17,19 +17,23 @@ PLAIN, RESIDUAL = 10, 24
 """Activations one after the other up to which float32 computes to 1e-5."""
 
 
-def computing_dtype(spec: Convolutional, dtype: Any) -> np.dtype:
-    """What to compute kernels of such a network in, for images of that dtype.
+def computing_dtype(
+    spec: Convolutional, dtype: Any, get: tuple[str, ...] = ()
+) -> np.dtype:
+    """What to compute these of such a network in, for images of that dtype.
 
     The planes hold kernels, not gaps. Rounding adds an eps to the gap in every layer
     while the layers of deep networks shrink it, and near-duplicates and deep networks
-    would lose all digits in float32: beyond a depth float64 is used.
+    would lose all digits in float32: beyond a depth float64 is used. So it is for gaps,
+    which have the values' absolute error.
     """
     activations = spec.depth
     most = PLAIN
     if isinstance(spec, ConvResNet):
         activations *= 1 + (spec.block == "full_preactivation")
         most = RESIDUAL if spec.scales.max() <= 1 else PLAIN
-    return np.dtype(dtype) if activations <= most else np.dtype("float64")
+    gaps = any(name.endswith("_gap") for name in get)
+    return np.dtype("float64" if gaps or activations > most else dtype)
 
 
 class ImageRows(NamedTuple):
@@ -64,7 +68,7 @@ def matrix(
     scales: Float[Array, " depth"] | Float[np.ndarray, " depth"],
 ) -> tuple[Float[Array, "n1 n2"], ...]:
     """Each of `names` between images, in their dtype; `x2=None` means `x1`."""
-    arrays, scales = _as_computed(spec, (x1, x2), scales)
+    arrays, scales = _as_computed(spec, (x1, x2), scales, names)
     with precision_of(*arrays):
         values = _matrix(without_scales(spec), names, normalised, *arrays, scales)
         return tuple(value.astype(x1.dtype) for value in values)
@@ -76,16 +80,17 @@ def log_diagonals(
     scales: Float[Array, " depth"] | Float[np.ndarray, " depth"],
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """ln of the raw NNGP and NTK of every image with itself, in the images' dtype."""
-    rows = image_rows(spec, x, scales, ntk=True)
+    rows = image_rows(spec, x, scales, "ntk")
     return rows.log_nngp.astype(x.dtype), rows.log_ntk.astype(x.dtype)
 
 
-def image_rows(spec: Convolutional, x: Any, scales: Any, *, ntk: bool) -> ImageRows:
+def image_rows(spec: Convolutional, x: Any, scales: Any, get: str) -> ImageRows:
     """Images with their own kernels, a few at a time.
 
     The logarithms are in the dtype of computing, the images in their own.
     """
-    (wide,), scales = _as_computed(spec, (x,), scales)
+    (wide,), scales = _as_computed(spec, (x,), scales, (get,))
+    ntk = get.startswith("ntk")
     n, some = len(x), min(len(x), max(1, 2**18 // (x.shape[1] * x.shape[2])))
     # The last few overlap others, so that there is one shape to compile for.
     begins = [min(begin, n - some) for begin in range(0, n, some)]
@@ -132,10 +137,10 @@ def tile(
     return (1 - value if get.endswith("_gap") else value).astype(dtype)
 
 
-def _as_computed(spec, arrays, scales):
+def _as_computed(spec, arrays, scales, get):
     """The images and the scales in the dtype of computing."""
     given = np.result_type(*(x.dtype for x in arrays if x is not None))
-    dtype = computing_dtype(spec, given)
+    dtype = computing_dtype(spec, given, get)
     if dtype != given and is_traced(arrays) and default_float() != dtype:
         raise ValueError(
             f"x1 is traced in float32, but {spec.depth} blocks need float64; turn on "

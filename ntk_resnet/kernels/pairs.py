@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ntk_resnet._duals.base import safe_root
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels._inputs import log_variance, pair_gaps
@@ -70,8 +71,7 @@ def by_profile(
     lesser = jnp.where(obtuse, cogap, gap)
     # The root has no derivative at 0; that of the kernel is set to 0 there, the mean
     # over both sides of the cusp.
-    positive = lesser > 0
-    r = jnp.where(positive, jnp.sqrt(jnp.where(positive, lesser, 1) / 2), 0)
+    r = safe_root(lesser / 2)
     logs = [log_variance(x) for x in ((x1,) if x2 is None else (x1, x2))]
     defined = (logs[0] == logs[0])[:, None] & (logs[-1] == logs[-1])
     values = []

@@ -267,8 +267,8 @@ def _for_images(spec, get, normalised, engine, products, arrays):
     """The same for images."""
     if products == "plain":
         raise ValueError('products="plain" is for fully connected networks.')
-    scales, ntk = recursion.block_scales(spec), get.startswith("ntk")
-    rows = tuple(images.image_rows(spec, x, scales, ntk=ntk) for x in arrays)
+    scales = recursion.block_scales(spec)
+    rows = tuple(images.image_rows(spec, x, scales, get) for x in arrays)
     entries = Entries(images.without_scales(spec), get, normalised, products, None)
     return entries, scales.astype(rows[0].log_nngp.dtype), rows
 

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ntk_resnet._duals.base import safe_root
 from ntk_resnet._specification import Residual
 from ntk_resnet.architectures import Architecture, ResNet
 
@@ -247,7 +248,7 @@ def _geometric(values):
     """sqrt(f1 f2) for every pair; the share itself where all rows agree."""
     if values[0].ndim == 0:
         return values[0]
-    first, second = _spread([_sqrt(value) for value in values])
+    first, second = _spread([safe_root(value) for value in values])
     return first * second
 
 
@@ -263,7 +264,7 @@ def _clash(*shares):
     """Half the squared distance between the rows' amplitudes: 0 where rows agree."""
     if shares[0][0].ndim == 0:
         return jnp.zeros_like(shares[0][0])
-    roots = [_spread([_sqrt(value) for value in values]) for values in shares]
+    roots = [_spread([safe_root(value) for value in values]) for values in shares]
     return sum((first - second) ** 2 for first, second in roots) / 2
 
 
@@ -274,12 +275,6 @@ def _product(gap1, cogap1, gap2, cogap2):
         cogap1 + cogap2 * (1 - cogap1),
         gap1 + gap2 * (1 - gap1),
     )
-
-
-def _sqrt(share):
-    """The square root with derivative 0 at 0, where shares are constant."""
-    positive = share > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, share, 1)), 0)
 
 
 def _bias_increment(spec, pair, gap):
