@@ -61,7 +61,7 @@ BOTH = {"ours": ours, "neural-tangents": theirs}
 SMOKE = {"n": 2, "pixels": 8}
 
 
-def compare(question, name, sizes, chosen, *, more=(), repeats=3):
+def compare(question, name, sizes, chosen, *, more=(), repeats=2):
     sizes = sizes | SMOKE if chosen.smoke else sizes
     cases = [Case(f"{way}, {name}", make, sizes) for way, make in BOTH.items()]
     cases += [Case(f"{way}, {name}", by_gram, sizes | at) for way, at in more]

@@ -43,7 +43,13 @@ def assert_equal_to_single_networks(spec, depths, x):
             assert (at[name].values == at[name].values.T).all()
 
 
-@pytest.mark.parametrize("spec", FAMILIES, ids=range(6))
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(spec, id=str(k), marks=[] if k in (0, 4) else pytest.mark.slow)
+        for k, spec in enumerate(FAMILIES)
+    ],
+)
 def test_a_sweep_equals_one_network_at_a_time(spec):
     assert_equal_to_single_networks(spec, [1, 4], X)
 
