@@ -10,7 +10,8 @@ import pytest
 
 import ntk_resnet as nr
 from ntk_resnet._duals.cosines import dual_cosines
-from ntk_resnet.kernels.images import PLAIN, RESIDUAL
+from ntk_resnet.kernels._displacements import numbers_per_pair
+from ntk_resnet.kernels.images import PLAIN, RESIDUAL, _matrix, without_scales
 
 EPS = np.finfo(float).eps
 
@@ -396,6 +397,18 @@ def test_gaps_of_near_duplicates_are_those_of_double_precision():
     assert gap.dtype == np.float32
     wide = nr.gram(plain(1), x.astype(float), get="nngp_gap")[0, 1]
     np.testing.assert_allclose(gap, wide, rtol=2 * np.finfo("float32").eps)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", [nr.myrtle(5), residual(5)])
+def test_memory_is_what_tiles_are_chosen_by(spec):
+    """By XLA's account; a few arrays of one plane may come and go."""
+    x, scales = images(6, 16), np.ones(spec.depth)
+    with jax.enable_x64():
+        of = without_scales(spec), ("ntk",), False, x, None, scales
+        used = _matrix.lower(*of).compile().memory_analysis().temp_size_in_bytes
+    expected = 8 * 6**2 * numbers_per_pair(spec, 16, 16)
+    assert expected / 3 < used < 1.3 * expected
 
 
 def test_the_dual_as_a_function_of_the_cosine():

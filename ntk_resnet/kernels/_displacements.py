@@ -6,6 +6,7 @@ Displacements are counted around the image, `(i + d) mod size`. Steps of 2 map `
 
 import dataclasses
 import itertools
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +54,20 @@ def parts_of(
             for axis, side in zip(entering, (height, width), strict=True)
         ]
     return parts
+
+
+def numbers_per_pair(spec: Convolutional, height: int, width: int) -> int:
+    """At most about how many numbers the kernels of a pair of images keep at a time.
+
+    Nine planes, and both kernels of the planes that enter a part after means, twice:
+    one set is read while the next is made.
+    """
+    parts = parts_of(spec, height, width, every=spec.readout == "pool")
+    banks = [
+        len(part.inputs[0]) * len(part.inputs[1]) * math.prod(part.size)
+        for part in parts[1:]  # of one stage each
+    ]
+    return 9 * height * width + 4 * max(banks, default=0)
 
 
 def half_first(part: Part) -> tuple[Int[Array, "k 2"], int, int]:

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 
 from ntk_resnet._checks import check_count
+from ntk_resnet.convolutional import Convolutional
+from ntk_resnet.kernels._displacements import numbers_per_pair
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,14 +88,24 @@ def side_for_rows(n: int, dtype: np.dtype, device: jax.Device) -> int:
     return max(1, min(side, fits, n))
 
 
-def side_for_images(n: int, pixels: int, device: jax.Device, devices: int) -> int:
-    """The side of a tile for kernels between n images of so many pixels.
+def side_for_images(
+    spec: Convolutional,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    device: jax.Device,
+    devices: int,
+) -> int:
+    """The side of a tile for kernels between images `(n, H, W, C)`.
 
     A plane of all pairs in a tile is to stay in a CPU's cache, or to fill an
-    accelerator; several devices get several tiles each.
+    accelerator, all that is kept to fit a sixteenth of the memory, and several devices
+    get several tiles each.
     """
-    numbers = 2**16 if device.platform == "cpu" else 2**24
-    side = max(1, int(np.sqrt(numbers / pixels)))
+    n, height, width, _ = shape
+    plane = 2**16 if device.platform == "cpu" else 2**24
+    fits = memory_of(device) / (16 * dtype.itemsize)
+    kept = numbers_per_pair(spec, height, width)
+    side = max(1, int(np.sqrt(min(plane / (height * width), fits / kept))))
     return min(side, n if devices == 1 else -(-n // (2 * devices)))
 
 

@@ -75,7 +75,8 @@ def gram(
     the values' absolute error. Memory: the matrix, if it is not stored, four copies
     of the data, and about eight tiles for each device; for images about nine arrays
     `(H, W, tile, tile)` for each device, with averages between stages also `(H W / 4)^2
-    tile^2` numbers a kernel (on a CPU the default tile has at most 2^16 / (H W) pairs).
+    tile^2` numbers a kernel; the default tile keeps all that within a sixteenth of the
+    device's memory, and a plane on a CPU within 2^16 numbers.
     """
     plan = make_plan(
         spec, x, x2, get, normalised, engine, products, tile, devices, store

@@ -240,7 +240,7 @@ def make_plan(
     with precision_of(*jax.tree.leaves(rows)):
         whole = NamedSharding(mesh, PartitionSpec())
         data, rows = jax.device_put((data, rows), whole)
-    side = _tile_side(tile, store, inputs, dtype, mesh)
+    side = _tile_side(spec, tile, store, inputs, rows, mesh)
     tiling = Tiling(len(inputs[0]), len(inputs[-1]), side, symmetric=x2 is None)
     return Plan(spec, entries, data, rows, tiling, mesh)
 
@@ -320,7 +320,7 @@ def _mesh(devices, everywhere):
     return Mesh(np.array(devices), ("tile",))
 
 
-def _tile_side(tile, store, inputs, dtype, mesh):
+def _tile_side(spec, tile, store, inputs, rows, mesh):
     if tile is not None:
         return check_count("tile", tile)
     if store is not None:
@@ -328,9 +328,9 @@ def _tile_side(tile, store, inputs, dtype, mesh):
             return _tile_store.read_attributes(pathlib.Path(store))["identity"]["tile"]
         except (FileNotFoundError, ValueError):  # what is wrong there is said later
             pass
-    n = max(len(v) for v in inputs)
-    device = mesh.local_devices[0]
+    n, device = max(len(v) for v in inputs), mesh.local_devices[0]
+    dtype = np.dtype(rows[0].log_nngp.dtype if inputs[0].ndim == 4 else rows[0].x.dtype)
     if inputs[0].ndim == 4:
-        pixels = inputs[0].shape[1] * inputs[0].shape[2]
-        return side_for_images(n, pixels, device, mesh.size)
+        shape = n, *inputs[0].shape[1:]
+        return side_for_images(spec, shape, dtype, device, mesh.size)
     return side_for_rows(n, dtype, device)
