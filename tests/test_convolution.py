@@ -399,6 +399,17 @@ def test_gaps_of_near_duplicates_are_those_of_double_precision():
     np.testing.assert_allclose(gap, wide, rtol=2 * np.finfo("float32").eps)
 
 
+@pytest.mark.parametrize("make", [plain, residual])
+def test_the_program_does_not_grow_with_depth(make):
+    def lines(depth):
+        spec = without_scales(make(depth))
+        x, scales = images(2, 4).astype("float32"), np.ones(depth, "float32")
+        text = _matrix.lower(spec, ("ntk",), True, x, None, scales).as_text()
+        return text.count("\n")
+
+    assert lines(1000) == lines(3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", [nr.myrtle(5), residual(5)])
 def test_memory_is_what_tiles_are_chosen_by(spec):
