@@ -72,7 +72,7 @@ def safe_root(x: Float[Array, "..."]) -> Float[Array, "..."]:
     twice, once with a fused multiply-add, so that a difference that vanishes is 0 for
     one condition and positive for the other; the result is then 1.
     """
-    return jnp.sqrt(jnp.maximum(x, 0))
+    return jnp.where(x > 0, jnp.sqrt(jnp.maximum(x, 0)), 0)
 
 
 @safe_root.defjvp

@@ -160,8 +160,8 @@ class KernelFunction:
             engine = "recursion"
         if scales is not None and engine not in ("recursion", "convolution"):
             raise ValueError(
-                "scales as data need engine='auto'; for others put them into the "
-                "specification."
+                "scales as data need engine='recursion' (images: 'convolution'); for "
+                "others put them into the specification."
             )
         if engine == "neural_tangents":
             return _by_neural_tangents(self.spec, self.normalised, names, x1, x2)
