@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -101,6 +102,20 @@ class Architecture:
         """Whether the kernels are `|x| |x'|` times a function of the angle alone."""
         return self.activation.homogeneous and self.bias_variance == 0
 
+    def branch(
+        self,
+        h: Any,
+        inner: Callable[[Any], Any],
+        activate: Callable[[Any], Any],
+        outer: Callable[[Any], Any],
+    ) -> Any:
+        """What a layer, or the branch of a block, makes of `h`, before its scale.
+
+        Of `inner`, the weights W and their bias, `activate`, and `outer`, V, each is
+        called where it stands: on networks, and on what is known of infinite ones.
+        """
+        return activate(inner(h))
+
     def replace(self, **changes):
         """A copy with some fields changed; the other fields stay as they are."""
         return dataclasses.replace(self, **changes)
@@ -123,6 +138,19 @@ class Residual(Architecture):
             object.__setattr__(self, "branch_scale", ConstantScale(self.branch_scale))
         check_choice("block", self.block, self.blocks)
         check_choice("trained", self.trained, TRAINED)
+
+    @property
+    def has_outer_weights(self) -> bool:
+        """Whether blocks have a second weight, V."""
+        return self.block in ("two_layer", "full_preactivation")
+
+    def branch(self, h, inner, activate, outer):
+        if self.block in ("preactivation", "full_preactivation"):
+            h = activate(h)
+        h = inner(h)
+        if self.block != "preactivation":
+            h = activate(h)
+        return outer(h) if self.has_outer_weights else h
 
     @property
     def scales(self) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ntk_resnet as nr
-from ntk_resnet._duals.cosines import dual_cosines
+from ntk_resnet._duals.cosines import activation_cosine, slope_cosine
 from ntk_resnet.kernels._displacements import numbers_per_pair
 from ntk_resnet.kernels.images import PLAIN, RESIDUAL, _matrix, without_scales
 
@@ -428,7 +428,10 @@ def test_the_dual_as_a_function_of_the_cosine():
     for dtype in ("float32", "float64"):
         x = gaps.astype(dtype)
         with jax.enable_x64(), mpmath.workdps(40):
-            after, slope = dual_cosines(jnp.asarray(x), 0.5)
+            after, slope = (
+                cosine(jnp.asarray(x), 0.5)
+                for cosine in (activation_cosine, slope_cosine)
+            )
             for gap, *found in zip(x, after, slope, strict=True):
                 angle = mpmath.acos(1 - mpmath.mpf(float(gap)))
                 exact = (

@@ -1,7 +1,6 @@
 """What all finite networks have in common: frozen weights, inputs, readout."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +9,6 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from ntk_resnet._specification import Residual
 from ntk_resnet.finite._rows import check_rows
 
 
@@ -81,25 +79,6 @@ class Network(nnx.Module):
         if bias is None:
             return z
         return z + math.sqrt(self.spec.bias_variance) * bias.astype(self.dtype)
-
-
-OUTER = ("two_layer", "full_preactivation")
-"""Blocks with a second weight V."""
-
-
-def branch(
-    spec: Residual,
-    h: Array,
-    inner: Callable[[Array], Array],
-    outer: Callable[[Array], Array],
-) -> Array:
-    """The branch of a residual block, from `inner`, W and its bias, and `outer`, V."""
-    if spec.block in ("preactivation", "full_preactivation"):
-        h = spec.activation(h)
-    h = inner(h)
-    if spec.block != "preactivation":
-        h = spec.activation(h)
-    return outer(h) if spec.block in OUTER else h
 
 
 def value_of(variable: nnx.Variable | None) -> Array | None:

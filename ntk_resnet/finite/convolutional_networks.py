@@ -16,14 +16,7 @@ from jaxtyping import Array, Float
 
 from ntk_resnet._checks import check_count
 from ntk_resnet.convolutional import Convolutional, ConvResNet
-from ntk_resnet.finite._network import (
-    OUTER,
-    Frozen,
-    Network,
-    branch,
-    normal,
-    value_of,
-)
+from ntk_resnet.finite._network import Frozen, Network, normal, value_of
 
 
 class Run(NamedTuple):
@@ -118,7 +111,7 @@ class ConvolutionalNetwork(Network):
                 f"{number}/weight": (*stack, *window, fan_in, m),
                 f"{number}/bias": (*stack, m) if spec.bias_variance > 0 else None,
             }
-            if residual and spec.block in OUTER:
+            if residual and spec.has_outer_weights:
                 shapes[f"{number}/outer_weight"] = (*stack, *window, m, m)
             if residual and run.stride > 1:
                 shapes[f"{number}/projection"] = (1, 1, m, m)
@@ -160,13 +153,13 @@ class ConvolutionalNetwork(Network):
             z = self._convolve(h, weights["weight"], variance, stride)
             return self._biased(z, weights["bias"])
 
-        if not isinstance(self.spec, ConvResNet):
-            return self.spec.activation(inner(h))
         outer = lambda h: self._convolve(h, weights["outer_weight"])  # noqa: E731
-        added = weights["scale"] * branch(self.spec, h, inner, outer)
+        added = self.spec.branch(h, inner, self.spec.activation, outer)
+        if not isinstance(self.spec, ConvResNet):
+            return added
         if weights["projection"] is not None:
             h = self._convolve(h, weights["projection"], stride=stride)
-        return h + added
+        return h + weights["scale"] * added
 
     def _convolve(self, h, weight, variance=1.0, stride=1):
         """`sqrt(variance / (k k fan_in)) W * h`, in steps."""

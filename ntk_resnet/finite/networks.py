@@ -18,8 +18,8 @@ from jaxtyping import Array, Float
 from ntk_resnet._checks import check_count, check_width
 from ntk_resnet.architectures import Architecture, FeedForward, ResNet
 from ntk_resnet.convolutional import ConvNet, Convolutional, ConvResNet
-from ntk_resnet.finite._network import OUTER, Network, branch, normal, value_of
 from ntk_resnet.finite._network import Frozen as Frozen
+from ntk_resnet.finite._network import Network, normal, value_of
 from ntk_resnet.finite.convolutional_networks import (
     ConvolutionalNetwork,
     check_image_shape,
@@ -128,7 +128,7 @@ class ResidualNetwork(DenseNetwork):
     ):
         self.spec, self.in_features = spec, in_features
         self.width, self.dtype = width, dtype
-        biased, two_layer = spec.bias_variance > 0, spec.block in OUTER
+        biased, two_layer = spec.bias_variance > 0, spec.has_outer_weights
         stacked = (spec.depth, width, width)
         drawn = normal(
             rngs,
@@ -153,7 +153,8 @@ class ResidualNetwork(DenseNetwork):
     def _block(self, h, weights):
         inner = lambda h: self._affine(h, weights["weight"], weights["bias"])  # noqa: E731
         outer = lambda h: self._linear(h, weights["outer"])  # noqa: E731
-        return h + weights["scale"] * branch(self.spec, h, inner, outer)
+        branch = self.spec.branch(h, inner, self.spec.activation, outer)
+        return h + weights["scale"] * branch
 
     @property
     def _stack(self):

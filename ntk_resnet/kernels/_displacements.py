@@ -25,6 +25,11 @@ class Part:
     outputs: tuple[np.ndarray, ...]  # and that leave
     size: tuple[int, int]  # height and width of the images that leave
 
+    def size_in(self, stage: int) -> tuple[int, int]:
+        """Height and width in one of the stages."""
+        steps = 2 ** (len(self.stages) - 1 - stage)
+        return steps * self.size[0], steps * self.size[1]
+
 
 def parts_of(
     spec: Convolutional, height: int, width: int, *, every: bool = True

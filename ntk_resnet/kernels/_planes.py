@@ -1,105 +1,136 @@
 r"""Planes of pixel pairs: what convolutions, steps and means over pixels do to them.
 
 A plane holds, for one displacement `d = (a, b)`, the kernel between pixel `i` of one
-image and pixel `i + d` of another, for all pixels `i` and many pairs of images. With
-stride 1 planes of different displacements never mix. Displacements are counted around
-the image, `(i + d) mod size`: so a plane is full, `H x W`, and holds the displacements
-`a` and `a - H`, which in a network with zero padding do not touch: a window that
-crosses the seam between them is cut off there.
+image and pixel `i + d` of another, for all pixels `i`, row by row along the first axis,
+and many pairs of images. With stride 1 planes of different displacements never mix.
+Displacements are counted around the image, `(i + d) mod size`: so a plane is full, and
+holds the displacements `a` and `a - H`, which in a network with zero padding do not
+touch: a window that crosses the seam between them is cut off there.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+Size = tuple[int, ...]
+"""Height and width of images."""
+
 
 def displaced(
-    image: Float[Array, "H W ..."], d: Int[Array | np.ndarray, "2"]
-) -> Float[Array, "H W ..."]:
+    image: Float[Array, "pixels ..."], size: Size, d: Int[Array | np.ndarray, "2"]
+) -> Float[Array, "pixels ..."]:
     """The image at pixels `i + d`."""
-    return jnp.roll(image, -d, (0, 1))
+    return as_rows(jnp.roll(as_grid(image, size), -d, (0, 1)))
 
 
-def apart(function: Callable[..., Any], held: Bool[Array, ""], *args: Any) -> Any:
-    """`function(*args)` as a computation of its own; NaN unless `held`.
+def as_grid(plane: Array, size: Size) -> Array:
+    """With one axis for rows of pixels and one for those in a row."""
+    return plane.reshape(*size, *plane.shape[1:])
 
-    Else XLA fuses it into what reads it, and computes an activation anew for each of
-    the nine pixels of a window. On CPUs it drops optimization barriers before it fuses,
-    but not a condition that it cannot know.
+
+def as_rows(grid: Array) -> Array:
+    """With all pixels along one axis again."""
+    return grid.reshape(-1, *grid.shape[2:])
+
+
+def apart(held: Bool[Array, ""], function: Callable[[], Any]) -> Any:
+    """`function()` as a computation of its own; NaN unless `held`.
+
+    Else XLA fuses it into what reads it, and computes an activation anew for each pixel
+    of a window. On CPUs it drops optimization barriers before it fuses, but not a
+    condition that it cannot know.
     """
 
-    def on_cpu(*args):
-        return jax.lax.cond(held, function, _not_a_number, *args)
+    def on_cpu():
+        return jax.lax.cond(held, function, not_a_number)
 
-    def _not_a_number(*args):
-        shapes = jax.eval_shape(function, *args)
+    def not_a_number():
+        shapes = jax.eval_shape(function)
         return jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
 
-    def elsewhere(*args):
-        return jax.lax.optimization_barrier(function(*args))
+    def elsewhere():
+        return jax.lax.optimization_barrier(function())
 
-    return jax.lax.platform_dependent(*args, cpu=on_cpu, default=elsewhere)
-
-
-def box(
-    plane: Float[Array, "H W ..."],
-    d: Any,
-    kernel_size: int,
-    padding: str,
-    held: Bool[Array, ""],
-    stride: int = 1,
-) -> Float[Array, "H_out W_out ..."]:
-    """Sums over the windows of a convolution, of pixel pairs that move together."""
-    for axis in (0, 1):
-        along = functools.partial(_box_along, axis, kernel_size, padding, stride)
-        plane = apart(along, held, plane, jnp.asarray(d[axis]))
-    return plane
+    return jax.lax.platform_dependent(cpu=on_cpu, default=elsewhere)
 
 
-def _box_along(axis, kernel_size, padding, stride, plane, shift):
-    size = plane.shape[axis]
+# ------------------------------------------------------------------------- convolutions
+
+
+class Window(NamedTuple):
+    """What the windows of a convolution sum up, for pairs of pixels that move together.
+
+    First `down` the columns of an image, then `across` its rows.
+    """
+
+    down: Callable[[Array], Array]  # plane to plane, of any trailing axes
+    across: Callable[[Array], Array]
+    stride: int
+
+
+def window(
+    size: Size, d: Any, kernel_size: int, padding: str, dtype: Any, stride: int = 1
+) -> Window:
+    """The windows of a convolution in images of that size, at a displacement."""
+    sums: list[Any] = []
+    for axis, (length, shift) in enumerate(zip(size, d, strict=True)):
+        taps = list(_taps(length, shift, kernel_size, padding, stride))
+        steps = tuple(step * (size[1] if axis == 0 else 1) for step, _ in taps)
+        weights = jnp.stack([inside for _, inside in taps]).astype(dtype)
+        weights = weights[:, :, None] if axis == 0 else weights[:, None, :]
+        weights = jnp.broadcast_to(weights, (len(taps), *size)).reshape(len(taps), -1)
+        sums.append(functools.partial(_summed, steps, weights))
+    down, across = sums
+    return Window(down, across, stride)
+
+
+def _taps(length, shift, kernel_size, padding, stride):
+    """How far to go along an axis, and from where both pixels arrive in their images.
+
+    Around an image of circular padding it is as far back, from where the end is near.
+    """
     # As lax.conv pads with "SAME": steps of 2 begin at the first pixel's own window.
-    before = max(0, (-(-size // stride) - 1) * stride + kernel_size - size) // 2
-    total = None
+    padded = (-(-length // stride) - 1) * stride + kernel_size - length
+    before = max(0, padded) // 2
+    here = np.arange(length)
     for tap in range(-before, kernel_size - before):
-        moved = jnp.roll(plane, -tap, axis) if tap else plane
-        if padding == "zero" and tap:
-            inside = _inside(size, shift, tap)
-            shape = [-1 if k == axis else 1 for k in range(plane.ndim)]
-            moved = moved * inside.astype(plane.dtype).reshape(shape)
-        total = moved if total is None else total + moved
-    return _strided_along(total, stride, axis)
+        rounds = (here + tap) // length
+        if padding == "zero":
+            there = (here + shift) % length + tap
+            yield tap, (rounds == 0) & (there >= 0) & (there < length)
+        else:
+            yield from ((tap - r * length, rounds == r) for r in np.unique(rounds))
 
 
-def strided(plane: Array, stride: int) -> Array:
+def _summed(steps, weights, plane):
+    """Where a weight is 0 it does not matter which pixel is met."""
+    total = None
+    for step, weight in zip(steps, weights, strict=True):
+        moved = jnp.roll(plane, -step, 0) if step else plane
+        share = moved * weight.reshape(-1, *[1] * (plane.ndim - 1))
+        total = share if total is None else total + share
+    return total
+
+
+def strided(plane: Array, size: Size, stride: int) -> Array:
     """Every so many pixels, along both axes."""
-    return _strided_along(_strided_along(plane, stride, 0), stride, 1)
-
-
-def _strided_along(plane, stride, axis):
     if stride == 1:
         return plane
-    return jax.lax.slice_in_dim(plane, 0, None, stride, axis)
-
-
-def _inside(size: int, shift: Int[Array, ""], tap: int) -> Bool[Array, " size"]:
-    """Whether both pixels of a pair, moved by `tap`, are still in their images."""
-    here = jnp.arange(size)
-    there = (here + shift) % size + tap
-    return (here + tap >= 0) & (here + tap < size) & (there >= 0) & (there < size)
+    return as_rows(as_grid(plane, size)[::stride, ::stride])
 
 
 def add_means(
-    bank: Float[Array, "targets H_half W_half ..."],
-    plane: Float[Array, "H W ..."],
+    bank: Float[Array, "targets pixels ..."],
+    plane: Float[Array, "more_pixels ..."],
+    size: Size,
     targets: Int[Array, "2 2"],
     weights: Float[Array, "2 2"],
-) -> Float[Array, "targets H_half W_half ..."]:
+) -> Float[Array, "targets pixels ..."]:
     """`bank` with a plane's share of the means over 2 x 2 pixels of both images.
 
     The pixels `(2 i + p, 2 j + q)` add to the displacement `j - i`, a sixteenth each.
@@ -107,11 +138,13 @@ def add_means(
     Args:
         bank: planes of the displacements wanted after the means.
         plane: one displacement before.
+        size: of the images before.
         targets, weights: for each `p`, to which plane of the bank, from
             `_displacements.means_of`.
     """
+    grid = as_grid(plane, size)
     for p in (0, 1):
         for q in (0, 1):
-            share = plane[p::2, q::2] * (weights[p, q] / 16)
+            share = as_rows(grid[p::2, q::2]) * (weights[p, q] / 16)
             bank = bank.at[targets[p, q]].add(share)
     return bank

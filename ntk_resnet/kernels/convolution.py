@@ -1,7 +1,7 @@
 r"""Closed forms of convolutional networks, one displacement between pixels at a time.
 
 With stride 1 the kernel between pixels `i` and `i + d` of two images depends on that of
-the same displacement `d` in the layer before alone. So a small plane, `H x W` pixels of
+the same displacement `d` in the layer before alone. So a small plane, all pixels of
 many pairs of images, runs through all blocks on its own, in cache, under one scan; the
 readout adds the planes up. Steps of 2 map a displacement `d` to `2 d`: of the earlier
 stages only every other displacement is needed, along both axes. Means over 2 x 2 pixels
@@ -14,6 +14,7 @@ Sources: Arora et al. 2019 and Novak et al. 2019 (convolutional kernels).
 """
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,35 +27,47 @@ from ntk_resnet.convolutional import Convolutional, ConvResNet
 from ntk_resnet.kernels import _planes, recursion
 from ntk_resnet.kernels._conv_blocks import (
     Images,
+    Pending,
     Planes,
     convolve,
     through_images,
     through_pairs,
+    windows_at,
 )
 from ntk_resnet.kernels._displacements import half_first, means_of, parts_of
+from ntk_resnet.kernels._planes import Size
 
 
-def _run(part, scales, carry, run, seen=None):
-    """`run(carry, scale, seen, stride)` for all blocks of a part, by scans.
+class Kept(NamedTuple):
+    """What the blocks of a stage have given beside the carry."""
 
-    Returns:
-        The last carry, and for each stage what `run` gave beside it: for the block that
-        takes steps of 2, or `None`, and for all others, stacked.
+    alone: Any  # the block that takes steps of 2; `None`: there is none
+    rest: Any  # all others, stacked
+
+
+def _run(spec, part, d, scales, carry, run, seen=None):
+    """`run(windows, carry, scale, seen)` for all blocks of a part, by scans.
+
+    `d` is the displacement that enters. Returns the last carry, and for each stage what
+    `run` gave beside it.
     """
     kept, begin = [], part.begin
-    seen = [(None, None)] * len(part.stages) if seen is None else seen
+    seen = [Kept(None, None)] * len(part.stages) if seen is None else seen
     for stage, blocks in enumerate(part.stages):
         own = scales[begin : begin + blocks]
         begin += blocks
         alone = None
         if stage > 0:
-            carry, alone = run(carry, own[0], seen[stage][0], 2)
-            own = own[1:]
-
+            steps = windows_at(spec, part.size_in(stage - 1), d, scales.dtype, stride=2)
+            carry, alone = run(steps, carry, own[0], seen[stage].alone)
+            own, d = own[1:], d // 2
+        windows = windows_at(spec, part.size_in(stage), d, scales.dtype)
         carry, rest = jax.lax.scan(
-            lambda carry, given: run(carry, *given, 1), carry, (own, seen[stage][1])
+            lambda carry, given: run(windows, carry, *given),  # noqa: B023
+            carry,
+            (own, seen[stage].rest),
         )
-        kept.append((alone, rest))
+        kept.append(Kept(alone, rest))
     return carry, kept
 
 
@@ -64,8 +77,8 @@ def _run(part, scales, carry, run, seen=None):
 class Seeing(NamedTuple):
     """Images, and what pairs need to know of them; the last axis of all is images."""
 
-    pixels: Float[Array, "H W C n"]
-    seen: list  # part by part, stage by stage: `Seen` of the block in steps, of others
+    pixels: Float[Array, "pixels C n"]
+    seen: list  # part by part, stage by stage: `Kept`, of `Seen`
     log_scale: Float[Array, " n"]  # ln of what kernels at the readout are to be times
 
 
@@ -74,6 +87,7 @@ class Pairs(NamedTuple):
 
     one: Seeing
     other: Seeing
+    size: Size  # of all
     scales: Float[Array, " depth"]  # of all blocks; ones for a plain network
     own: Bool[Array, "..."]  # which pairs are an image with itself
     crossed: bool  # every one of x1 with every one of x2; else one by one
@@ -82,26 +96,31 @@ class Pairs(NamedTuple):
         """What belongs to each of the first images, shaped for the pairs."""
         return leaf[..., None] if self.crossed else leaf
 
-    def second(self, leaf: Array, d: Any, height: int) -> Array:
+    def second(self, leaf: Array, size: Size, d: Any) -> Array:
         """What belongs to each of the second images, displaced.
 
-        `d` is counted in images of that height, so that those of others go as far.
+        `d` is counted in images of that size, those of others go as far.
         """
-        if leaf.ndim == 3:
-            leaf = _planes.displaced(leaf, d * leaf.shape[0] // height)
+        if leaf.ndim == 2:
+            shrinks = math.isqrt(math.prod(size) // len(leaf))
+            smaller = size[0] // shrinks, size[1] // shrinks
+            leaf = _planes.displaced(leaf, smaller, d // shrinks)
         return leaf[..., None, :] if self.crossed else leaf
 
 
 def _enter(spec, pairs, ntk, d) -> Planes:
     """The planes of a displacement before the first block."""
-    shifted = _planes.displaced(pairs.other.pixels, d)
-    product = "yxcn,yxcm->yxnm" if pairs.crossed else "yxcn,yxcn->yxn"
+    shifted = _planes.displaced(pairs.other.pixels, pairs.size, d)
+    product = "pcn,pcm->pnm" if pairs.crossed else "pcn,pcn->pn"
     nngp = jnp.einsum(product, pairs.one.pixels, shifted, precision="highest")
-    nngp = nngp / shifted.shape[2]
+    nngp = nngp / shifted.shape[1]
     planes = Planes(nngp, jnp.zeros_like(nngp) if ntk else None)
     if isinstance(spec, ConvResNet):
         held, trained = pairs.scales[0] >= 0, spec.trained == "all"
-        return convolve(spec, planes, d, held, 1.0, trained=trained)
+        window = windows_at(spec, pairs.size, d, nngp.dtype).outer
+        at = window, pairs.size, held
+        convolved = convolve(spec, Pending(planes), *at, 1.0, trained=trained)
+        return convolved.finish(convolved.planes)
     return planes
 
 
@@ -110,19 +129,18 @@ def _through(spec, pairs, part, number, planes, d, at_each=None):
     same = pairs.own & (d[0] == 0) & (d[1] == 0)
     distinct = jnp.where(same, 0, 1).astype(planes.nngp.dtype)
     stages = zip(pairs.one.seen[number], pairs.other.seen[number], strict=True)
-    seen = [tuple(zip(*stage, strict=True)) for stage in stages]
-    height = planes.nngp.shape[0]
+    seen = [Kept(*zip(*stage, strict=True)) for stage in stages]
 
-    def run(planes, scale, seen, stride):
-        here = d * planes.nngp.shape[0] // height
+    def run(windows, planes, scale, seen):
+        here = d * windows.size[0] // part.size_in(0)[0]
         first = jax.tree.map(pairs.first, seen[0])
-        second = jax.tree.map(lambda leaf: pairs.second(leaf, d, height), seen[1])
-        planes = through_pairs(
-            spec, planes, here, scale, first, second, distinct, stride
+        second = jax.tree.map(
+            lambda leaf: pairs.second(leaf, windows.size, here), seen[1]
         )
+        planes = through_pairs(spec, planes, scale, windows, first, second, distinct)
         return planes, None if at_each is None else at_each(planes)
 
-    return _run(part, pairs.scales, planes, run, seen)
+    return _run(spec, part, d, pairs.scales, planes, run, seen)
 
 
 def _means(spec, pairs, parts, number, fetch):
@@ -134,18 +152,18 @@ def _means(spec, pairs, parts, number, fetch):
     def one_more(bank, given):
         d, targets, weights = given
         planes, _ = _through(spec, pairs, part, number, fetch(d), d)
-        weights = weights.astype(planes.nngp.dtype)
+        at = targets, weights.astype(planes.nngp.dtype)
         return jax.tree.map(
-            lambda bank, plane: _planes.add_means(bank, plane, targets, weights),
+            lambda bank, plane: _planes.add_means(bank, plane, part.size, *at),
             bank,
             planes,
         ), None
 
     like = jax.eval_shape(lambda: fetch(jnp.zeros(2, int)))
     count = len(after.inputs[0]) * len(after.inputs[1])
-    half = [side // 2 for side in part.size]
+    pixels = math.prod(part.size) // 4
     bank = jax.tree.map(
-        lambda leaf: jnp.zeros((count, *half, *leaf.shape[2:]), leaf.dtype), like
+        lambda leaf: jnp.zeros((count, pixels, *leaf.shape[1:]), leaf.dtype), like
     )
     return jax.lax.scan(one_more, bank, given)[0]
 
@@ -178,18 +196,19 @@ def see(
 
     Where it has no length scale, they are divided by their own first.
     """
-    x = jnp.moveaxis(x, 0, -1)
+    size = x.shape[1:3]
+    x = _planes.as_rows(jnp.moveaxis(x, 0, -1))
     log_scale = jnp.zeros(x.shape[-1], x.dtype)
     if spec.homogeneous:
-        size = jnp.max(jnp.abs(x), axis=(0, 1, 2))
-        x = x / size
-        square = jnp.mean(x * x, axis=(0, 1, 2))
+        largest = jnp.max(jnp.abs(x), axis=(0, 1))
+        x = x / largest
+        square = jnp.mean(x * x, axis=(0, 1))
         x = x / jnp.sqrt(square)
-        log_scale = 2 * jnp.log(size) + jnp.log(square)
-    parts = parts_of(spec, *x.shape[:2], every=False)
+        log_scale = 2 * jnp.log(largest) + jnp.log(square)
+    parts = parts_of(spec, *size, every=False)
     own, seen = jnp.asarray(True), list[Any]()
     so_far = Seeing(x, seen, log_scale)
-    at_once = Pairs(so_far, so_far, scales, own, crossed=False)
+    at_once = Pairs(so_far, so_far, size, scales, own, crossed=False)
     fetch: Callable = lambda d: _enter(spec, at_once, False, d)  # noqa: E731
     variance = fetch(jnp.zeros(2, int)).nngp
     carries_mean = isinstance(spec, ConvResNet) and spec.block == "postactivation"
@@ -197,10 +216,11 @@ def see(
     images = Images(variance, mean, log_scale)
     for number, part in enumerate(parts):
 
-        def run(images, scale, _, stride):
-            return through_images(spec, images, scale, stride)
+        def run(windows, images, scale, _):
+            return through_images(spec, images, scale, windows)
 
-        images, kept = _run(part, scales, images, run)
+        nowhere = np.zeros(2, int)
+        images, kept = _run(spec, part, nowhere, scales, images, run)
         seen.append(kept)
         if number + 1 < len(parts):
             inputs = parts[number + 1].inputs
@@ -208,15 +228,16 @@ def see(
             fetch = _fetch_from(bank, inputs)
             images = Images(
                 fetch(jnp.zeros(2, int)).nngp,
-                None if images.mean is None else _mean_2x2(images.mean),
+                None if images.mean is None else _mean_2x2(images.mean, part.size),
                 images.log_scale,
             )
     return Seeing(x, seen, images.log_scale)
 
 
-def _mean_2x2(image):
-    height, width = (side // 2 for side in image.shape[:2])
-    return jnp.mean(image.reshape(height, 2, width, 2, -1), axis=(1, 3))
+def _mean_2x2(image, size):
+    height, width = (side // 2 for side in size)
+    means = jnp.mean(image.reshape(height, 2, width, 2, -1), axis=(1, 3))
+    return _planes.as_rows(means)
 
 
 def see_both(
@@ -263,7 +284,7 @@ def kernels(
         each: the kernels of all networks that end after one of the blocks, as a first
             axis; of networks of one stage.
     """
-    parts = parts_of(spec, *pairs.one.pixels.shape[:2], every=spec.readout == "pool")
+    parts = parts_of(spec, *pairs.size, every=spec.readout == "pool")
     fetch: Callable = lambda d: _enter(spec, pairs, ntk, d)  # noqa: E731
     for number in range(len(parts) - 1):
         bank = _means(spec, pairs, parts, number, fetch)
@@ -272,9 +293,17 @@ def kernels(
     displacements, alone, pairwise = half_first(last)
 
     def sums(d):
-        at_each = _pixel_sums if each else None
+        at_each = pixel_sums if each else None
         planes, kept = _through(spec, pairs, last, len(parts) - 1, fetch(d), d, at_each)
-        return kept[0][1] if each else _pixel_sums(planes)
+        return kept[0].rest if each else pixel_sums(planes)
+
+    def pixel_sums(planes):
+        # Row by row, not to lose digits.
+        grids = [
+            None if plane is None else _planes.as_grid(plane, last.size)
+            for plane in planes
+        ]
+        return Kernel(*jax.tree.map(lambda g: jnp.sum(jnp.sum(g, 0), 0), grids))
 
     def one_more(k, totals):
         # Displacements that are their own opposites count once, the others twice.
@@ -298,12 +327,6 @@ def kernels(
         count = jnp.where(half, some, whole)
     totals = jax.lax.fori_loop(0, count, one_more, start)
     return _read_out(spec, totals, last.size, half, pairs.crossed)
-
-
-def _pixel_sums(planes):
-    return Kernel(
-        *jax.tree.map(lambda plane: jnp.sum(jnp.sum(plane, axis=0), axis=0), planes)
-    )
 
 
 def _read_out(spec, totals, size, half, crossed):

@@ -153,10 +153,10 @@ def _between(
     _, first, second = see_both(spec, x1, x2, scales)
     index = jnp.arange(n)
     own = index[:, None] + shift == index
-    pairs = Pairs(first, second, scales, own, crossed=True)
+    pairs = Pairs(first, second, x1.shape[1:3], scales, own, crossed=True)
     found = kernels(spec, pairs, ntk=True, half=shift == 0, each=True)
     logs = jnp.broadcast_to(first.log_scale, (len(scales), n))
-    shrink = first.seen[0][0][1].shrink  # of the one part, the one stage, all blocks
+    shrink = first.seen[0][0].rest.shrink  # of the one part, the one stage, all blocks
     if shrink is not None:
         # What the blocks after each have taken away is given back.
         steps = 2 * jnp.log(shrink)

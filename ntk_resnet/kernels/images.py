@@ -44,10 +44,10 @@ class ImageRows(NamedTuple):
     log_ntk: Float[Array, " n"]
 
 
-def _own(spec, seeing, scales, ntk):
+def _own(spec, seeing, size, scales, ntk):
     """The kernels of each image with itself, up to its scale."""
     own = jnp.ones(seeing.log_scale.shape, bool)
-    pairs = Pairs(seeing, seeing, scales, own, crossed=False)
+    pairs = Pairs(seeing, seeing, size, scales, own, crossed=False)
     return kernels(spec, pairs, ntk=ntk, half=True)
 
 
@@ -125,7 +125,7 @@ def tile(
     half = shift == 0 if own.shape[0] == own.shape[1] else False
     kernel = get.removesuffix("_gap")
     _, one, other = see_both(spec, first.x, second.x, scales)
-    pairs = Pairs(one, other, scales, own, crossed=True)
+    pairs = Pairs(one, other, first.x.shape[1:3], scales, own, crossed=True)
     found = kernels(spec, pairs, ntk=kernel == "ntk", half=half)
     logs = [one.log_scale, other.log_scale]
     if normalised:
@@ -163,7 +163,7 @@ def without_scales(spec):
 @functools.partial(jax.jit, static_argnames=("spec", "ntk"))
 def _logs(spec, x, scales, ntk):
     seeing = see(spec, x, scales)
-    found = _own(spec, seeing, scales, ntk)
+    found = _own(spec, seeing, x.shape[1:3], scales, ntk)
     nothing = jnp.full_like(seeing.log_scale, jnp.nan)
     return tuple(
         nothing if kernel is None else jnp.log(kernel) + seeing.log_scale
@@ -180,7 +180,7 @@ def _matrix(spec, names, normalised, x1, x2, scales):
     else:
         together, first, second = see_both(spec, x1, x2, scales)
         own = jnp.zeros((len(x1), len(x2)), bool)
-    pairs = Pairs(first, second, scales, own, crossed=True)
+    pairs = Pairs(first, second, x1.shape[1:3], scales, own, crossed=True)
     found = kernels(spec, pairs, ntk=ntk, half=alone)
     values = [getattr(found, name) for name in names]
     if not normalised:
@@ -190,7 +190,7 @@ def _matrix(spec, names, normalised, x1, x2, scales):
         values = [_over_own(value, jnp.diagonal(value)) for value in values]
         values = [jnp.where(own & (value == value), 1, value) for value in values]
     else:
-        own_kernels = _own(spec, together, scales, ntk)
+        own_kernels = _own(spec, together, x1.shape[1:3], scales, ntk)
         diagonals = [getattr(own_kernels, name) for name in names]
         values = [_over_own(*both) for both in zip(values, diagonals, strict=True)]
     return tuple(map(symmetric, values) if alone else values)
