@@ -1,6 +1,6 @@
 """What kernels of images cost: `python benchmarks/convolution.py [question ...]`.
 
-Beside neural-tangents, jitted, the blocks of a stage as one `stax.repeat`:
+Beside neural-tangents, jitted, in float32 the blocks of a stage as one `stax.repeat`:
 
 * pooled: residual networks of 5 and 20 blocks, 16 images of 16 x 16 x 3, mean over all
   pixels before the readout, in both precisions; on one device, and by `nr.gram` on one

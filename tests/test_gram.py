@@ -7,8 +7,12 @@ import pytest
 from gram_errors import ANGLES, KERNELS, errors, exact_gaps, planted
 
 import ntk_resnet as nr
+from ntk_resnet.kernels import _programs, plan
+from ntk_resnet.kernels._lookup import likely_table
+from ntk_resnet.kernels.entries import block
 from ntk_resnet.kernels.gram import _on_device
 from ntk_resnet.kernels.plan import make_plan
+from ntk_resnet.kernels.profile import likely_powers
 
 PLAIN = nr.FeedForward(depth=1000)
 RESIDUAL = nr.ResNet(depth=1000, branch_scale=nr.DepthScale(0.5))
@@ -196,3 +200,40 @@ def test_bad_input(as_users_run_it, change, text):
 def test_not_inside_a_trace(as_users_run_it):
     with pytest.raises(ValueError, match="x is traced"):
         jax.jit(lambda x: nr.gram(PLAIN, x))(X)
+
+
+# ----------------------------------------------------------- what is compiled, and when
+
+
+@pytest.mark.parametrize("get", ["nngp", "ntk_gap"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_is_compiled_ahead_is_what_most_networks_need(dtype, get):
+    dtype = np.dtype(dtype)
+    kernel = get.removesuffix("_gap")
+    specs = [nr.FeedForward(depth=depth) for depth in (1, 30, 1000)]
+    specs += [nr.ResNet(depth=10, branch_scale=nr.DepthScale(0.5))]
+    specs += [nr.FeedForward(depth=3, activation="erf")]
+    for spec in specs:
+        profile = nr.profile(spec)
+        assert likely_powers(spec, get) == getattr(profile.powers, kernel)
+        found, likely = profile.table(kernel, dtype), likely_table(dtype)
+        for one, other in zip(found, likely, strict=True):
+            assert (one.shape, one.dtype) == (other.shape, other.dtype)
+
+
+def test_the_program_for_a_tile_is_compiled_once(monkeypatch):
+    calls = []
+
+    def counted(*given):
+        calls.append(given)
+        return block(*given)
+
+    monkeypatch.setattr(_programs, "block", counted)
+    x = np.random.default_rng(0).normal(size=(7, 3))
+    right = nr.gram(nr.FeedForward(depth=2), x)
+    assert len(calls) == 1
+    # Where the guess is wrong, all is as it would be without.
+    monkeypatch.setattr(plan, "likely_powers", lambda spec, get: (2, 2))
+    _programs.program.cache_clear()
+    np.testing.assert_array_equal(nr.gram(nr.FeedForward(depth=2), x), right)
+    assert len(calls) == 3

@@ -20,7 +20,13 @@ from scipy import fft
 ROWS_PER_OCTAVE = 8
 END = np.sqrt(0.5)  # the tables reach at least to here
 _LEADING_BITS = 3  # log2 of ROWS_PER_OCTAVE
-_BLOCK = 256  # rows are padded to a multiple: few shapes, few compilations
+ACCURACY = 5e-13
+"""Relative error of both gaps, unless another is asked for; the check is against the
+recursion at angles that are no nodes."""
+# Few shapes, few compilations: rows are padded to a multiple, and terms, for the usual
+# accuracy, to as many as most networks need.
+_BLOCK = 256
+_TERMS = {np.dtype("float32"): 6, np.dtype("float64"): 10}
 
 
 class Table(NamedTuple):
@@ -68,6 +74,8 @@ def make_table(
     tails = np.cumsum(sizes[::-1], axis=0)[::-1]  # of a sum cut before each term
     needed = (tails > accuracy * sizes[0]).any(axis=1)
     terms = max(2, int(np.flatnonzero(needed).max(initial=0)) + 1)
+    if accuracy <= max(ACCURACY, np.finfo(dtype).eps) / 10:
+        terms = max(terms, _TERMS[np.dtype(dtype)])
     # To powers: stable, since the coefficients fall faster than those of powers grow.
     change = np.zeros((terms, terms))
     for k in range(terms):
@@ -81,6 +89,14 @@ def make_table(
     offsets = offsets.astype(dtype)
     base = (_leading_bits(offsets) - first_row).astype(_INTEGERS[np.dtype(dtype)])
     return Table(powers.astype(dtype), offsets, base)
+
+
+def likely_table(dtype: np.dtype | type) -> Table:
+    """One of the shapes that most networks have."""
+    dtype = np.dtype(dtype)
+    sides = np.ones(2, dtype)
+    columns = np.ones((_TERMS[dtype], _BLOCK), dtype)
+    return Table(columns, sides, sides.astype(_INTEGERS[dtype]))
 
 
 def chebyshev_coefficients(

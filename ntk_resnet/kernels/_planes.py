@@ -70,6 +70,7 @@ class Window(NamedTuple):
 
     down: Callable[[Array], Array]  # plane to plane, of any trailing axes
     across: Callable[[Array], Array]
+    size: Size  # of the images that enter
     stride: int
 
 
@@ -86,7 +87,7 @@ def window(
         weights = jnp.broadcast_to(weights, (len(taps), *size)).reshape(len(taps), -1)
         sums.append(functools.partial(_summed, steps, weights))
     down, across = sums
-    return Window(down, across, stride)
+    return Window(down, across, size, stride)
 
 
 def _taps(length, shift, kernel_size, padding, stride):

@@ -78,9 +78,8 @@ def gram(
     tile^2` numbers a kernel; the default tile keeps all that within a sixteenth of the
     device's memory, and a plane on a CPU within 2^16 numbers.
     """
-    plan = make_plan(
-        spec, x, x2, get, normalised, engine, products, tile, devices, store
-    )
+    how = get, normalised, engine, products, tile, devices, store
+    plan = make_plan(spec, x, x2, *how, ahead=True)
     if store is not None:
         return _fill(plan, store, progress)
     if jax.process_count() > 1:

@@ -19,8 +19,9 @@ from jaxtyping import Array, Float, Int
 from ntk_resnet._progress import Progress
 from ntk_resnet.convolutional import Convolutional, ConvResNet
 from ntk_resnet.kernels import recursion
+from ntk_resnet.kernels._conv_stages import Pairs
 from ntk_resnet.kernels._inputs import precision_of
-from ntk_resnet.kernels.convolution import Kernel, Pairs, kernels, see_both
+from ntk_resnet.kernels.convolution import Kernel, kernels, see_both
 from ntk_resnet.kernels.images import without_scales
 
 # What one compiled call may hold (pairs, times blocks or pixels): 4 MB a variable, of

@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ntk_resnet.convolutional import Convolutional, ConvResNet
+from ntk_resnet.kernels._conv_stages import Pairs
 from ntk_resnet.kernels._inputs import default_float, is_traced, precision_of
-from ntk_resnet.kernels.convolution import Pairs, kernels, see, see_both
+from ntk_resnet.kernels.convolution import kernels, see, see_both
 from ntk_resnet.kernels.pairs import symmetric
 
 PLAIN, RESIDUAL = 10, 24

@@ -19,8 +19,9 @@ from jaxtyping import Array, ArrayLike, Float, Num
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels._inputs import default_float, is_traced, precision_of
+from ntk_resnet.kernels._programs import tile_at
 from ntk_resnet.kernels.function import diag
-from ntk_resnet.kernels.plan import Plan, make_plan, tile_at
+from ntk_resnet.kernels.plan import Plan, make_plan
 
 
 @runtime_checkable

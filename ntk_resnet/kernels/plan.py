@@ -16,14 +16,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int
+from jax.sharding import Mesh
 
 from ntk_resnet._checks import check_choice, check_count
 from ntk_resnet.architectures import Architecture, check_network
 from ntk_resnet.convolutional import Convolutional
 from ntk_resnet.kernels import _identity, _tile_store, images, recursion
 from ntk_resnet.kernels._inputs import check_pair, is_traced, precision_of
+from ntk_resnet.kernels._programs import compile_ahead, everywhere_on, program
 from ntk_resnet.kernels._tiling import (
     Tiling,
     memory_of,
@@ -35,13 +35,17 @@ from ntk_resnet.kernels.entries import (
     Block,
     Entries,
     Rows,
-    block,
     prepare,
 )
 from ntk_resnet.kernels.function import check_engine
 from ntk_resnet.kernels.images import ImageRows
 from ntk_resnet.kernels.pairs import QUANTITIES
-from ntk_resnet.kernels.profile import common_norm, has_profile, profile
+from ntk_resnet.kernels.profile import (
+    common_norm,
+    has_profile,
+    likely_powers,
+    profile,
+)
 
 _ENGINES = ("auto", "profile", "recursion", "convolution")
 _AHEAD = 2  # rounds of tiles under way while one is put in its place
@@ -120,11 +124,11 @@ class Plan:
         corners = [self.tiling.corner(*pair) for pair in pairs]
         corners += corners[-1:] * (self.mesh.size - len(pairs))
         tiling = self.tiling
-        program = _program(
+        compiled = program(
             self.mesh, self.entries, tiling.block_shape, tiling.symmetric, refine
         )
         with precision_of(*jax.tree.leaves(self.rows)):
-            return program(self.data, self.rows, np.array(corners, np.int32))
+            return compiled(self.data, self.rows, np.array(corners, np.int32))
 
     def _finished(self, pairs, started):
         shards = zip(*(_by_place(part, len(pairs)) for part in started), strict=True)
@@ -161,47 +165,6 @@ def check_finite(values: Any, entries: Entries, spec: Architecture) -> None:
     )
 
 
-@functools.lru_cache(maxsize=32)
-def _program(mesh, entries, shape, symmetric, refine):
-    """Compiled: one tile for each device, from the rows and the tiles' corners."""
-
-    def one(data, rows, corner):
-        at = data, rows, *corner[0]
-        tile = tile_at(entries, shape, symmetric, *at, refine=refine)
-        return jax.tree.map(lambda part: part[None], tile)
-
-    split, whole = PartitionSpec("tile"), PartitionSpec()
-    return jax.jit(
-        jax.shard_map(
-            one,
-            mesh=mesh,
-            in_specs=(whole, whole, split),
-            out_specs=split,
-            check_vma=False,
-        )
-    )
-
-
-def tile_at(
-    entries: Entries,
-    shape: tuple[int, int],
-    symmetric: bool,
-    data: Any,
-    rows: tuple[Rows | ImageRows, ...],
-    begin1: Int[Array, ""],
-    begin2: Int[Array, ""],
-    *,
-    refine: bool = True,
-) -> Block:
-    """The block of that shape which begins at that row and column; traceable."""
-    cut = jax.lax.dynamic_slice_in_dim
-    first = jax.tree.map(lambda v: cut(v, begin1, shape[0]), rows[0])
-    second = jax.tree.map(lambda v: cut(v, begin2, shape[1]), rows[-1])
-    nowhere = jnp.asarray(sum(shape), begin1.dtype)
-    shift = begin2 - begin1 if symmetric else nowhere
-    return block(entries, data, first, second, shift, refine)
-
-
 # ----------------------------------------------------------------------------- the plan
 
 
@@ -216,11 +179,14 @@ def make_plan(
     tile,
     devices,
     store=None,
+    *,
     everywhere=False,
+    ahead=False,
 ) -> Plan:
     """Checks all arguments of `gram` and prepares the data for the devices.
 
-    Those of this process, or `everywhere`, of all that run the same program.
+    Those of this process, or `everywhere`, of all that run the same program. With
+    `ahead` the program for a tile is compiled while a profile is built.
     """
     check_network(spec, convolutional=True)
     check_choice("get", get, QUANTITIES)
@@ -234,21 +200,26 @@ def make_plan(
     dtype = np.result_type(*(np.dtype(v.dtype) for v in inputs))
     normalised = normalised or get.endswith("_gap")  # gaps are of normalised kernels
     make = _for_images if isinstance(spec, Convolutional) else _for_rows
+    side = _tile_side(spec, tile, store, inputs, get, mesh)
+    tiling = Tiling(len(inputs[0]), len(inputs[-1]), side, symmetric=x2 is None)
     with precision_of(*inputs):
         arrays = [jnp.asarray(v, dtype) for v in inputs]
-        entries, data, rows = make(spec, get, normalised, engine, products, arrays)
+        soon = functools.partial(compile_ahead, mesh, tiling) if ahead else None
+        how = get, normalised, engine, products, arrays
+        entries, data, rows = make(spec, *how, soon)
     with precision_of(*jax.tree.leaves(rows)):
-        whole = NamedSharding(mesh, PartitionSpec())
-        data, rows = jax.device_put((data, rows), whole)
-    side = _tile_side(spec, tile, store, inputs, rows, mesh)
-    tiling = Tiling(len(inputs[0]), len(inputs[-1]), side, symmetric=x2 is None)
+        data, rows = everywhere_on(mesh, (data, rows))
     return Plan(spec, entries, data, rows, tiling, mesh)
 
 
-def _for_rows(spec, get, normalised, engine, products, arrays):
+def _for_rows(spec, get, normalised, engine, products, arrays, soon):
     """What is computed, what it needs to know of the depth, and the inputs."""
-    with concurrent.futures.ThreadPoolExecutor(1) as thread:
-        prepared = thread.submit(_prepared, arrays, spec.bias_variance)
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        prepared = threads.submit(_prepared, arrays, spec.bias_variance)
+        if soon is not None and engine != "recursion":
+            powers = likely_powers(spec, get)
+            likely = Entries(None, get, normalised, products, powers)
+            threads.submit(soon, likely, [v.shape for v in arrays], arrays[0].dtype)
         found = _profile_for(spec, engine, arrays)
         rows = prepared.result()
     dtype = arrays[0].dtype
@@ -263,8 +234,8 @@ def _for_rows(spec, get, normalised, engine, products, arrays):
     return entries, (found.table(kernel, dtype), log_diagonal), rows
 
 
-def _for_images(spec, get, normalised, engine, products, arrays):
-    """The same for images."""
+def _for_images(spec, get, normalised, engine, products, arrays, soon):
+    """The same for images; there is no profile to wait for."""
     if products == "plain":
         raise ValueError('products="plain" is for fully connected networks.')
     scales = recursion.block_scales(spec)
@@ -320,7 +291,7 @@ def _mesh(devices, everywhere):
     return Mesh(np.array(devices), ("tile",))
 
 
-def _tile_side(spec, tile, store, inputs, rows, mesh):
+def _tile_side(spec, tile, store, inputs, get, mesh):
     if tile is not None:
         return check_count("tile", tile)
     if store is not None:
@@ -329,8 +300,9 @@ def _tile_side(spec, tile, store, inputs, rows, mesh):
         except (FileNotFoundError, ValueError):  # what is wrong there is said later
             pass
     n, device = max(len(v) for v in inputs), mesh.local_devices[0]
-    dtype = np.dtype(rows[0].log_nngp.dtype if inputs[0].ndim == 4 else rows[0].x.dtype)
+    dtype = np.result_type(*(np.dtype(v.dtype) for v in inputs))
     if inputs[0].ndim == 4:
         shape = n, *inputs[0].shape[1:]
+        dtype = images.computing_dtype(spec, dtype, (get,))
         return side_for_images(spec, shape, dtype, device, mesh.size)
     return side_for_rows(n, dtype, device)

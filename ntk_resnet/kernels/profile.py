@@ -29,14 +29,12 @@ from jaxtyping import Array, ArrayLike, Float, Num
 from ntk_resnet import records
 from ntk_resnet._cache import cached
 from ntk_resnet._checks import check_number
+from ntk_resnet._duals.piecewise import PiecewiseLinear
 from ntk_resnet.architectures import Architecture, check_network
 from ntk_resnet.kernels import _lookup
 from ntk_resnet.kernels._build_profile import Both, Tables, build
 from ntk_resnet.kernels._inputs import as_floats, is_traced, precision_of
-
-ACCURACY = 5e-13
-"""Relative error of both gaps, unless another is asked for; the check is against the
-recursion at angles that are no nodes."""
+from ntk_resnet.kernels._lookup import ACCURACY
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -209,6 +207,15 @@ def _log_norms(x):
     size = np.abs(x).max(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.log(np.mean((x / size[:, None]) ** 2, axis=1)) + 2 * np.log(size)
+
+
+def likely_powers(spec: Architecture, get: str) -> tuple[int, int]:
+    """The `powers` that most networks have, for one of `QUANTITIES`.
+
+    A kink makes the NTK linear in the angle next to 0.
+    """
+    bent = isinstance(spec.activation, PiecewiseLinear) and spec.activation.kink > 0
+    return (1 if bent and get.startswith("ntk") else 2), 0
 
 
 @functools.lru_cache(maxsize=64)

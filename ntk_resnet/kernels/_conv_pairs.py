@@ -1,0 +1,125 @@
+"""Pairs of images through the blocks of a convolutional network.
+
+The two kernels are computed by programs of their own: what both need is quickly
+computed twice, and nothing but planes goes through memory.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ntk_resnet._duals.cosines import activation_cosine, slope_cosine
+from ntk_resnet._duals.piecewise import PiecewiseLinear
+from ntk_resnet.convolutional import Convolutional
+from ntk_resnet.kernels import _planes
+from ntk_resnet.kernels._conv_blocks import (
+    Pending,
+    Planes,
+    Windows,
+    branch_of,
+    flat,
+    trunk_of,
+)
+from ntk_resnet.kernels._conv_images import Seen
+
+
+def through_pairs(
+    spec: Convolutional,
+    planes: Planes,
+    scale: Any,
+    windows: Windows,
+    first: Seen,
+    second: Seen,
+    distinct: Float[Array, "..."],
+) -> Planes:
+    """Pairs after one more block.
+
+    Args:
+        spec, planes, scale, windows: as in `through_images`.
+        first, second: the images of the pairs, shaped to broadcast, those of `second`
+            displaced.
+        distinct: 0 for an image with itself at no displacement, else 1.
+    """
+    held = jnp.asarray(scale) >= 0
+    met = iter(zip(first.entering, second.entering, strict=True))
+
+    def activate(given):
+        return _activated(spec, given, held, *next(met), distinct)
+
+    branch = branch_of(spec, planes, windows, held, activate)
+    trunk = trunk_of(spec, planes, windows)
+    if trunk is None:
+        return branch.planes
+    cross = None
+    if first.mean is not None:
+        cross = first.mean * second.push + first.push * second.mean
+    factor = None if first.shrink is None else first.shrink * second.shrink
+    return _joined(trunk, branch, held, scale, cross, factor)
+
+
+def _joined(trunk, branch, held, scale, cross, factor):
+    """The trunk with the branch, of one axis of pairs as long as there is no `cross`.
+
+    One program for each kernel: what both need is quickly computed twice.
+    """
+    shape = trunk.nngp.shape
+    if cross is None:
+        trunk, planes = jax.tree.map(flat, (trunk, branch.planes))
+        branch = branch._replace(planes=planes)
+        factor = None if factor is None else factor.reshape(-1)
+
+    def scaled(plane):
+        return plane if factor is None else plane * factor
+
+    def nngp():
+        added = scale**2 * branch.nngp()
+        return scaled(trunk.nngp + (added if cross is None else added + cross))
+
+    def ntk():
+        added = branch.finish(branch.planes).ntk
+        return scaled(trunk.ntk + scale**2 * added)
+
+    after = Planes(
+        _planes.apart(held, nngp),
+        None if trunk.ntk is None else _planes.apart(held, ntk),
+    )
+    return jax.tree.map(lambda plane: plane.reshape(shape), after)
+
+
+def _activated(spec, given, held, first, second, distinct) -> Pending:
+    """After an activation, by a program for each kernel as in `_joined`."""
+
+    def gap(nngp):
+        cosine = nngp * (first.inverse * second.inverse)
+        return jnp.clip(1 - cosine, 0, 2) * distinct
+
+    def nngp():
+        after = _cosine_after(spec, gap(given.nngp()), first, second)
+        return after * (first.after * second.after)
+
+    def ntk():
+        entering = given.finish(given.planes)
+        slope = _cosine_of_slopes(spec, gap(entering.nngp), first, second)
+        return slope * both_slopes * entering.ntk
+
+    both_slopes = first.slope * second.slope
+    after = _planes.apart(held, nngp)
+    if given.planes.ntk is None:
+        return Pending(Planes(after, None))
+    return Pending(Planes(after, _planes.apart(held, ntk)))
+
+
+def _cosine_after(spec, gap, first, second):
+    if isinstance(spec.activation, PiecewiseLinear):
+        return activation_cosine(gap, spec.activation.kink)
+    logs = first.log_variance, second.log_variance
+    return 1 - spec.activation.dual(*logs, gap, 2 - gap).gap
+
+
+def _cosine_of_slopes(spec, gap, first, second):
+    if isinstance(spec.activation, PiecewiseLinear):
+        return slope_cosine(gap, spec.activation.kink)
+    logs = first.log_variance, second.log_variance
+    return 1 - spec.activation.dual(*logs, gap, 2 - gap).slope_gap

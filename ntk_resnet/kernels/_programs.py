@@ -1,0 +1,96 @@
+"""The compiled program for a tile, and how it is there when it is wanted."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int
+
+from ntk_resnet.kernels._inputs import precision_of
+from ntk_resnet.kernels._lookup import likely_table
+from ntk_resnet.kernels._tiling import Tiling
+from ntk_resnet.kernels.entries import Block, Entries, Rows, block
+from ntk_resnet.kernels.images import ImageRows
+
+_MOST = 2**22  # numbers in the data beyond which compiling is the lesser part
+
+
+@functools.lru_cache(maxsize=32)
+def program(
+    mesh: Mesh, entries: Entries, shape: tuple[int, int], symmetric: bool, refine: bool
+) -> Any:
+    """Compiled: one tile for each device, from the rows and the tiles' corners."""
+
+    def one(data, rows, corner):
+        at = data, rows, *corner[0]
+        tile = tile_at(entries, shape, symmetric, *at, refine=refine)
+        return jax.tree.map(lambda part: part[None], tile)
+
+    split, whole = PartitionSpec("tile"), PartitionSpec()
+    return jax.jit(
+        jax.shard_map(
+            one,
+            mesh=mesh,
+            in_specs=(whole, whole, split),
+            out_specs=split,
+            check_vma=False,
+        )
+    )
+
+
+def tile_at(
+    entries: Entries,
+    shape: tuple[int, int],
+    symmetric: bool,
+    data: Any,
+    rows: tuple[Rows | ImageRows, ...],
+    begin1: Int[Array, ""],
+    begin2: Int[Array, ""],
+    *,
+    refine: bool = True,
+) -> Block:
+    """The block of that shape which begins at that row and column; traceable."""
+    cut = jax.lax.dynamic_slice_in_dim
+    first = jax.tree.map(lambda v: cut(v, begin1, shape[0]), rows[0])
+    second = jax.tree.map(lambda v: cut(v, begin2, shape[1]), rows[-1])
+    nowhere = jnp.asarray(sum(shape), begin1.dtype)
+    shift = begin2 - begin1 if symmetric else nowhere
+    return block(entries, data, first, second, shift, refine)
+
+
+def everywhere_on(mesh: Mesh, tree: Any) -> Any:
+    """The arrays as the program takes them."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled_for(mesh, entries, shape, symmetric, sizes, dtype):
+    """Runs the program once, on nothing: then it is compiled."""
+    with precision_of(np.empty(0, dtype)):
+        rows = tuple(_no_rows(size, dtype) for size in sizes)
+        data = likely_table(dtype), np.zeros((), dtype)
+        given = everywhere_on(mesh, (data, rows))
+        corners = np.zeros((mesh.size, 2), np.int32)
+        compiled = program(mesh, entries, shape, symmetric, False)
+        jax.block_until_ready(compiled(*given, corners))
+
+
+def compile_ahead(
+    mesh: Mesh, tiling: Tiling, entries: Entries, sizes: list[Any], dtype: Any
+) -> None:
+    """Compiles the program for tiles of a profile that is not known yet.
+
+    What it depends on is mostly as `entries` and `likely_table` say; where it is not,
+    the program is compiled when it is wanted.
+    """
+    if sum(map(np.prod, sizes)) <= _MOST:
+        at = tiling.block_shape, tiling.symmetric, tuple(sizes), np.dtype(dtype)
+        _compiled_for(mesh, entries, *at)
+
+
+def _no_rows(size, dtype):
+    some: Any = np.zeros(size, dtype)
+    return Rows(some, some, some, some, some[:, 0])
