@@ -116,7 +116,10 @@ def test_message_is_three_sentences_with_the_numbers_of_the_run():
 
 @pytest.fixture
 def no_files(monkeypatch):
-    """Spares the files of the figures, which `out` has: the page holds them anyway."""
+    """Spares the files of the figures, which `out` has: the page holds them anyway.
+
+    To save a figure lays it out again, so such a page differs from one with files.
+    """
     save = lambda axes, path: path  # noqa: E731
     monkeypatch.setattr(figures, "save", save)
 
@@ -162,7 +165,6 @@ def test_files_of_other_runs_are_not_linked(tmp_path):
     assert "teacher" not in path.read_text(encoding="utf-8")
 
 
-@pytest.mark.usefixtures("no_files")
 def test_same_results_same_page(tmp_path, out):
     shutil.copytree(small_study.folder() / "data", tmp_path / "data")
     path = report.write(tmp_path, small_study.results(), small_study.claims())
