@@ -1,11 +1,10 @@
 """The benchmarks run, at their smallest, and what they save is what they show."""
 
 import json
-import os
-import time
 import warnings
 
 import accuracy
+import benchmark_cases
 import convolution
 import depth
 import empirical
@@ -20,32 +19,10 @@ import regression
 import spectrum
 
 
-def _sleeping(seconds):
-    return harness.Prepared(lambda: time.sleep(seconds))
-
-
-def _heavy(megabytes):
-    return harness.Prepared(lambda: bytearray(megabytes * 10**6).count(1))
-
-
-def _compiled(size):
-    import jax.numpy as jnp
-
-    return harness.compiled(lambda x: x @ x, jnp.eye(size))
-
-
-def _failing():
-    raise ValueError("this case is meant to fail")
-
-
-def _ending():
-    os._exit(3)
-
-
 def test_times_are_those_of_the_runs():
     cases = [
-        harness.Case("short", _sleeping, {"seconds": 0.02}),
-        harness.Case("long", _sleeping, {"seconds": 0.1}),
+        harness.Case("short", benchmark_cases.sleeping, {"seconds": 0.02}),
+        harness.Case("long", benchmark_cases.sleeping, {"seconds": 0.1}),
     ]
     short, long = harness.measure("sleep", cases, repeats=3)
     assert long["question"] == "sleep"
@@ -61,8 +38,8 @@ def test_times_are_those_of_the_runs():
 
 def test_memory_is_that_of_the_case_and_compilation_stands_apart():
     cases = [
-        harness.Case("heavy", _heavy, {"megabytes": 300}),
-        harness.Case("light", _compiled, {"size": 8}),
+        harness.Case("heavy", benchmark_cases.heavy, {"megabytes": 300}),
+        harness.Case("light", benchmark_cases.compiled, {"size": 8}),
     ]
     heavy, light = harness.measure("memory", cases, repeats=2)
     # What it allocates, but for pages that the imports have let go of.
@@ -75,8 +52,8 @@ def test_memory_is_that_of_the_case_and_compilation_stands_apart():
 @pytest.mark.parametrize(
     ("prepare", "why"),
     [
-        (_failing, r"(.|\n)*ValueError: this case is meant to fail"),
-        (_ending, "ended with exit code 3"),
+        (benchmark_cases.failing, r"(.|\n)*ValueError: this case is meant to fail"),
+        (benchmark_cases.ending, "ended with exit code 3"),
     ],
 )
 def test_a_case_that_fails_is_named(prepare, why):

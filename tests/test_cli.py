@@ -13,7 +13,7 @@ import pytest
 import small_study
 
 import ntk_resnet as nr
-from ntk_resnet import cli, records
+from ntk_resnet import cli, figures, records
 from ntk_resnet.commands import terminal
 from ntk_resnet.studies import checkup, depth_study
 
@@ -105,6 +105,15 @@ def own(tmp_path):
     return path
 
 
+@pytest.fixture
+def classes(tmp_path):
+    """Two classes, 30 rows."""
+    path = tmp_path / "classes.npz"
+    x = np.random.default_rng(0).normal(size=(30, 3))
+    np.savez(path, x=x, y=np.where(x[:, 0] > 0, "right", "left"))
+    return path
+
+
 @pytest.mark.parametrize(
     ("args", "rows"),
     [
@@ -118,13 +127,23 @@ def own(tmp_path):
             ("learning-curve", "--sizes", 5, 9, "--trials", 2, "--data", "OWN"),
             {"test_mse", "measured_train_mse_error"},
         ),
-        (("regress", "--ridges", 0.01, 1), {"test_error", "loo_error"}),
+        (
+            ("regress", "--ridges", 0.01, 1, "--data", "CLASSES"),
+            {"test_error", "loo_error"},
+        ),
+        pytest.param(
+            ("regress", "--ridges", 0.01, 1),  # the digits
+            {"test_error", "loo_error"},
+            marks=pytest.mark.slow,
+        ),
         (("regress", "--ridges", 0.01, "--data", "OWN"), {"log_marginal_likelihood"}),
     ],
 )
-def test_spectra_and_what_they_predict(capsys, spec, own, tmp_path, args, rows):
+def test_spectra_and_what_they_predict(
+    capsys, spec, own, classes, tmp_path, args, rows
+):
     name = args[0].replace("-", "_")
-    args = [own if arg == "OWN" else arg for arg in args]
+    args = [{"OWN": own, "CLASSES": classes}.get(arg, arg) for arg in args]
     args += ["--spec", spec, "--out", tmp_path / "out"]
     code, text, _ = run(capsys, *args, "--json")
     assert code == 0
@@ -158,6 +177,8 @@ def test_report(capsys, tmp_path, monkeypatch):
     assert {row["claim"] for row in answer["claims"]} >= {"1a", "1j", "training"}
     assert all(isinstance(row["holds"], bool) for row in answer["claims"])
     assert "100%" in err
+    # Again, without the files of the figures.
+    monkeypatch.setattr(figures, "save", lambda axes, path: path)
     code, text, _ = run(capsys, "report", "--quick", "--out", tmp_path)
     assert code == 0
     assert "index.html" in text

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen, nnx
+from quick import slow_but_for
 from test_finite_networks import equations, make
-from test_finite_oracle import NAMES, SPECS, limit_kernels, rows
+from test_finite_oracle import SPECS, limit_kernels, rows
 
 import ntk_resnet as nr
 from ntk_resnet.finite import build, empirical_nngp, empirical_ntk
@@ -239,7 +240,10 @@ def deviation(samples, exact):
     return np.max(np.abs(samples.mean(axis=0) - exact) / error)
 
 
-@pytest.mark.parametrize("name", NAMES)
+QUICK = {"plain_erf_bias", "two_layer_all_bias", "pre", "post_input_all"}
+
+
+@pytest.mark.parametrize("name", slow_but_for(SPECS, QUICK.__contains__))
 def test_wide_networks_have_the_limit_kernels(name):
     """Mean over 64 networks of width 128, 20 correlated entries: 4.5 standard errors.
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quick import slow_but_for
 from test_finite_oracle import limit_kernels
 
 import ntk_resnet as nr
@@ -48,17 +49,16 @@ OTHERS = [
     nr.ResNet(depth=3, branch_scale=nr.DecreasingScale(), activation=nr.LeakyReLU(0.2))
 ]
 SPECS = PLAIN + RESIDUAL + OTHERS
+# `make test` runs these: they have all of that, too, and every activation.
+QUICK = [PLAIN[0], PLAIN[3], *(RESIDUAL[i] for i in (0, 3, 4, 7)), *OTHERS]
 
 
 @pytest.mark.parametrize(
     "spec",
-    PLAIN
-    + RESIDUAL
-    + [
-        pytest.param(spec, marks=pytest.mark.slow)
-        for spec in EVERY_RESIDUAL
-        if spec not in RESIDUAL
-    ],
+    slow_but_for(
+        PLAIN + RESIDUAL + [spec for spec in EVERY_RESIDUAL if spec not in RESIDUAL],
+        QUICK.__contains__,
+    ),
 )
 def test_raw_kernels_equal_the_definitions_at_any_norm(spec):
     """Against twenty lines of NumPy, relative to the diagonals, to 64 depth eps."""
@@ -84,7 +84,7 @@ def test_raw_kernels_equal_the_definitions_at_any_norm(spec):
         )
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", slow_but_for(SPECS, QUICK.__contains__))
 def test_laws(spec):
     names = ("nngp", "ntk")
     kernel, raw = nr.kernel_fn(spec), nr.kernel_fn(spec, normalised=False)
@@ -112,7 +112,12 @@ def test_laws(spec):
             np.testing.assert_allclose(tripled / size, 9 * matrix, atol=576 * EPS)
 
 
-@pytest.mark.parametrize("spec", [PLAIN[0], PLAIN[3], RESIDUAL[1], OTHERS[0]])
+@pytest.mark.parametrize(
+    "spec",
+    slow_but_for(
+        [PLAIN[0], PLAIN[3], RESIDUAL[1], OTHERS[0]], [*PLAIN, *RESIDUAL].__contains__
+    ),
+)
 def test_transformations(spec):
     kernel = nr.kernel_fn(spec)
     x1, x2 = jnp.asarray(X1), jnp.asarray(X2)
@@ -156,7 +161,9 @@ def test_gradients(spec, normalised):
         assert abs(float(jnp.sum(gradient * along) - want)) <= 1e-7 * scale
 
 
-@pytest.mark.parametrize("spec", RESIDUAL[::3])
+@pytest.mark.parametrize(
+    "spec", slow_but_for(RESIDUAL[::3], [RESIDUAL[0], RESIDUAL[6]].__contains__)
+)
 def test_gradients_with_respect_to_the_scales(spec):
     kernel = nr.kernel_fn(spec, engine="recursion", normalised=False)
     scales = jnp.array([0.3, 0.7, 0.5])
@@ -240,7 +247,10 @@ HAS_REFERENCE = [
 ]
 
 
-@pytest.mark.parametrize("spec", HAS_REFERENCE)
+@pytest.mark.parametrize(
+    "spec",
+    slow_but_for(HAS_REFERENCE, [*QUICK, *HAS_REFERENCE[::4]].__contains__),
+)
 def test_equal_to_neural_tangents(spec):
     """To 1e-12 relative at depth <= 64, wherever it has the kernel."""
     names = ("nngp", "ntk")
@@ -352,8 +362,13 @@ def test_norms_from_tiny_to_huge(activation, dtype):
             np.testing.assert_allclose(large, want, atol=32 * eps + 2 / size)
 
 
-@pytest.mark.parametrize("activation", ["relu", "erf", "gelu", "tanh"])
-@pytest.mark.parametrize("bias", [0.1, 1e-30])
+@pytest.mark.parametrize(
+    ("bias", "activation"),
+    slow_but_for(
+        itertools.product((0.1, 1e-30), ("relu", "erf", "gelu", "tanh")),
+        {(0.1, "relu"), (0.1, "tanh"), (1e-30, "erf"), (1e-30, "gelu")}.__contains__,
+    ),
+)
 def test_rows_of_zeros_with_a_bias(activation, bias):
     """The kernel at 0 is that of the bias alone, for networks that start there."""
     spec = nr.FeedForward(depth=2, activation=activation, bias_variance=bias)

@@ -44,6 +44,7 @@ SLOW_COMPILED = {
     "empirical_ntk-dense-1-full",
     "empirical_ntk-dense-1-vmap",
     "empirical_ntk-dense-2",
+    "empirical_ntk-dense-3-diagonal",
     "empirical_ntk-dense-3-full",
     "empirical_ntk-dense-3-vmap",
     "empirical_ntk-convolution-0",
@@ -57,7 +58,7 @@ FAST_EAGER = {
     "gp_inference",
     "max_learning_rate",
     "monte_carlo",
-    "empirical_ntk-residual-3",
+    "empirical_ntk-dense-3",
 }
 
 

@@ -7,6 +7,7 @@ import re
 
 import jupytext
 import pytest
+from quick import slow_but_for
 
 FOLDER = pathlib.Path(__file__).parent.parent / "notebooks"
 SOURCES = sorted(FOLDER.glob("[0-9]*.py"))
@@ -38,6 +39,11 @@ def test_there_are_notebooks():
     assert [path.stem for path in SOURCES] == list(PICTURES)
 
 
+@pytest.mark.parametrize(
+    "source",
+    slow_but_for(SOURCES, lambda path: path.stem == "02_spectra"),
+    ids=lambda path: path.stem,
+)
 def test_it_runs_at_a_small_size(source, monkeypatch):
     monkeypatch.setenv("NTK_RESNET_SMALL", "1")
     notebook = load_execute()(source)  # an error in a cell raises

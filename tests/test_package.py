@@ -49,24 +49,27 @@ def test_importing_the_package_imports_nothing_heavy():
     assert not heavy & set(loaded)
 
 
-def test_the_kernels_need_neither_flax_nor_neural_tangents_nor_matplotlib():
-    loaded = fresh(
-        "import ntk_resnet as nr, numpy as np, sys, json; "
-        "nr.kernel_fn(nr.FeedForward(depth=2))(np.eye(2)); "
-        "print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
+@pytest.fixture(scope="module")
+def used():
+    """Settings of JAX before and after, and what the kernels load, in one process."""
+    return fresh(
+        "import jax, json, sys; read = lambda: {k: repr(v) for k, v in "
+        "jax.config.values.items()}; before = read(); import numpy as np; "
+        "import ntk_resnet as nr; nr.kernel_fn(nr.FeedForward(depth=2))(np.eye(2)); "
+        "loaded = sorted({m.split('.')[0] for m in sys.modules}); "
+        "nr.sweep_depth(nr.FeedForward(depth=2), 3, x=np.eye(2)); nr.finite; nr.stax; "
+        "nr.neural_tangents; print(json.dumps([before, read(), loaded]))"
     )
+
+
+def test_the_kernels_need_neither_flax_nor_neural_tangents_nor_matplotlib(used):
+    _, _, loaded = used
     heavy = {"flax", "optax", "neural_tangents", "matplotlib", "sklearn", "tensorflow"}
     assert not heavy & set(loaded)
 
 
-def test_the_library_leaves_the_settings_of_jax_alone():
-    before, after = fresh(
-        "import jax, json; read = lambda: {k: repr(v) for k, v in "
-        "jax.config.values.items()}; before = read(); import numpy as np; "
-        "import ntk_resnet as nr; nr.kernel_fn(nr.FeedForward(depth=2))(np.eye(2)); "
-        "nr.sweep_depth(nr.FeedForward(depth=2), 3, x=np.eye(2)); nr.finite; nr.stax; "
-        "nr.neural_tangents; print(json.dumps([before, read()]))"
-    )
+def test_the_library_leaves_the_settings_of_jax_alone(used):
+    before, after, _ = used
     assert before == after
 
 

@@ -8,7 +8,7 @@ import pytest
 import small_study
 import xarray as xr
 
-from ntk_resnet import _tables, records, report
+from ntk_resnet import _tables, figures, records, report
 from ntk_resnet.studies import depth_claims
 
 
@@ -114,6 +114,17 @@ def test_message_is_three_sentences_with_the_numbers_of_the_run():
     assert f"{r2:.0%}" in message
 
 
+@pytest.fixture
+def no_files(monkeypatch):
+    """Spares the files of the figures, which `out` has: the page holds them anyway.
+
+    To save a figure lays it out again, so such a page differs from one with files.
+    """
+    save = lambda axes, path: path  # noqa: E731
+    monkeypatch.setattr(figures, "save", save)
+
+
+@pytest.mark.usefixtures("no_files")
 def test_a_failed_prediction_is_shown_as_such(out, tmp_path):
     results = small_study.results()
     rates = results["rates"].copy(deep=True)
@@ -132,6 +143,7 @@ def test_verdicts_are_saved_beside_the_page(out):
     )
 
 
+@pytest.mark.usefixtures("no_files")
 def test_pages_of_real_targets_and_hostile_names(tmp_path):
     results = dict(small_study.results())
     regression = results["teacher"].copy(deep=True)
@@ -144,6 +156,7 @@ def test_pages_of_real_targets_and_hostile_names(tmp_path):
     assert "accuracy only goes" not in " ".join(page.words)
 
 
+@pytest.mark.usefixtures("no_files")
 def test_files_of_other_runs_are_not_linked(tmp_path):
     shutil.copytree(small_study.folder() / "data", tmp_path / "data")
     results = dict(small_study.results())

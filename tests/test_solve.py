@@ -288,6 +288,7 @@ def test_a_damaged_checkpoint_is_noticed(copy, tmp_path):
 # ------------------------------------------------------------------- devices, processes
 
 
+@pytest.mark.slow
 def test_four_devices_have_the_same_answer(tmp_path, undisturbed):
     """To the rounding of products, which sum in another order, grown by |x| / |b|."""
     code = f"""
