@@ -70,7 +70,7 @@ QUICK = Sizes(
     curve_trials=8,
     image_depths=(1, 3, 10),
     images=24,
-    image_specs=2,
+    image_specs=1,
     image_networks=64,
 )
 

@@ -116,8 +116,8 @@ def agreement_on_images(
     drawn, exact = [], []
     for done, name in enumerate(names):
         report = within(progress, done, 1, len(names), f"finite networks, {name}, ")
-        spec = IMAGE_SPECS[name]
-        drawn.append(_kernels_drawn(spec, x, width, networks, report)[..., *upper])
+        spec, keys = IMAGE_SPECS[name], seed_keys(done, width, networks)
+        drawn.append(_kernels_drawn(spec, x, keys, width, report)[..., *upper])
         limits = kernel_fn(spec, normalised=False)(x, get=KERNELS)
         exact.append([np.asarray(limit)[upper] for limit in limits])
     over = ("network", "kernel", "entry")
@@ -130,15 +130,18 @@ def agreement_on_images(
             "exact": (over, np.array(exact)),
         },
         coords={"network": names, "kernel": list(KERNELS)},
-        attrs={"data": data.name, "width": width, "networks": networks, "seed": 0},
+        attrs={"data": data.name, "width": width, "networks": networks},
     )
-    found["deviation"] = (found["mean"] - found["exact"]) / found["sem"]
-    found["worst"] = np.abs(found["deviation"]).max("entry")
-    found["resolved"] = (found["sem"] / found["exact"]).max("entry")
-    return found
+    deviation = (found["mean"] - found["exact"]) / found["sem"]
+    relative = found["sem"] / found["exact"]
+    return found.assign(
+        deviation=deviation,
+        worst=np.abs(deviation).max("entry"),  # type: ignore[arg-type]
+        resolved=relative.max("entry"),
+    )
 
 
-def _kernels_drawn(spec, x, width, networks, progress):
+def _kernels_drawn(spec, x, keys, width, progress):
     """Both empirical kernels of each network, `(networks, kernel, n, n)`, float64."""
     inputs = jnp.asarray(x, jnp.float32)
 
@@ -150,7 +153,7 @@ def _kernels_drawn(spec, x, width, networks, progress):
 
     # One network after the other: a batch of convolutions is slow on CPUs.
     run = jax.jit(lambda keys: jax.lax.map(one, keys))
-    found = np.asarray(run(seed_keys(0, width, networks)), np.float64)
+    found = np.asarray(run(keys), np.float64)
     if progress is not None:
-        progress(networks, networks, f"width {width}")
+        progress(1, 1, f"width {width}")
     return found

@@ -46,7 +46,9 @@ def image_rates(
     x = small_images(data, images)
     depths = np.unique(np.geomspace(100, longest, 9).round().astype(int)).tolist()
     pieces = len(READOUTS) * (len(_PLAIN) + len(_RESIDUAL))
-    plain, residual, one = [], [], []
+    plain: list[np.ndarray] = []
+    residual: list[np.ndarray] = []
+    one: list[np.ndarray] = []
     for readout in READOUTS:
         place = len(plain) + len(residual)
         for name in _PLAIN.values():
@@ -66,8 +68,14 @@ def image_rates(
         _named(plain, "plain_ntk", "plain_gap", "padding", "plain_depth")
         | _named([v[:, 1:] for v in residual], "ntk", "gap", "family", "block_depth")
         | {
-            "block_ntk": (("readout", "pair"), np.reshape([v[0] for v in one], by_readout)),
-            "block_gap": (("readout", "pair"), np.reshape([v[1] for v in one], by_readout)),
+            "block_ntk": (
+                ("readout", "pair"),
+                np.reshape([v[0] for v in one], by_readout),
+            ),
+            "block_gap": (
+                ("readout", "pair"),
+                np.reshape([v[1] for v in one], by_readout),
+            ),
             "plain_limit": (
                 ("padding", "readout"),
                 [[1 / 4, 1 / 4], [1 / 4, 1 / (1 + 3 / pixels)]],
