@@ -96,6 +96,24 @@ def test_gram(capsys, spec, tmp_path):
     assert 'get "ntk", not "nngp"' in err
 
 
+def test_gram_of_images_states_the_memory_of_a_tile(capsys, tmp_path):
+    (tmp_path / "net.json").write_text(nr.to_json(nr.ConvNet(depth=2)))
+    x = np.random.default_rng(0).normal(size=(10, 3, 5, 1))
+    np.savez(tmp_path / "own.npz", x=x, y=np.arange(10.0))
+    args = ("gram", "--spec", tmp_path / "net.json", "--data", tmp_path / "own.npz")
+    args += ("--store", tmp_path / "k.zarr")
+    code, text, err = run(capsys, *args, "--json")
+    assert code == 0
+    expected = 9 * 15 * 10 * 10 * 8  # planes, of all pairs, in float64
+    assert json.loads(text)["tile_bytes"] == expected
+    first = next(line for line in err.splitlines() if "tiles" in line)
+    assert first.split()[0] == "0%"
+    assert f"tiles of 10 x 10, about {expected / 1e6:.3g} MB each" in first
+    code, text, _ = run(capsys, *args)
+    assert "tile_bytes" in text
+    assert str(expected) in text
+
+
 @pytest.fixture
 def own(tmp_path):
     """Real targets on 30 rows."""

@@ -8,7 +8,7 @@ from gram_errors import ANGLES, KERNELS, errors, exact_gaps, planted
 
 import ntk_resnet as nr
 from ntk_resnet.kernels.gram import _on_device
-from ntk_resnet.kernels.plan import make_plan
+from ntk_resnet.kernels.plan import Plan, _program, make_plan
 
 PLAIN = nr.FeedForward(depth=1000)
 RESIDUAL = nr.ResNet(depth=1000, branch_scale=nr.DepthScale(0.5))
@@ -155,7 +155,55 @@ def test_precision_and_types(as_users_run_it):
 def test_progress_counts_the_tiles():
     seen = []
     nr.gram(PLAIN, X, tile=50, progress=lambda *args: seen.append(args[:2]))
-    assert seen == [(k, 6) for k in range(1, 7)]
+    assert seen == [(k, 6) for k in range(7)]
+
+
+IMAGES = np.random.default_rng(0).normal(size=(5, 4, 6, 2)).astype(np.float32)
+CONVOLUTIONAL = nr.ConvNet(depth=3)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_memory_is_stated_before_the_start(stored, tmp_path, monkeypatch):
+    """9 planes of 24 numbers for each of 4 pairs, of 4 bytes."""
+    events, begin = [], Plan.start
+
+    def noted(plan, some, **options):
+        events.append("tile")
+        return begin(plan, some, **options)
+
+    monkeypatch.setattr(Plan, "start", noted)
+    store = tmp_path / "k.zarr" if stored else None
+    say = lambda done, total, text: events.append(text)  # noqa: E731
+    nr.gram(CONVOLUTIONAL, IMAGES, tile=2, store=store, progress=say)
+    assert events[:2] == ["tiles of 2 x 2, about 0.00346 MB each", "tile"]
+    assert 9 * 24 * 4 * 4 == 3456
+
+
+def test_memory_of_a_tile_follows_pairs_dtype_and_what_is_computed():
+    def stated(x, get="ntk", **options):
+        return make_plan(CONVOLUTIONAL, x, get=get, **options).tile_bytes
+
+    least = stated(IMAGES, tile=1)
+    assert stated(IMAGES, tile=3) == 9 * least
+    assert stated(IMAGES, tile=50) == 25 * least  # there are no more
+    assert stated(IMAGES.astype(float), tile=1) == 2 * least
+    assert stated(IMAGES, "ntk_gap", tile=1) == 2 * least  # in float64
+    rows = make_plan(PLAIN, X, tile=10)
+    assert rows.tile_bytes == 100 * 12 * 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", [*ENGINES.values(), CONVOLUTIONAL], ids=str)
+def test_memory_of_a_tile_is_about_what_its_program_takes(spec):
+    x = np.tile(IMAGES, (8, 1, 1, 1)) if spec is CONVOLUTIONAL else np.tile(X, (3, 1))
+    plan = make_plan(spec, x, tile=30)
+    shape, symmetric = plan.tiling.block_shape, plan.tiling.symmetric
+    program = _program(plan.mesh, plan.entries, shape, symmetric, True)
+    corner = np.zeros((1, 2), np.int32)
+    compiled = program.lower(plan.data, plan.rows, corner).compile()
+    memory = compiled.memory_analysis()
+    used = memory.temp_size_in_bytes + memory.output_size_in_bytes
+    assert plan.tile_bytes / 4 < used < 2 * plan.tile_bytes
 
 
 @pytest.mark.parametrize(
