@@ -19,7 +19,7 @@ def sections(results) -> Iterable[Section]:
             "Mean empirical kernels of {networks} random networks of depth 3 and "
             "{width} channels on three images of {data} made 4 x 4 pixels, less the "
             "closed form, in standard errors of the mean: a point an entry. See: all "
-            "within the shaded three standard errors, or one a little beyond.",
+            "within the shaded three standard errors; entries move together.",
             finite_figures.plot_agreement,
             results["image_networks"],
             ["network", "kernel"],
