@@ -15,6 +15,7 @@ import small_study
 import ntk_resnet as nr
 from ntk_resnet import cli, records
 from ntk_resnet.commands import terminal
+from ntk_resnet.kernels._displacements import numbers_per_pair
 from ntk_resnet.studies import checkup, depth_study
 
 
@@ -104,7 +105,7 @@ def test_gram_of_images_states_the_memory_of_a_tile(capsys, tmp_path):
     args += ("--store", tmp_path / "k.zarr")
     code, text, err = run(capsys, *args, "--json")
     assert code == 0
-    expected = 9 * 15 * 10 * 10 * 8  # planes, of all pairs, in float64
+    expected = numbers_per_pair(nr.ConvNet(depth=2), 3, 5) * 10 * 10 * 8  # float64
     assert json.loads(text)["tile_bytes"] == expected
     first = next(line for line in err.splitlines() if "tiles" in line)
     assert first.split()[0] == "0%"
