@@ -1,58 +1,17 @@
-"""The sections of the report: a figure, its title, caption and numbers."""
+"""The sections of the report, in its order."""
 
-import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 from ntk_resnet import (
+    _image_sections,
     _tables,
     figures,
     finite_figures,
-    image_figures,
     spectral_figures,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """A figure with its words and numbers."""
-
-    name: str  # of the part of the study, and of its files
-    title: str
-    caption: str
-    draw: Callable[[], Any]
-    table: str  # HTML
-    picture: str = ""  # file name of the figure; the part's name by default
-
-    @property
-    def short(self) -> str:
-        """What the contents call it."""
-        return _SHORT[self.stem]
-
-    @property
-    def stem(self) -> str:
-        return self.picture or self.name
-
-
-_SHORT = {
-    "kernels_ntk": "Tangent kernels",
-    "kernels_nngp": "Feature kernels",
-    "degeneracy": "Real data",
-    "regression": "Regression",
-    "teacher": "Known target",
-    "rates": "Rates",
-    "spectra": "Spectra",
-    "mercer": "On the sphere",
-    "curves": "Learning curves",
-    "data_curves": "Curves on data",
-    "ridge": "Ridge",
-    "images": "Images",
-    "width": "Finite width",
-    "dispersion": "Dispersion",
-    "training": "Training",
-}
+from ntk_resnet._section import Section, rows_section
 
 
 def sections(results) -> Iterable[Section]:
@@ -107,8 +66,7 @@ def sections(results) -> Iterable[Section]:
             _tables.rates_table(found),
         )
     yield from _spectral_sections(results)
-    if "images" in results:
-        yield _images_section(results["images"])
+    yield from _image_sections.sections(results)
     if "width" in results:
         found = results["width"]
         yield Section(
@@ -123,7 +81,7 @@ def sections(results) -> Iterable[Section]:
         )
     if "dispersion" in results:
         found = results["dispersion"]
-        yield _rows_section(
+        yield rows_section(
             "dispersion",
             "Plain networks differ more from one another the deeper they are",
             "E[Θ²]/E[Θ]² of the NTK on the diagonal over {seeds} random networks of "
@@ -160,41 +118,6 @@ def sections(results) -> Iterable[Section]:
             functools.partial(figures.plot_training, found),
             _tables.training_table(found),
         )
-
-
-def _images_section(found):
-    return _rows_section(
-        "images",
-        "Between images, zero padding decides what depth makes of the kernel",
-        "Convolutional kernels of {rows} images of {data} ({size} pixels) against "
-        "depth, above with a flattened readout, below with the mean over pixels; zero "
-        "padding, but where the image goes round (circular). Left: NTK between images, "
-        "mean and one standard deviation; dashed the limits of plain networks, 1/4, "
-        "and pooled and circular 1/(1 + 3/P) with P pixels. Middle: gap of the NNGP, "
-        "beside 9π²/(2L²) of fully connected plain networks. Right: kernel ridge "
-        "regression, {train} images for training, {test} for testing, 95 % intervals "
-        "over splits. See: flattened, plain networks and α = 1 fall towards 1/4, as "
-        "fully connected ones do. Pooled, all begin near 1, and what depth takes away "
-        "is the spread over pairs: the kernel becomes constant long before its value "
-        "settles, near 1 where the image goes round, with zero padding on a slow way "
-        "to 1/4. The error rises towards that of a constant in both; with γ = 1 and "
-        "γ = 1/2 kernel and error stay.",
-        image_figures.plot_convolutional,
-        found,
-        ["readout", "family", "depth"],
-        {
-            "readout": "readout",
-            "family": "network",
-            "depth": "depth",
-            "ntk_mean": "mean NTK",
-            "ntk_spread": "its spread",
-            "nngp_gap": "NNGP gap",
-            "condition_number": "condition number",
-            "effective_rank": "effective rank",
-            "mse_mean": "MSE / variance",
-            "accuracy_mean": "accuracy",
-        },
-    )
 
 
 def _kernel_sections(kernels):
@@ -237,17 +160,6 @@ def _regression_section(name, title, caption, found):
     )
 
 
-def _rows_section(name, title, caption, plot, found, over, columns):
-    """A section whose caption names attributes and whose table has a row an entry."""
-    return Section(
-        name,
-        title,
-        caption.format_map(found.attrs),
-        functools.partial(plot, found),
-        _tables.rows_table(found, over, columns),
-    )
-
-
 def _depth_of(found) -> str:
     spec = json.loads(found.attrs["spec"])
     kind = {"ResNet": "residual", "FeedForward": "plain"}[spec["kind"]]
@@ -257,7 +169,7 @@ def _depth_of(found) -> str:
 def _spectral_sections(results) -> Iterable[Section]:
     if "spectra" in results:
         found = results["spectra"]
-        yield _rows_section(
+        yield rows_section(
             "spectra",
             "Depth flattens the plain kernel's spectrum",
             "The NTK Gram matrix of {rows} rows of {data}: leading eigenvalues, the "
@@ -278,7 +190,7 @@ def _spectral_sections(results) -> Iterable[Section]:
         )
     if "mercer" in results:
         found = results["mercer"]
-        yield _rows_section(
+        yield rows_section(
             "mercer",
             "On the sphere all eigenvalues end in one power of the degree",
             "Eigenvalues of the NTK on the sphere in {dim} dimensions "
@@ -311,7 +223,7 @@ def _spectral_sections(results) -> Iterable[Section]:
 
 def _ridge_section(found):
     errors = "misclassified" if found.attrs["classes"] else "MSE / variance"
-    return _rows_section(
+    return rows_section(
         "ridge",
         "The leave-one-out error tells the ridge",
         "Kernel ridge regression on {train} rows of {data}, {test} others for testing, "
@@ -331,7 +243,7 @@ def _ridge_section(found):
 
 
 def _curves_section(name, title, found):
-    return _rows_section(
+    return rows_section(
         name,
         title,
         "Test error of kernel ridge regression (ridge {ridge:g} of the mean diagonal) "

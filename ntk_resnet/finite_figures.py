@@ -74,3 +74,33 @@ def plot_finite_width(width: xr.Dataset, *, axes: Any = None):
     figures.plot_width(width, ax=axes[0, 0])
     plot_dispersion(width, ax=axes[0, 1])
     return axes
+
+
+def plot_agreement(found: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Mean empirical kernels of finite networks less the closed form, entry by entry.
+
+    Args:
+        found: `deviation`, in standard errors, over `network`, `kernel` and `entry`.
+        ax: where to draw; `None` for a new figure.
+    """
+    with style():
+        ax = new_axes(height=2.4)[0, 0] if ax is None else ax
+        places = np.arange(found.sizes["network"])
+        for k, kernel in enumerate(found.kernel.values):
+            colour, marker = _LOOKS[k]
+            for place, name in zip(places, found.network.values, strict=True):
+                values = found.deviation.sel(network=name, kernel=kernel).values
+                beside = (
+                    place + 0.24 * (k - 0.5) + np.linspace(-0.09, 0.09, len(values))
+                )
+                label = str(kernel).upper() if place == 0 else None
+                ax.plot(beside, values, marker, color=colour, label=label)
+        ax.axhspan(-3, 3, color=THEORY["color"], alpha=0.06, linewidth=0)
+        ax.axhline(0, **THEORY, label="closed form")
+        ax.set_xlim(-0.6, places[-1] + 0.6)
+        ax.set_xticks(places, found.network.values)
+        ax.set_ylim(-4.5, 5.5)
+        ax.set_xlabel("network")
+        ax.set_ylabel("(mean − closed form) / s.e.")
+        ax.legend(loc="upper left", ncols=3)
+    return ax

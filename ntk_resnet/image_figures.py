@@ -35,6 +35,88 @@ def plot_convolutional(found: xr.Dataset, *, axes: Any = None):
     return axes
 
 
+def plot_image_rates(found: xr.Dataset, *, axes: Any = None):
+    """How fast kernels between images tend to their limits, as depth grows.
+
+    Left: distance of the NTK of plain networks to its limit; middle: gap of their NNGP;
+    right: distance of the NTK of residual networks to that of one block (`γ = 1`), and
+    what the next depth changes in it (`γ = 1/2`), the largest over pairs of images.
+    Dashed: the rates predicted. Returns the axes, `(1, 3)`.
+    """
+    with style():
+        axes = _drawing.given(axes, 1, 3, height=2.7)
+        ntk, gap, blocks = axes.flat
+        excess = np.abs(found.plain_ntk - found.plain_limit).max("pair")
+        for padding, readout in _PLAIN_LOOKS:
+            look = _PLAIN_LOOKS[padding, readout]
+            at = {"padding": padding, "readout": readout}
+            depth = found.plain_depth.values
+            ntk.plot(depth, excess.sel(at).values, **look)
+            gap.plot(depth, found.plain_gap.sel(at).mean("pair").values, **look)
+        _plain_theory(ntk, gap, found)
+        _draw_blocks(blocks, found)
+        for ax in axes.flat:
+            _drawing.log_axis(ax.xaxis)
+            ax.set_yscale("log")
+            ax.set_xlabel("depth L")
+        ntk.set_ylabel("plain: |NTK − limit|")
+        gap.set_ylabel("plain: gap of the NNGP")
+        blocks.set_ylabel("residual: |change of the NTK|")
+        _drawing.figure_of(axes).legend(
+            handles=[*ntk.lines[:4], *blocks.lines[:4], ntk.lines[-1]],
+            loc="outside upper left",
+            ncols=3,
+            columnspacing=1.5,
+        )
+    return axes
+
+
+_PLAIN_LOOKS: dict[tuple[str, str], dict[str, Any]] = {
+    (padding, readout): {
+        "color": _LOOKS["plain" if padding == "zero" else "plain, circular"]["color"],
+        "marker": marker,
+        "linestyle": line,
+        "label": f"plain, {padding}, {word}",
+    }
+    for padding in ("zero", "circular")
+    for readout, word, marker, line in (
+        ("flatten", "flattened", "o", "-"),
+        ("pool", "pooled", "D", ":"),
+    )
+}
+
+
+def _plain_theory(ntk, gap, found):
+    depth, pixels = found.plain_depth.values.astype(float), found.attrs["pixels"]
+    ntk.plot(depth, 0.375 * np.log(depth) / depth, **THEORY)
+    limit = 4.5 * np.pi**2 / depth**2
+    gap.plot(depth, limit, **THEORY)
+    gap.plot(depth, limit / pixels, **THEORY)
+    ntk.plot([], [], **THEORY, label="reference, see caption")
+
+
+def _draw_blocks(ax, found):
+    depth = found.block_depth.values.astype(float)
+    one, half = (found.ntk.sel(family=family) for family in ("γ = 1", "γ = 1/2"))
+    distance = np.abs(one - found.block_ntk).max("pair")
+    changes = np.abs(half.diff("block_depth", label="lower")).max("pair")
+    for name, values in (("γ = 1", distance), ("γ = 1/2", changes)):
+        look = _LOOKS[name]
+        for readout, word, line in (
+            ("flatten", "flattened", "-"),
+            ("pool", "pooled", ":"),
+        ):
+            y = values.sel(readout=readout).values
+            ax.plot(
+                depth[: len(y)],
+                y,
+                **look | {"linestyle": line},
+                label=f"{name}, {word}",
+            )
+    # Parallel to both: above all.
+    ax.plot(depth, 1.5 * float(changes.max()) * depth[0] / depth, **THEORY)
+
+
 def _draw_readout(row, found):
     ntk, gap, error = row
     depth = found.depth.values

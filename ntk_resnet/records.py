@@ -248,8 +248,9 @@ def check_writable(folder: str | os.PathLike) -> pathlib.Path:
 
 
 _SHOWS_ONLY = {
-    "figures.py", "spectral_figures.py", "finite_figures.py", "report.py",
-    "_sections.py", "cli.py", "__main__.py", "commands",
+    "figures.py", "spectral_figures.py", "finite_figures.py", "image_figures.py",
+    "report.py", "_section.py", "_sections.py", "_image_sections.py", "cli.py",
+    "__main__.py", "commands",
 }  # fmt: skip
 
 

@@ -31,6 +31,8 @@ SIZES = depth_study.Sizes(
     ridges=(0.1, 1.0),
     image_depths=(1, 2),
     images=12,
+    image_specs=1,
+    image_networks=8,
 )
 
 

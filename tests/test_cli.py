@@ -15,6 +15,7 @@ import small_study
 import ntk_resnet as nr
 from ntk_resnet import cli, figures, records
 from ntk_resnet.commands import terminal
+from ntk_resnet.kernels._displacements import numbers_per_pair
 from ntk_resnet.studies import checkup, depth_study
 
 
@@ -94,6 +95,24 @@ def test_gram(capsys, spec, tmp_path):
     code, text, err = run(capsys, *args, "--get", "nngp")
     assert (code, text, err.count("\n")) == (2, "", 1)
     assert 'get "ntk", not "nngp"' in err
+
+
+def test_gram_of_images_states_the_memory_of_a_tile(capsys, tmp_path):
+    (tmp_path / "net.json").write_text(nr.to_json(nr.ConvNet(depth=2)))
+    x = np.random.default_rng(0).normal(size=(10, 3, 5, 1))
+    np.savez(tmp_path / "own.npz", x=x, y=np.arange(10.0))
+    args = ("gram", "--spec", tmp_path / "net.json", "--data", tmp_path / "own.npz")
+    args += ("--store", tmp_path / "k.zarr")
+    code, text, err = run(capsys, *args, "--json")
+    assert code == 0
+    expected = numbers_per_pair(nr.ConvNet(depth=2), 3, 5) * 10 * 10 * 8  # float64
+    assert json.loads(text)["tile_bytes"] == expected
+    first = next(line for line in err.splitlines() if "tiles" in line)
+    assert first.split()[0] == "0%"
+    assert f"tiles of 10 x 10, about {expected / 1e6:.3g} MB each" in first
+    code, text, _ = run(capsys, *args)
+    assert "tile_bytes" in text
+    assert str(expected) in text
 
 
 @pytest.fixture

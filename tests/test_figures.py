@@ -9,7 +9,7 @@ import pytest
 import small_study
 from matplotlib.figure import Figure
 
-from ntk_resnet import figures, image_figures
+from ntk_resnet import figures, finite_figures, image_figures
 
 PLOTS = {
     "kernels": figures.plot_kernels,
@@ -20,6 +20,8 @@ PLOTS = {
     "width": figures.plot_width,
     "training": figures.plot_training,
     "images": image_figures.plot_convolutional,
+    "image_rates": image_figures.plot_image_rates,
+    "image_networks": finite_figures.plot_agreement,
 }
 
 

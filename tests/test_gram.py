@@ -12,10 +12,12 @@ from quick import slow_but_for
 
 import ntk_resnet as nr
 from ntk_resnet.kernels import _programs, plan
+from ntk_resnet.kernels._displacements import numbers_per_pair
 from ntk_resnet.kernels._lookup import likely_table
+from ntk_resnet.kernels._programs import program
 from ntk_resnet.kernels.entries import block
 from ntk_resnet.kernels.gram import _on_device
-from ntk_resnet.kernels.plan import make_plan
+from ntk_resnet.kernels.plan import Plan, make_plan
 from ntk_resnet.kernels.profile import likely_powers
 
 PLAIN = nr.FeedForward(depth=1000)
@@ -174,7 +176,55 @@ def test_precision_and_types(as_users_run_it):
 def test_progress_counts_the_tiles():
     seen = []
     nr.gram(PLAIN, X, tile=50, progress=lambda *args: seen.append(args[:2]))
-    assert seen == [(k, 6) for k in range(1, 7)]
+    assert seen == [(k, 6) for k in range(7)]
+
+
+IMAGES = np.random.default_rng(0).normal(size=(5, 4, 6, 2)).astype(np.float32)
+CONVOLUTIONAL = nr.ConvNet(depth=3)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_memory_is_stated_before_the_start(stored, tmp_path, monkeypatch):
+    each = numbers_per_pair(CONVOLUTIONAL, 4, 6) * 4  # bytes
+    events, begin = [], Plan.start
+
+    def noted(plan, some, **options):
+        events.append("tile")
+        return begin(plan, some, **options)
+
+    monkeypatch.setattr(Plan, "start", noted)
+    store = tmp_path / "k.zarr" if stored else None
+    say = lambda done, total, text: events.append(text)  # noqa: E731
+    nr.gram(CONVOLUTIONAL, IMAGES, tile=2, store=store, progress=say)
+    text = f"tiles of 2 x 2, about {4 * each / 1e6:.3g} MB each"
+    assert events[:2] == [text, "tile"]
+
+
+def test_memory_of_a_tile_follows_pairs_dtype_and_what_is_computed():
+    def stated(x, get="ntk", **options):
+        return make_plan(CONVOLUTIONAL, x, get=get, **options).tile_bytes
+
+    least = stated(IMAGES, tile=1)
+    assert stated(IMAGES, tile=3) == 9 * least
+    assert stated(IMAGES, tile=50) == 25 * least  # there are no more
+    assert stated(IMAGES.astype(float), tile=1) == 2 * least
+    assert stated(IMAGES, "ntk_gap", tile=1) == 2 * least  # in float64
+    rows = make_plan(PLAIN, X, tile=10)
+    assert rows.tile_bytes == 100 * 12 * 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", [*ENGINES.values(), CONVOLUTIONAL], ids=str)
+def test_memory_of_a_tile_is_about_what_its_program_takes(spec):
+    x = np.tile(IMAGES, (8, 1, 1, 1)) if spec is CONVOLUTIONAL else np.tile(X, (3, 1))
+    plan = make_plan(spec, x, tile=30)
+    shape, symmetric = plan.tiling.block_shape, plan.tiling.symmetric
+    tile = program(plan.mesh, plan.entries, shape, symmetric, True)
+    corner = np.zeros((1, 2), np.int32)
+    compiled = tile.lower(plan.data, plan.rows, corner).compile()
+    memory = compiled.memory_analysis()
+    used = memory.temp_size_in_bytes + memory.output_size_in_bytes
+    assert plan.tile_bytes / 4 < used < 2 * plan.tile_bytes
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ LAYERS = [
     {"finite"},
     {"figures", "spectral_figures", "finite_figures", "image_figures", "_drawing"},
     {"studies"},
-    {"report", "_page", "_sections", "_tables"},
+    {"report", "_page", "_sections", "_section", "_image_sections", "_tables"},
     {"commands"},
     {"cli", "__main__"},
 ]

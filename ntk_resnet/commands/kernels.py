@@ -31,8 +31,9 @@ class Gram:
     """Print what was written as JSON."""
 
     def run(self):
-        import ntk_resnet as nr
         from ntk_resnet.convolutional import Convolutional
+        from ntk_resnet.kernels.gram import fill
+        from ntk_resnet.kernels.plan import make_plan
 
         spec = terminal.read_spec(self.spec)
         images = isinstance(spec, Convolutional)
@@ -40,11 +41,13 @@ class Gram:
         with terminal.progress_bar() as progress:
             data = terminal.read_data(self.data, progress, images=images)
             x = data.x.astype(self.dtype)
-            matrix = nr.gram(spec, x, get=self.get, store=self.store, progress=progress)
+            plan = make_plan(spec, x, get=self.get, store=self.store)
+            matrix = fill(plan, self.store, progress)
         seconds = round(time.perf_counter() - start, 2)
         found = {"store": str(self.store), "rows": len(matrix), "get": self.get}
         found |= {"dtype": str(matrix.dtype), "engine": matrix.attrs["engine"]}
-        found |= {"tile": matrix.attrs["tile"], "seconds": seconds}
+        found |= {"tile": matrix.attrs["tile"], "tile_bytes": plan.tile_bytes}
+        found |= {"seconds": seconds}
 
         def show():
             if self.json:

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from ntk_resnet._checks import check_count
+from ntk_resnet._specification import Architecture
 from ntk_resnet.convolutional import Convolutional
 from ntk_resnet.kernels._displacements import numbers_per_pair
 
@@ -103,10 +104,24 @@ def side_for_images(
     """
     n, height, width, _ = shape
     plane = 2**16 if device.platform == "cpu" else 2**24
-    fits = memory_of(device) / (16 * dtype.itemsize)
-    kept = numbers_per_pair(spec, height, width)
-    side = max(1, int(np.sqrt(min(plane / (height * width), fits / kept))))
+    kept = bytes_per_pair(spec, shape[1:], dtype)
+    fits = memory_of(device) / (16 * kept)
+    side = max(1, int(np.sqrt(min(plane / (height * width), fits))))
     return min(side, n if devices == 1 else -(-n // (2 * devices)))
+
+
+def bytes_per_pair(spec: Architecture, shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """About how much is kept at a time for each pair of inputs in a tile.
+
+    Args:
+        spec: the network.
+        shape: of one input: `(d,)`, or of an image `(H, W, C)`.
+        dtype: in which the kernels are computed.
+    """
+    if isinstance(spec, Convolutional):
+        return numbers_per_pair(spec, *shape[:2]) * dtype.itemsize
+    # By XLA's account at most 6 by profile, to 18 by recursion, a few of them rows.
+    return 12 * dtype.itemsize
 
 
 def memory_of(device: jax.Device) -> int:

@@ -14,7 +14,7 @@ from ntk_resnet._progress import Progress
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.kernels import _tile_store
 from ntk_resnet.kernels._inputs import precision_of
-from ntk_resnet.kernels.plan import check_finite, make_plan
+from ntk_resnet.kernels.plan import Plan, check_finite, make_plan
 from ntk_resnet.kernels.stored import StoredGram, open_gram
 
 
@@ -56,7 +56,9 @@ def gram(
         tile: side of a tile; chosen from the device's memory and the size by default,
             or that of the store.
         devices: of this process; all of the default kind by default.
-        progress: called as `progress(done, total, text)` after each tile.
+        progress: called as `progress(done, total, text)` before the first tile and
+            after each; the text says how large tiles are and about how much memory
+            each takes.
 
     Returns:
         The matrix `(n1, n2)` in the precision of the inputs: a `jax.Array` on its
@@ -73,7 +75,7 @@ def gram(
     and 2e-5 in float32, at angles down to 1e-7 as far as the rounded inputs determine
     them (`tests/test_gram.py`); between images gaps are computed in float64 and have
     the values' absolute error. Memory: the matrix, if it is not stored, four copies
-    of the data, and about eight tiles for each device; for images about nine arrays
+    of the data, and about twelve tiles for each device; for images about nine arrays
     `(H, W, tile, tile)` for each device, with averages between stages also `(H W / 4)^2
     tile^2` numbers a kernel; the default tile keeps all that within a sixteenth of the
     device's memory, and a plane on a CPU within 2^16 numbers.
@@ -81,7 +83,7 @@ def gram(
     how = get, normalised, engine, products, tile, devices, store
     plan = make_plan(spec, x, x2, *how, ahead=True)
     if store is not None:
-        return _fill(plan, store, progress)
+        return fill(plan, store, progress)
     if jax.process_count() > 1:
         raise ValueError(
             "store is None, but there are several processes; name a folder that all of "
@@ -90,6 +92,7 @@ def gram(
     if plan.fits_its_device():
         return _on_device(plan, progress)
     pairs = plan.tiling.pairs()
+    _say(progress, plan, 0, len(pairs))
     matrix = np.empty((plan.tiling.rows, plan.tiling.columns), plan.dtype)
     for done, (i, j, values) in enumerate(plan.tiles(pairs), start=1):
         rows, columns = plan.tiling.slices(i, j)
@@ -97,14 +100,19 @@ def gram(
         if plan.tiling.symmetric and i != j:
             # In one order, then in the other: NumPy is slow at both in one.
             matrix[columns, rows] = np.ascontiguousarray(values.T)
-        if progress is not None:
-            progress(done, len(pairs), "tiles")
+        _say(progress, plan, done, len(pairs))
     return matrix
+
+
+def _say(progress, plan, done, total):
+    if progress is not None:
+        progress(done, total, plan.progress_text)
 
 
 def _on_device(plan, progress):
     """The matrix in the memory of the one device that computes it."""
     pairs = plan.tiling.pairs()
+    _say(progress, plan, 0, len(pairs))
     with precision_of(plan.rows[0].x):
         matrix = jnp.zeros((plan.tiling.rows, plan.tiling.columns), plan.dtype)
         coarse = []
@@ -112,8 +120,7 @@ def _on_device(plan, progress):
             tile = plan.start([pair])
             matrix = _put(matrix, tile.values, *_place(plan.tiling, pair))
             coarse.append(tile.coarse)
-            if progress is not None:
-                progress(done, len(pairs), "tiles")
+            _say(progress, plan, done, len(pairs))
         for index in np.flatnonzero(jnp.concatenate(coarse)):
             tile = plan.start([pairs[index]], refine=True)
             matrix = _put(matrix, tile.values, *_place(plan.tiling, pairs[index]))
@@ -133,8 +140,10 @@ def _put(matrix, tiles, row, column, mirror):
     return jax.lax.dynamic_update_slice(matrix, tile, (row, column))
 
 
-def _fill(plan, path, progress):
-    """The store, completed by all processes together."""
+def fill(
+    plan: Plan, path: str | os.PathLike, progress: Progress | None = None
+) -> StoredGram:
+    """The store, completed by all processes together; see `gram`."""
     path = pathlib.Path(path)
     store = _tile_store.open_store(path, plan.tiling, plan.dtype, plan.identity())
     try:
@@ -157,11 +166,11 @@ def _write_share(plan, store, progress):
     share = plan.tiling.pairs()[jax.process_index() :: jax.process_count()]
     missing = store.missing(share)
     done = len(share) - len(missing)
+    _say(progress, plan, done, len(share))
     for i, j, values in plan.tiles(missing):
         store.write(i, j, values)
         done += 1
-        if progress is not None:
-            progress(done, len(share), "tiles")
+        _say(progress, plan, done, len(share))
 
 
 def _all_done(done):

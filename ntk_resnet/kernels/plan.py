@@ -26,6 +26,7 @@ from ntk_resnet.kernels._inputs import check_pair, is_traced, precision_of
 from ntk_resnet.kernels._programs import compile_ahead, everywhere_on, program
 from ntk_resnet.kernels._tiling import (
     Tiling,
+    bytes_per_pair,
     memory_of,
     side_for_images,
     side_for_rows,
@@ -77,6 +78,24 @@ class Plan:
         if isinstance(self.rows[0], ImageRows):
             return "convolution"
         return "recursion" if self.entries.powers is None else "profile"
+
+    @property
+    def tile_bytes(self) -> int:
+        """About how much memory a device takes to compute a tile.
+
+        It holds the planes of all pairs in it, for images; the matrix, the data and the
+        program itself come on top.
+        """
+        rows = self.rows[0]
+        computing = rows.log_nngp if isinstance(rows, ImageRows) else rows.x
+        each = bytes_per_pair(self.spec, rows.x.shape[1:], np.dtype(computing.dtype))
+        return int(np.prod(self.tiling.block_shape)) * each
+
+    @property
+    def progress_text(self) -> str:
+        """How large tiles are, to be said before the first is computed."""
+        sides = "{} x {}".format(*self.tiling.block_shape)
+        return f"tiles of {sides}, about {self.tile_bytes / 1e6:.3g} MB each"
 
     def identity(self) -> dict[str, str | int | float]:
         """What decides the matrix, for a store."""
@@ -171,13 +190,13 @@ def check_finite(values: Any, entries: Entries, spec: Architecture) -> None:
 def make_plan(
     spec,
     x,
-    x2,
-    get,
-    normalised,
-    engine,
-    products,
-    tile,
-    devices,
+    x2=None,
+    get="ntk",
+    normalised=True,
+    engine="auto",
+    products="split",
+    tile=None,
+    devices=None,
     store=None,
     *,
     everywhere=False,

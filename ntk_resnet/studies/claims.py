@@ -82,3 +82,27 @@ def exponent(label, statement, found, name, expected, reason):
         "interval",
         reason,
     )
+
+
+def of_splits(label, statement, found, name, prediction, bound, reason, tolerance=0.0):
+    """A claim on a mean over random splits, with its 95 % interval."""
+    from scipy import stats
+
+    values = found[name].values
+    mean, count = float(values.mean()), len(values)
+    half = math.nan
+    if count > 1:
+        error = values.std(ddof=1) / math.sqrt(count)
+        half = float(stats.t.ppf(0.975, count - 1) * error)
+    return Claim(
+        label,
+        statement,
+        prediction,
+        mean,
+        mean - half,
+        mean + half,
+        f"95 % over {count} splits",
+        tolerance,
+        bound,
+        reason,
+    )

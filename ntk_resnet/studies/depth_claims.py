@@ -6,16 +6,14 @@ number the predictions for the networks of Huang et al. (2020); comments say whe
 tolerance or a prediction is our own choice, or was changed after a first run.
 """
 
-import math
-
 import numpy as np
 import xarray as xr
 
 from ntk_resnet import records
 from ntk_resnet.analysis.depth import fit_power, one_block_correction
 from ntk_resnet.analysis.regression import kernel_ridge
-from ntk_resnet.studies import spectrum_claims
-from ntk_resnet.studies.claims import Claim, exponent, over
+from ntk_resnet.studies import image_claims, spectrum_claims
+from ntk_resnet.studies.claims import Claim, exponent, of_splits, over
 
 
 def judge(results: dict[str, xr.Dataset]) -> xr.Dataset:
@@ -27,7 +25,7 @@ def judge(results: dict[str, xr.Dataset]) -> xr.Dataset:
     Returns:
         Variables as the fields of `Claim`, and `holds`; the coordinate is the label.
     """
-    judges = _JUDGES | spectrum_claims.JUDGES
+    judges = _JUDGES | spectrum_claims.JUDGES | image_claims.JUDGES
     claims = [c for part, j in judges.items() if part in results for c in j(results)]
     columns = {
         field: ("claim", [getattr(claim, field) for claim in claims])
@@ -253,7 +251,7 @@ def _regression(results):
     found = results["regression"]
     shallow, deep = int(found.depth[0]), int(found.depth[-1])
     claims = [
-        _of_splits(
+        of_splits(
             "1j",
             f"plain: test MSE / Var at L = {deep}, near chance (1)",
             found.sel(family="plain", depth=deep),
@@ -268,7 +266,7 @@ def _regression(results):
         relative = one.mse / one.mse.sel(depth=shallow)
         worst = int(relative.mean("split").argmax("depth"))
         claims.append(
-            _of_splits(
+            of_splits(
                 "1j",
                 f"residual, {family}: test MSE at its worst depth over that at "
                 f"L = {shallow} stays flat",
@@ -287,7 +285,7 @@ def _regression(results):
         lead = found.accuracy.sel(family="plain") - chance
         kept = (lead / lead.where(lead > 0).sel(depth=shallow)).sel(depth=deep)
         claims.append(
-            _of_splits(
+            of_splits(
                 "1j",
                 f"plain: accuracy's lead over chance at L = {deep}, over that at "
                 f"L = {shallow}: accuracy does not collapse",
@@ -305,7 +303,7 @@ def _teacher(results):
     found = results["teacher"]
     deep = int(found.depth[-1])
     claims = [
-        _of_splits(
+        of_splits(
             "1j",
             f"smooth target on the sphere, plain: test MSE / Var at L = {deep}",
             found.sel(family="plain", depth=deep),
@@ -319,7 +317,7 @@ def _teacher(results):
         one = found.sel(family=family)
         worst = int(one.mse.mean("split").argmax("depth"))
         claims.append(
-            _of_splits(
+            of_splits(
                 "1j",
                 f"smooth target on the sphere, residual, {family}: test MSE / Var, "
                 "worst L",
@@ -331,30 +329,6 @@ def _teacher(results):
             )
         )
     return claims
-
-
-def _of_splits(label, statement, found, name, prediction, bound, reason, tolerance=0.0):
-    """A claim on a mean over random splits, with its 95 % interval."""
-    from scipy import stats
-
-    values = found[name].values
-    mean, count = float(values.mean()), len(values)
-    half = math.nan
-    if count > 1:
-        error = values.std(ddof=1) / math.sqrt(count)
-        half = float(stats.t.ppf(0.975, count - 1) * error)
-    return Claim(
-        label,
-        statement,
-        prediction,
-        mean,
-        mean - half,
-        mean + half,
-        f"95 % over {count} splits",
-        tolerance,
-        bound,
-        reason,
-    )
 
 
 # ---------------------------------------------------------------------- finite networks

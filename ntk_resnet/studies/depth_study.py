@@ -17,7 +17,7 @@ import xarray as xr
 from ntk_resnet import records
 from ntk_resnet.data import Data, load_data
 from ntk_resnet.studies import depth_measurements as measures
-from ntk_resnet.studies import finite_measurements, image_measurements
+from ntk_resnet.studies import finite_measurements, image_measurements, image_rates
 from ntk_resnet.studies import spectrum_measurements as spectra
 from ntk_resnet.studies.depth_measurements import Progress
 
@@ -47,6 +47,9 @@ class Sizes:
     ridges: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     image_depths: tuple[int, ...] = (1, 3, 10, 30, 100)
     images: int = 48  # of 8 x 8 pixels
+    image_longest: int = 10_000  # depth, of plain networks on a few of 4 x 4 pixels
+    image_specs: int = 4  # convolutional networks held against finite ones
+    image_networks: int = 256  # finite ones of each, of 128 channels
 
 
 FULL = Sizes()
@@ -67,6 +70,8 @@ QUICK = Sizes(
     curve_trials=8,
     image_depths=(1, 3, 10),
     images=24,
+    image_specs=1,
+    image_networks=64,
 )
 
 
@@ -88,8 +93,13 @@ class Part:
         """What decides the result, besides the code, as plain data."""
         networks = measures.FAMILIES | spectra.NETWORKS
         families = measures.specs_as_data(networks)
-        if self.measure is image_measurements.convolutional_kernels:
+        if self.measure in (
+            image_measurements.convolutional_kernels,
+            image_rates.image_rates,
+        ):
             families = measures.specs_as_data(image_measurements.FAMILIES)
+        elif self.measure is finite_measurements.agreement_on_images:
+            families = measures.specs_as_data(finite_measurements.IMAGE_SPECS)
         result: dict[str, Any] = {
             "measure": self.measure.__name__,
             "families": families,
@@ -137,6 +147,12 @@ def parts(data: Data, sizes: Sizes) -> dict[str, Part]:
     images |= {"splits": sizes.splits}
     digits = load_data("digits", images=True)
     named["images"] = Part(60, image_measurements.convolutional_kernels, images, digits)
+    deep = {"longest": sizes.image_longest}
+    named["image_rates"] = Part(20, image_rates.image_rates, deep, digits)
+    finite = {"specs": sizes.image_specs, "networks": sizes.image_networks}
+    named["image_networks"] = Part(
+        20, finite_measurements.agreement_on_images, finite, digits
+    )
     named["width"] = Part(10, finite_measurements.agreement_with_width, widths, data)
     shallow = {"depths": sizes.dispersion_depths, "networks": sizes.networks}
     named["dispersion"] = Part(8, finite_measurements.dispersion, shallow)

@@ -5,17 +5,41 @@ What `finite` studies, at the sizes and on the data of the report.
 
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from flax import nnx
 
 from ntk_resnet import finite
-from ntk_resnet.architectures import Architecture, DepthScale, FeedForward, ResNet
+from ntk_resnet.architectures import (
+    Architecture,
+    ConvNet,
+    ConvResNet,
+    DepthScale,
+    FeedForward,
+    ResNet,
+)
 from ntk_resnet.data import Data, split, targets
 from ntk_resnet.finite.dispersion import dispersion_of_families
+from ntk_resnet.finite.empirical import feature_kernel, ntk_of_rows
+from ntk_resnet.finite.seeds import seed_keys
 from ntk_resnet.kernels import kernel_fn
-from ntk_resnet.studies.depth_measurements import Progress, some_rows
+from ntk_resnet.studies.depth_measurements import Progress, some_rows, within
+from ntk_resnet.studies.image_rates import small_images
 
 WIDTH_SPEC = ResNet(depth=3, branch_scale=DepthScale(0.5))
+
+_HALF = ConvResNet(depth=3, branch_scale=DepthScale(0.5))
+IMAGE_SPECS: dict[str, Architecture] = {
+    "γ = 1/2": _HALF,
+    "plain": ConvNet(depth=3),
+    "γ = 1/2, flattened": _HALF.replace(readout="flatten"),
+    "γ = 1/2, post-activation": _HALF.replace(block="postactivation"),
+}
+"""Convolutional networks whose finite ones are drawn, pooled unless they say so."""
+
+KERNELS = ("nngp", "ntk")
 
 
 def agreement_with_width(
@@ -64,3 +88,72 @@ def dispersion(
         "γ = 1": ResNet(depth=1, branch_scale=DepthScale(1.0)),
     }
     return dispersion_of_families(families, depths, 32, networks, progress=progress)
+
+
+def agreement_on_images(
+    data: Data,
+    *,
+    specs: int,
+    networks: int,
+    width: int = 128,
+    progress: Progress = None,
+) -> xr.Dataset:
+    """Mean empirical kernels of convolutional networks beside the closed forms.
+
+    Three images of 4 x 4 pixels, the first `specs` of `IMAGE_SPECS`, and so many
+    networks of each. One width: the mean over networks is off by a bias of order
+    1/width, to be smaller than its standard error, of order (width networks)^(-1/2).
+
+    Returns:
+        Over (`network`, `kernel`, `entry`), the entries of the upper triangle: `mean`,
+        its standard error `sem`, the closed form `exact`, and `deviation`, the
+        difference in standard errors; over (`network`, `kernel`) `worst`, the largest
+        of these, and `resolved`, the largest of `sem / exact`.
+    """
+    x = small_images(data, 3)
+    names = list(IMAGE_SPECS)[:specs]
+    upper = np.triu_indices(len(x))
+    drawn, exact = [], []
+    for done, name in enumerate(names):
+        report = within(progress, done, 1, len(names), f"finite networks, {name}, ")
+        spec, keys = IMAGE_SPECS[name], seed_keys(done, width, networks)
+        drawn.append(_kernels_drawn(spec, x, keys, width, report)[..., *upper])
+        limits = kernel_fn(spec, normalised=False)(x, get=KERNELS)
+        exact.append([np.asarray(limit)[upper] for limit in limits])
+    over = ("network", "kernel", "entry")
+    samples = np.array(drawn)  # (network, seed, kernel, entry)
+    sem = samples.std(axis=1, ddof=1) / np.sqrt(networks)
+    found = xr.Dataset(
+        {
+            "mean": (over, samples.mean(axis=1)),
+            "sem": (over, sem),
+            "exact": (over, np.array(exact)),
+        },
+        coords={"network": names, "kernel": list(KERNELS)},
+        attrs={"data": data.name, "width": width, "networks": networks},
+    )
+    deviation = (found["mean"] - found["exact"]) / found["sem"]
+    relative = found["sem"] / found["exact"]
+    return found.assign(
+        deviation=deviation,
+        worst=np.abs(deviation).max("entry"),  # type: ignore[arg-type]
+        resolved=relative.max("entry"),
+    )
+
+
+def _kernels_drawn(spec, x, keys, width, progress):
+    """Both empirical kernels of each network, `(networks, kernel, n, n)`, float64."""
+    inputs = jnp.asarray(x, jnp.float32)
+
+    def one(key):
+        model = finite.build(spec, x.shape[1:], width, rngs=nnx.Rngs(key))
+        with jax.default_matmul_precision("highest"):
+            ntk = ntk_of_rows(model, inputs, outputs="mean")
+            return jnp.stack([feature_kernel(model, inputs), ntk])
+
+    # One network after the other: a batch of convolutions is slow on CPUs.
+    run = jax.jit(lambda keys: jax.lax.map(one, keys))
+    found = np.asarray(run(keys), np.float64)
+    if progress is not None:
+        progress(1, 1, f"width {width}")
+    return found
