@@ -22,10 +22,19 @@ from ntk_resnet.kernels import _planes
 
 
 class Planes(NamedTuple):
-    """Kernels of pixel pairs, `(pixels, ...)`."""
+    """Kernels of pixel pairs, `(pixels, pairs)`.
+
+    One axis of pairs, not two short ones, is twice as fast to convolve. Activations,
+    which know the images of a pair, see two: `(pixels, n1, n2)`.
+    """
 
     nngp: Float[Array, "pixels ..."]
     ntk: Any  # the same, of all weights so far; `None`: not wanted
+
+
+def reshaped(planes: Planes, shape: tuple[int, ...]) -> Planes:
+    """Planes with other axes of pairs."""
+    return jax.tree.map(lambda plane: plane.reshape(len(plane), *shape), planes)
 
 
 class Windows(NamedTuple):
@@ -58,7 +67,12 @@ class Pending(NamedTuple):
     finish: Callable[[Planes], Planes] = lambda planes: planes
 
     def nngp(self) -> Array:
+        """That of the finished planes."""
         return self.finish(Planes(self.planes.nngp, None)).nngp
+
+    def of_pairs(self, shape: tuple[int, ...]) -> "Pending":
+        """With other axes of pairs."""
+        return self._replace(planes=reshaped(self.planes, shape))
 
 
 def convolve(
@@ -78,8 +92,7 @@ def convolve(
     weight = variance / spec.kernel_size**2
 
     def down(plane):
-        summed = _planes.apart(held, lambda: window.down(flat(plane)))
-        return summed.reshape(plane.shape)
+        return _planes.apart(held, lambda: window.down(plane))
 
     def across(plane):
         return weight * _planes.strided(
@@ -95,11 +108,6 @@ def convolve(
 
     ready = given.finish(given.planes)
     return Pending(jax.tree.map(down, ready), finish)
-
-
-def flat(plane: Array) -> Array:
-    """One axis of pairs, not two short ones: twice as fast where all else is alike."""
-    return plane.reshape(len(plane), -1)
 
 
 def branch_of(

@@ -6,8 +6,8 @@ computed twice, and nothing but planes goes through memory.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ntk_resnet._duals.cosines import activation_cosine, slope_cosine
@@ -19,7 +19,6 @@ from ntk_resnet.kernels._conv_blocks import (
     Planes,
     Windows,
     branch_of,
-    flat,
     trunk_of,
 )
 from ntk_resnet.kernels._conv_images import Seen
@@ -52,23 +51,17 @@ def through_pairs(
     trunk = trunk_of(spec, planes, windows)
     if trunk is None:
         return branch.planes
-    cross = None
+    cross = factor = None
     if first.mean is not None:
         cross = first.mean * second.push + first.push * second.mean
-    factor = None if first.shrink is None else first.shrink * second.shrink
+        cross = cross.reshape(trunk.nngp.shape)
+    if first.shrink is not None:
+        factor = (first.shrink * second.shrink).reshape(-1)
     return _joined(trunk, branch, held, scale, cross, factor)
 
 
 def _joined(trunk, branch, held, scale, cross, factor):
-    """The trunk with the branch, of one axis of pairs as long as there is no `cross`.
-
-    One program for each kernel: what both need is quickly computed twice.
-    """
-    shape = trunk.nngp.shape
-    if cross is None:
-        trunk, planes = jax.tree.map(flat, (trunk, branch.planes))
-        branch = branch._replace(planes=planes)
-        factor = None if factor is None else factor.reshape(-1)
+    """The trunk, the branch and what its mean adds, times a factor of each pair."""
 
     def scaled(plane):
         return plane if factor is None else plane * factor
@@ -81,15 +74,14 @@ def _joined(trunk, branch, held, scale, cross, factor):
         added = branch.finish(branch.planes).ntk
         return scaled(trunk.ntk + scale**2 * added)
 
-    after = Planes(
-        _planes.apart(held, nngp),
-        None if trunk.ntk is None else _planes.apart(held, ntk),
-    )
-    return jax.tree.map(lambda plane: plane.reshape(shape), after)
+    after = _planes.apart(held, nngp)
+    return Planes(after, None if trunk.ntk is None else _planes.apart(held, ntk))
 
 
 def _activated(spec, given, held, first, second, distinct) -> Pending:
-    """After an activation, by a program for each kernel as in `_joined`."""
+    """After an activation."""
+    shape = np.broadcast_shapes(first.inverse.shape, second.inverse.shape)[1:]
+    given = given.of_pairs(shape)
 
     def gap(nngp):
         cosine = nngp * (first.inverse * second.inverse)
@@ -106,9 +98,8 @@ def _activated(spec, given, held, first, second, distinct) -> Pending:
 
     both_slopes = first.slope * second.slope
     after = _planes.apart(held, nngp)
-    if given.planes.ntk is None:
-        return Pending(Planes(after, None))
-    return Pending(Planes(after, _planes.apart(held, ntk)))
+    slopes = None if given.planes.ntk is None else _planes.apart(held, ntk)
+    return Pending(Planes(after, slopes)).of_pairs((-1,))
 
 
 def _cosine_after(spec, gap, first, second):

@@ -89,7 +89,7 @@ def enter(spec, pairs, ntk, d) -> Planes:
     shifted = _planes.displaced(pairs.other.pixels, pairs.size, d)
     product = "pcn,pcm->pnm" if pairs.crossed else "pcn,pcn->pn"
     nngp = jnp.einsum(product, pairs.one.pixels, shifted, precision="highest")
-    nngp = nngp / shifted.shape[1]
+    nngp = nngp.reshape(len(nngp), -1) / shifted.shape[1]
     planes = Planes(nngp, jnp.zeros_like(nngp) if ntk else None)
     if isinstance(spec, ConvResNet):
         held, trained = pairs.scales[0] >= 0, spec.trained == "all"

@@ -38,12 +38,17 @@ def as_rows(grid: Array) -> Array:
     return grid.reshape(-1, *grid.shape[2:])
 
 
+def unforeseen(scales: Array) -> Array:
+    """The same, of which XLA does not know that they are constants (see `apart`)."""
+    return jax.lax.optimization_barrier(scales)
+
+
 def apart(held: Bool[Array, ""], function: Callable[[], Any]) -> Any:
     """`function()` as a computation of its own; NaN unless `held`.
 
     Else XLA fuses it into what reads it, and computes an activation anew for each pixel
     of a window. On CPUs it drops optimization barriers before it fuses, but not a
-    condition that it cannot know.
+    condition that it cannot know: `held` must depend on data, or what is `unforeseen`.
     """
 
     def on_cpu():

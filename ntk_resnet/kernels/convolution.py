@@ -45,6 +45,7 @@ def see(
 
     Where it has no length scale, they are divided by their own first.
     """
+    scales = _planes.unforeseen(scales)
     size = x.shape[1:3]
     x = _planes.as_rows(jnp.moveaxis(x, 0, -1))
     log_scale = jnp.zeros(x.shape[-1], x.dtype)
@@ -133,6 +134,7 @@ def kernels(
         each: the kernels of all networks that end after one of the blocks, as a first
             axis; of networks of one stage.
     """
+    pairs = pairs._replace(scales=_planes.unforeseen(pairs.scales))
     parts = parts_of(spec, *pairs.size, every=spec.readout == "pool")
     fetch: Callable = lambda d: enter(spec, pairs, ntk, d)  # noqa: E731
     for number in range(len(parts) - 1):
@@ -175,16 +177,17 @@ def kernels(
     else:
         count = jnp.where(half, some, whole)
     totals = jax.lax.fori_loop(0, count, one_more, start)
-    return _read_out(spec, totals, last.size, half, pairs.crossed)
+    return _read_out(spec, totals, last.size, half, pairs)
 
 
-def _read_out(spec, totals, size, half, crossed):
+def _read_out(spec, totals, size, half, pairs):
     pixels = size[0] * size[1]
     share = 1 / (pixels**2 if spec.readout == "pool" else pixels)
 
     def finished(total):
-        once, twice = total.value
-        square = crossed and twice.shape[-1] == twice.shape[-2]
+        *others, _ = total.value.shape
+        once, twice = total.value.reshape(*others, *pairs.own.shape)
+        square = pairs.crossed and twice.shape[-1] == twice.shape[-2]
         opposite = jnp.swapaxes(twice, -1, -2) if square else twice
         return share * (once + twice + jnp.where(half, opposite, 0))
 
