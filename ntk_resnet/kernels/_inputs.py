@@ -188,6 +188,18 @@ def log_variance(
     return jnp.where(mean_square > 0, jnp.maximum(logs, floor), floor)
 
 
+def host_log_variance(
+    x: Float[np.ndarray, "n d"], bias_variance: float = 0.0
+) -> Float[np.ndarray, " n"]:
+    """The same of float64 on the host, which JAX does not trace."""
+    size = np.abs(x).max(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(np.mean((x / size[:, None]) ** 2, axis=1)) + 2 * np.log(size)
+    if bias_variance == 0:
+        return logs
+    return np.fmax(logs, np.log(bias_variance) - 60)
+
+
 def pair_gaps(
     x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]
 ) -> tuple[Float[Array, "n1 n2"], Float[Array, "n1 n2"]]:
@@ -245,9 +257,14 @@ def split(
     The grid has half the digits of the dtype after the point: products of such parts of
     unit rows are exact in whatever order they are summed.
     """
-    grid = 2.0 ** (jnp.finfo(head.dtype).nmant // 2)
-    coarse = jnp.round(head * grid) / grid
+    coarse = on_grid(head, head.dtype)
     return coarse, (head - coarse) + tail
+
+
+def on_grid(head: Any, dtype: Any) -> Any:
+    """Rounded to half the digits of that dtype after the point."""
+    grid = 2.0 ** (jnp.finfo(dtype).nmant // 2)
+    return head.__array_namespace__().round(head * grid) / grid
 
 
 def _minus_product(x, head, norm):

@@ -21,7 +21,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.kernels import images, pairs
-from ntk_resnet.kernels._inputs import log_variance, split, unit_rows
+from ntk_resnet.kernels._inputs import (
+    host_log_variance,
+    log_variance,
+    on_grid,
+    split,
+    unit_rows,
+)
 from ntk_resnet.kernels._quick_jit import quick_jit
 from ntk_resnet.kernels.profile import gap_from
 
@@ -49,16 +55,39 @@ class Entries:
     powers: tuple[int, int] | None  # of the profile; else None
 
 
-@functools.partial(quick_jit, static_argnums=1)
 def prepare(x: Float[Array, "n d"], bias_variance: float) -> Rows:
     """The rows of the data; rows of zeros are at a right angle to all others.
 
-    Not while JAX traces (`quick_jit`).
+    Not while JAX traces.
     """
+    if x.dtype == np.float32:
+        return _prepared_on_host(np.asarray(x), bias_variance)
+    return _prepared(x, bias_variance)
+
+
+@functools.partial(quick_jit, static_argnums=1)
+def _prepared(x, bias_variance):
     head, tail = unit_rows(x)
     coarse, fine = split(head, tail)
     finest = ((head - coarse) - fine) + tail
     return Rows(x, coarse, fine, finest, log_variance(x, bias_variance))
+
+
+def _prepared_on_host(x, bias_variance):
+    """The same in float64, some rows at a time: there is nothing to compile."""
+    coarse, fine, finest = (np.empty_like(x) for _ in range(3))
+    logs: Any = np.empty(len(x), x.dtype)
+    some = max(1, 2**20 // x.shape[1])
+    for begin in range(0, len(x), some):
+        part = slice(begin, begin + some)
+        wide = x[part].astype(np.float64)
+        norm = np.sqrt(np.sum(wide * wide, axis=1, keepdims=True))
+        unit = wide / np.where(norm > 0, norm, 1)
+        coarse[part] = on_grid(unit, x.dtype)
+        fine[part] = unit - coarse[part]
+        finest[part] = unit - coarse[part] - fine[part]
+        logs[part] = host_log_variance(wide, bias_variance)
+    return Rows(x, coarse, fine, finest, logs)
 
 
 class Block(NamedTuple):

@@ -33,7 +33,12 @@ from ntk_resnet._duals.piecewise import PiecewiseLinear
 from ntk_resnet.architectures import Architecture, check_network
 from ntk_resnet.kernels import _lookup
 from ntk_resnet.kernels._build_profile import Both, Tables, build
-from ntk_resnet.kernels._inputs import as_floats, is_traced, precision_of
+from ntk_resnet.kernels._inputs import (
+    as_floats,
+    host_log_variance,
+    is_traced,
+    precision_of,
+)
 from ntk_resnet.kernels._lookup import ACCURACY
 
 
@@ -185,7 +190,7 @@ def common_norm(spec: Architecture, *inputs: Any) -> float:
             "a trace hides; use engine='recursion' there."
         )
     given = [np.asarray(x) for x in inputs if x is not None]
-    logs = np.concatenate([_log_norms(x) for x in given])
+    logs = np.concatenate([host_log_variance(x.astype(np.float64)) for x in given])
     if not np.isfinite(logs).all():
         raise ValueError("a row of zeros has no angle: remove it for engine='profile'.")
     # Below the rounding of data and logarithm the norm differs between parts of the
@@ -199,14 +204,6 @@ def common_norm(spec: Architecture, *inputs: Any) -> float:
             f"{np.exp(np.ptp(logs) / 2):.6g}; use engine='recursion'."
         )
     return float(np.exp(np.round(logs.mean() / step) * step))
-
-
-def _log_norms(x):
-    """ln(|x|^2 / d) of every row, in float64."""
-    x = x.astype(np.float64)
-    size = np.abs(x).max(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.log(np.mean((x / size[:, None]) ** 2, axis=1)) + 2 * np.log(size)
 
 
 def likely_powers(spec: Architecture, get: str) -> tuple[int, int]:
