@@ -40,11 +40,11 @@ def ours(network, depth, readout, n, pixels, dtype):
     return compiled(kernel, jax.numpy.asarray(images(n, pixels, dtype)))
 
 
-def by_gram(devices, tile, network, depth, readout, n, pixels, dtype):
+def by_gram(devices, network, depth, readout, n, pixels, dtype):
     """The matrix in tiles, on so many devices of the CPU."""
     jax.config.update("jax_num_cpu_devices", devices)
     spec, x = spec_of(network, depth, readout), images(n, pixels, dtype)
-    return Prepared(lambda: nr.gram(spec, x, tile=tile))
+    return Prepared(lambda: nr.gram(spec, x))
 
 
 def theirs(network, depth, readout, n, pixels, dtype):
@@ -76,15 +76,12 @@ def pooled(chosen):
             network = {"float32": "residual", "float64": "unlike"}[dtype]
             sizes = {"network": network, "depth": depth, "readout": "pool"}
             sizes |= {"n": 16, "pixels": 16, "dtype": dtype}
-            tiles = [
-                (
-                    f"nr.gram, {count} device{'s' * (count > 1)}",
-                    {"devices": count, "tile": 4},
-                )
+            on = [
+                (f"nr.gram, {count} device{'s' * (count > 1)}", {"devices": count})
                 for count in (1, 2)
             ]
             name = f"{depth} blocks, {dtype}"
-            compare("convolution pooled", name, sizes, chosen, more=tiles)
+            compare("convolution pooled", name, sizes, chosen, more=on)
 
 
 def flatten(chosen):

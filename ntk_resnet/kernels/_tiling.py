@@ -99,15 +99,16 @@ def side_for_images(
     """The side of a tile for kernels between images `(n, H, W, C)`.
 
     A plane of all pairs in a tile is to stay in a CPU's cache, or to fill an
-    accelerator, all that is kept to fit a sixteenth of the memory, and several devices
-    get several tiles each.
+    accelerator, and all that is kept to fit a sixteenth of the memory. Several devices
+    get as many tiles along a side as there are of them, or more: tiles on the diagonal
+    do half of the displacements.
     """
     n, height, width, _ = shape
     plane = 2**16 if device.platform == "cpu" else 2**24
     kept = bytes_per_pair(spec, shape[1:], dtype)
     fits = memory_of(device) / (16 * kept)
     side = max(1, int(np.sqrt(min(plane / (height * width), fits))))
-    return min(side, n if devices == 1 else -(-n // (2 * devices)))
+    return min(side, -(-n // devices))
 
 
 def bytes_per_pair(spec: Architecture, shape: tuple[int, ...], dtype: np.dtype) -> int:
