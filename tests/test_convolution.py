@@ -410,6 +410,16 @@ def test_the_program_does_not_grow_with_depth(make):
     assert lines(1000) == lines(3)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="barriers do it elsewhere")
+def test_what_is_computed_apart_stays_apart():
+    """Where XLA knows the scales, and that there is one block, too: else ten times
+    slower. Each of two kernels is convolved thrice, goes through an activation and
+    joins its trunk."""
+    k = nr.kernel_fn(residual(1))
+    text = jax.jit(k).lower(images(2, 4)).compile().as_text()
+    assert text.count(" conditional(") >= 2 * 5
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", [nr.myrtle(5), residual(5)])
 def test_memory_is_what_tiles_are_chosen_by(spec):
