@@ -15,8 +15,9 @@ from ntk_resnet.kernels import _programs, plan
 from ntk_resnet.kernels._displacements import numbers_per_pair
 from ntk_resnet.kernels._lookup import likely_table
 from ntk_resnet.kernels._programs import program
+from ntk_resnet.kernels._tile_store import open_store
 from ntk_resnet.kernels.entries import block
-from ntk_resnet.kernels.gram import _on_device
+from ntk_resnet.kernels.gram import _on_device, _write_share
 from ntk_resnet.kernels.plan import Plan, make_plan
 from ntk_resnet.kernels.profile import likely_powers
 
@@ -302,3 +303,17 @@ def test_the_program_for_a_tile_is_compiled_once(monkeypatch):
     _programs.program.cache_clear()
     np.testing.assert_array_equal(nr.gram(nr.FeedForward(depth=2), x), right)
     assert len(calls) == 3
+
+
+def test_a_process_without_tiles_has_no_progress(tmp_path, monkeypatch):
+    x = np.random.default_rng(0).normal(size=(4, 3))
+    alone = make_plan(
+        nr.FeedForward(depth=2), x, None, "ntk", True, "auto", "split", None, None
+    )
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    store = open_store(tmp_path / "k", alone.tiling, alone.dtype, alone.identity())
+    told: list = []
+    _write_share(alone, store, lambda *said: told.append(said))
+    assert alone.tiling.pairs() == [(0, 0)]
+    assert told == []

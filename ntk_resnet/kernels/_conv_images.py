@@ -50,7 +50,10 @@ class Images(NamedTuple):
 def through_images(
     spec: Convolutional, images: Images, scale: Any, windows: Windows
 ) -> tuple[Images, Seen]:
-    """Single images after one more block, and what pairs need to know of them."""
+    """Single images after one more block, and what pairs need to know of them.
+
+    `scale` is not negative; all is NaN if it is.
+    """
     entering, pushes = [], []
 
     def activate(given):

@@ -98,7 +98,8 @@ def window(
 def _taps(length, shift, kernel_size, padding, stride):
     """How far to go along an axis, and from where both pixels arrive in their images.
 
-    Around an image of circular padding it is as far back, from where the end is near.
+    With circular padding a step that leaves an image goes on at its other end: that is
+    another step for each number of rounds.
     """
     # As lax.conv pads with "SAME": steps of 2 begin at the first pixel's own window.
     padded = (-(-length // stride) - 1) * stride + kernel_size - length
@@ -108,7 +109,8 @@ def _taps(length, shift, kernel_size, padding, stride):
         rounds = (here + tap) // length
         if padding == "zero":
             there = (here + shift) % length + tap
-            yield tap, (rounds == 0) & (there >= 0) & (there < length)
+            if (rounds == 0).any():
+                yield tap, (rounds == 0) & (there >= 0) & (there < length)
         else:
             yield from ((tap - r * length, rounds == r) for r in np.unique(rounds))
 

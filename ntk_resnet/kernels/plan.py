@@ -233,13 +233,17 @@ def make_plan(
 
 def _for_rows(spec, get, normalised, engine, products, arrays, soon):
     """What is computed, what it needs to know of the depth, and the inputs."""
+    norm = _norm_for(spec, engine, arrays)
     with concurrent.futures.ThreadPoolExecutor(2) as threads:
         prepared = threads.submit(_prepared, arrays, spec.bias_variance)
-        if soon is not None and engine != "recursion":
+        if soon is not None and norm is not None:
             powers = likely_powers(spec, get)
             likely = Entries(None, get, normalised, products, powers)
+            # What fails here fails again, and says so, when the program is wanted.
             threads.submit(soon, likely, [v.shape for v in arrays], arrays[0].dtype)
-        found = _profile_for(spec, engine, arrays)
+        found = None
+        if norm is not None and (engine == "profile" or has_profile(spec, norm)):
+            found = profile(spec, input_kernel=norm)
         rows = prepared.result()
     dtype = arrays[0].dtype
     if found is None:  # the recursion knows no other products
@@ -268,19 +272,16 @@ def _prepared(arrays, bias_variance):
         return tuple(prepare(v, bias_variance) for v in arrays)
 
 
-def _profile_for(spec, engine, arrays):
-    """The profile that serves these inputs; `None`: the recursion is to be used."""
+def _norm_for(spec, engine, arrays):
+    """That of the inputs, for a profile; `None`: the recursion is to be used."""
     if engine == "recursion":
         return None
     try:
-        norm = common_norm(spec, *arrays)
+        return common_norm(spec, *arrays)
     except ValueError:
         if engine == "profile":
             raise
         return None
-    if engine == "auto" and not has_profile(spec, norm):
-        return None
-    return profile(spec, input_kernel=norm)
 
 
 def _check_data(spec, x, x2):

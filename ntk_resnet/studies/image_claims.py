@@ -11,6 +11,7 @@ one with each layer: what is left is the limit of two inputs, 1/4.
 """
 
 import numpy as np
+from scipy import stats
 
 from ntk_resnet.analysis.depth import fit_power
 from ntk_resnet.studies.claims import Claim, of_splits, over
@@ -273,6 +274,7 @@ def _networks(results):
 def _agreement(one):
     count = one.deviation.size
     networks, width = one.attrs["networks"], one.attrs["width"]
+    chance = 2 * count * stats.t.sf(3, networks - 1)
     return Claim(
         "1h, images",
         f"{one.network.item()}: mean kernels of {networks} networks of {width} "
@@ -285,8 +287,9 @@ def _agreement(one):
         "NNGP and NTK",
         0.0,
         "below",
-        f"chance: in at most {count * 0.27:.0f} % of studies one exceeds 3; a standard "
-        f"error is at most {float(one.resolved.max()):.1%} of the kernel",
+        f"chance: one exceeds 3 in at most {chance:.0%} of studies, a bias of order "
+        f"1/width left out; a standard error is at most "
+        f"{float(one.resolved.max()):.1%} of the kernel",
     )
 
 
