@@ -1,7 +1,6 @@
 """Settings of all tests: double precision on, and the helpers for bad input."""
 
 import gc
-import itertools
 import os
 import pathlib
 import warnings
@@ -25,20 +24,14 @@ def as_users_run_it():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-_tests_run = itertools.count(1)
-
-
 @pytest.fixture(autouse=True)
 def few_memory_maps():
     """Forgets compiled programs before Linux runs out of memory maps for them.
 
     Each holds several, a process may have 65,530, and one too many ends it with a
-    segmentation fault. To count them takes 10 ms, so only some tests do: none makes
-    more than a few thousand.
+    segmentation fault: a few tests of large programs are enough.
     """
     yield
-    if next(_tests_run) % 8:
-        return
     maps = pathlib.Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
         jax.clear_caches()
