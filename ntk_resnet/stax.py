@@ -69,9 +69,9 @@ def stax(
         points, at the price of 10,000 numbers an entry: for tanh at the default weight
         variance the NNGP to 1e-6 and the NTK to 1e-4 relative (`tests/test_stax.py`).
         Do not use it for functions with a kink. Under `jax.jit` pass images twice,
-        `kernel_fn(x, x, get)`: with `kernel_fn(x, None, get)` XLA's program for the CPU
-        can end in a segmentation fault, then or later (jaxlib 0.10, from three blocks
-        at 8 x 8 on in float64; not with XLA's flag xla_cpu_max_isa=AVX2).
+        `kernel_fn(x, x, get)`: with `kernel_fn(x, None, get)`, and in float64 with
+        three alike blocks or more either way, XLA's program for the CPU can end in a
+        segmentation fault (jaxlib 0.10; not with its flag xla_cpu_max_isa=AVX2).
 
     References:
         Novak, Xiao, Hron, Lee, Alemi, Sohl-Dickstein and Schoenholz, Neural Tangents:
