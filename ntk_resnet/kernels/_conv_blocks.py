@@ -32,11 +32,6 @@ class Planes(NamedTuple):
     ntk: Any  # the same, of all weights so far; `None`: not wanted
 
 
-def reshaped(planes: Planes, shape: tuple[int, ...]) -> Planes:
-    """Planes with other axes of pairs."""
-    return jax.tree.map(lambda plane: plane.reshape(len(plane), *shape), planes)
-
-
 class Windows(NamedTuple):
     """The windows of a block's convolutions, at a displacement."""
 
@@ -72,7 +67,8 @@ class Pending(NamedTuple):
 
     def of_pairs(self, shape: tuple[int, ...]) -> "Pending":
         """With other axes of pairs."""
-        return self._replace(planes=reshaped(self.planes, shape))
+        planes = jax.tree.map(lambda p: p.reshape(len(p), *shape), self.planes)
+        return self._replace(planes=planes)
 
 
 def convolve(

@@ -88,29 +88,25 @@ def _activated(spec, given, held, first, second, distinct) -> Pending:
         return jnp.clip(1 - cosine, 0, 2) * distinct
 
     def nngp():
-        after = _cosine_after(spec, gap(given.nngp()), first, second)
+        after, _ = _cosines(spec, gap(given.nngp()), first, second)
         return after * (first.after * second.after)
 
     def ntk():
         entering = given.finish(given.planes)
-        slope = _cosine_of_slopes(spec, gap(entering.nngp), first, second)
+        _, slope = _cosines(spec, gap(entering.nngp), first, second)
         return slope * both_slopes * entering.ntk
 
     both_slopes = first.slope * second.slope
     after = _planes.apart(held, nngp)
-    slopes = None if given.planes.ntk is None else _planes.apart(held, ntk)
-    return Pending(Planes(after, slopes)).of_pairs((-1,))
+    of_weights = None if given.planes.ntk is None else _planes.apart(held, ntk)
+    return Pending(Planes(after, of_weights)).of_pairs((-1,))
 
 
-def _cosine_after(spec, gap, first, second):
+def _cosines(spec, gap, first, second):
+    """After the activation, and of slopes; XLA leaves out the one that is not read."""
     if isinstance(spec.activation, PiecewiseLinear):
-        return activation_cosine(gap, spec.activation.kink)
+        kink = spec.activation.kink
+        return activation_cosine(gap, kink), slope_cosine(gap, kink)
     logs = first.log_variance, second.log_variance
-    return 1 - spec.activation.dual(*logs, gap, 2 - gap).gap
-
-
-def _cosine_of_slopes(spec, gap, first, second):
-    if isinstance(spec.activation, PiecewiseLinear):
-        return slope_cosine(gap, spec.activation.kink)
-    logs = first.log_variance, second.log_variance
-    return 1 - spec.activation.dual(*logs, gap, 2 - gap).slope_gap
+    dual = spec.activation.dual(*logs, gap, 2 - gap)
+    return 1 - dual.gap, 1 - dual.slope_gap

@@ -69,8 +69,8 @@ def everywhere_on(mesh: Mesh, tree: Any) -> Any:
 @functools.lru_cache(maxsize=32)
 def _compiled_for(mesh, entries, shape, symmetric, sizes, dtype):
     """Runs the program once, on nothing: then it is compiled."""
-    with precision_of(np.empty(0, dtype)):
-        rows = tuple(_no_rows(size, dtype) for size in sizes)
+    rows = tuple(_no_rows(size, dtype) for size in sizes)
+    with precision_of(*jax.tree.leaves(rows)):
         data = likely_table(dtype), np.zeros((), dtype)
         given = everywhere_on(mesh, (data, rows))
         corners = np.zeros((mesh.size, 2), np.int32)
