@@ -119,10 +119,21 @@ def _summed(steps, weights, plane):
     """Where a weight is 0 it does not matter which pixel is met."""
     total = None
     for step, weight in zip(steps, weights, strict=True):
-        moved = jnp.roll(plane, -step, 0) if step else plane
-        share = moved * weight.reshape(-1, *[1] * (plane.ndim - 1))
+        share = _moved(plane, step) * weight.reshape(-1, *[1] * (plane.ndim - 1))
         total = share if total is None else total + share
     return total
+
+
+def _moved(plane, step):
+    """The pixels `step` further on, and the first after the last.
+
+    By index, as XLA makes slow programs of `roll` for CPUs: for each number they choose
+    between the two parts that are joined, one number at a time.
+    """
+    if step == 0:
+        return plane
+    pixels = (np.arange(len(plane)) + step) % len(plane)
+    return plane.at[pixels].get(mode="promise_in_bounds", unique_indices=True)
 
 
 def strided(plane: Array, size: Size, stride: int) -> Array:
