@@ -75,12 +75,26 @@ def numbers_per_pair(spec: Convolutional, height: int, width: int) -> int:
     return 9 * height * width + 4 * max(banks, default=0)
 
 
+def at_once(part: Part, pairs: int, count: int) -> int:
+    """How many of `count` displacements to go through together, for so many pairs.
+
+    XLA's programs for few numbers spend their time on beginning and ending; those for
+    many leave the cache. The last few are filled up, so little as can be.
+    """
+    some = max(1, AT_ONCE // (math.prod(part.size_in(0)) * pairs))
+    return -(-count // -(-count // some))
+
+
+AT_ONCE = 2**16
+"""Numbers in a plane, or in small ones together."""
+
+
 def half_first(part: Part) -> tuple[Int[Array, "k 2"], int, int]:
     """The displacements that enter a part, in an order of which half may do.
 
     Returns:
         First those that are their own opposites, then one of each pair of opposites,
-        then the others; and how many of the first two there are.
+        then the others; how many are their own; and how many half of them are.
     """
     alone: list[tuple[int, ...]] = []
     one: list[tuple[int, ...]] = []
@@ -90,7 +104,7 @@ def half_first(part: Part) -> tuple[Int[Array, "k 2"], int, int]:
         (alone if d == opposite else one if d < opposite else other).append(d)
     shrinks = 2 ** (len(part.stages) - 1)
     listed = shrinks * jnp.array(alone + one + other)
-    return listed, len(alone), len(one)
+    return listed, len(alone), len(alone) + len(one)
 
 
 def means_of(

@@ -25,7 +25,11 @@ def displaced(
     image: Float[Array, "pixels ..."], size: Size, d: Int[Array | np.ndarray, "2"]
 ) -> Float[Array, "pixels ..."]:
     """The image at pixels `i + d`."""
-    return as_rows(jnp.roll(as_grid(image, size), -d, (0, 1)))
+    down, across = (
+        (jnp.arange(length) + shift) % length
+        for length, shift in zip(size, d, strict=True)
+    )
+    return _pixels_of(image, (down[:, None] * size[1] + across).reshape(-1))
 
 
 def as_grid(plane: Array, size: Size) -> Array:
@@ -119,21 +123,25 @@ def _summed(steps, weights, plane):
     """Where a weight is 0 it does not matter which pixel is met."""
     total = None
     for step, weight in zip(steps, weights, strict=True):
-        share = _moved(plane, step) * weight.reshape(-1, *[1] * (plane.ndim - 1))
+        share = plane  # no step leaves no image
+        if step != 0:
+            weight = weight.reshape(-1, *[1] * (plane.ndim - 1))
+            share = _moved(plane, step) * weight
         total = share if total is None else total + share
     return total
 
 
 def _moved(plane, step):
-    """The pixels `step` further on, and the first after the last.
+    """The pixels `step` further on, and the first after the last."""
+    return _pixels_of(plane, (np.arange(len(plane)) + step) % len(plane))
 
-    By index, as XLA makes slow programs of `roll` for CPUs: for each number they choose
-    between the two parts that are joined, one number at a time.
+
+def _pixels_of(plane, numbers):
+    """By index, as XLA makes slow programs of `roll` for CPUs.
+
+    They choose between the two parts that are joined for one number at a time.
     """
-    if step == 0:
-        return plane
-    pixels = (np.arange(len(plane)) + step) % len(plane)
-    return plane.at[pixels].get(mode="promise_in_bounds", unique_indices=True)
+    return plane.at[numbers].get(mode="promise_in_bounds", unique_indices=True)
 
 
 def strided(plane: Array, size: Size, stride: int) -> Array:

@@ -33,7 +33,7 @@ from ntk_resnet.kernels._conv_stages import (
     run_stages,
     through,
 )
-from ntk_resnet.kernels._displacements import half_first, parts_of
+from ntk_resnet.kernels._displacements import at_once, half_first, parts_of
 
 # ------------------------------------------------------------------------ single images
 
@@ -141,7 +141,6 @@ def kernels(
         bank = means_between(spec, pairs, parts, number, fetch)
         fetch = fetch_from(bank, parts[number + 1].inputs)
     last = parts[-1]
-    displacements, alone, pairwise = half_first(last)
 
     def sums(d):
         at_each = pixel_sums if each else None
@@ -156,28 +155,36 @@ def kernels(
         ]
         return Kernel(*jax.tree.map(lambda g: jnp.sum(jnp.sum(g, 0), 0), grids))
 
-    def one_more(k, totals):
-        # Displacements that are their own opposites count once, the others twice.
-        lone = jnp.asarray(k < alone, pairs.scales.dtype)
-        return jax.tree.map(
-            lambda value, total: recursion.add(
-                total, jnp.stack([lone * value, (1 - lone) * value])
-            ),
-            sums(displacements[k]),
-            totals,
-        )
+    totals = _over_displacements(sums, last, pairs, half)
+    return _read_out(spec, totals, last.size, half, pairs)
+
+
+def _over_displacements(sums, part, pairs, half):
+    """The sums over displacements that are their own opposites, and over all others."""
+    displacements, alone, some = half_first(part)
+    together = at_once(part, pairs.own.size, some)
+    if isinstance(half, bool):
+        count: Any = some if half else len(displacements)
+    else:
+        count = jnp.where(half, some, len(displacements))
+
+    def some_more(k, totals):
+        number = together * k + jnp.arange(together)
+        lone = number < alone
+        counts = jnp.stack([lone, (number < count) & ~lone])
+
+        def added(values, total):
+            share = counts.reshape(2, together, *[1] * (values.ndim - 1))
+            return recursion.add(total, jnp.sum(share * values, axis=1))
+
+        found = jax.vmap(sums)(displacements[jnp.minimum(number, count - 1)])
+        return jax.tree.map(added, found, totals)
 
     start = jax.tree.map(
         lambda like: recursion.start(jnp.zeros((2, *like.shape), like.dtype)),
         jax.eval_shape(sums, displacements[0]),
     )
-    some, whole = alone + pairwise, len(displacements)
-    if isinstance(half, bool):
-        count: Any = some if half else whole
-    else:
-        count = jnp.where(half, some, whole)
-    totals = jax.lax.fori_loop(0, count, one_more, start)
-    return _read_out(spec, totals, last.size, half, pairs)
+    return jax.lax.fori_loop(0, -(-count // together), some_more, start)
 
 
 def _read_out(spec, totals, size, half, pairs):
