@@ -11,14 +11,16 @@ from gram_errors import ANGLES, KERNELS, errors, exact_gaps, planted
 from quick import slow_but_for
 
 import ntk_resnet as nr
-from ntk_resnet.kernels import _programs, plan
+from ntk_resnet.kernels import _make_plan, _programs
 from ntk_resnet.kernels._displacements import numbers_per_pair
 from ntk_resnet.kernels._lookup import likely_table
+from ntk_resnet.kernels._make_plan import make_plan
 from ntk_resnet.kernels._programs import program
+from ntk_resnet.kernels._rounds import rounds
 from ntk_resnet.kernels._tile_store import open_store
 from ntk_resnet.kernels.entries import block
 from ntk_resnet.kernels.gram import _on_device, _write_share
-from ntk_resnet.kernels.plan import Plan, make_plan
+from ntk_resnet.kernels.plan import Plan
 from ntk_resnet.kernels.profile import likely_powers
 
 PLAIN = nr.FeedForward(depth=1000)
@@ -186,7 +188,7 @@ CONVOLUTIONAL = nr.ConvNet(depth=3)
 
 @pytest.mark.parametrize("stored", [False, True])
 def test_memory_is_stated_before_the_start(stored, tmp_path, monkeypatch):
-    each = numbers_per_pair(CONVOLUTIONAL, 4, 6) * 4  # bytes
+    each = numbers_per_pair(CONVOLUTIONAL, 4, 6, 4) * 4  # bytes
     events, begin = [], Plan.start
 
     def noted(plan, some, **options):
@@ -214,6 +216,29 @@ def test_memory_of_a_tile_follows_pairs_dtype_and_what_is_computed():
     assert rows.tile_bytes == 100 * 12 * 8
 
 
+@pytest.mark.parametrize("devices", [1, 2, 3, 8])
+@pytest.mark.parametrize("each", [1, 2])
+@pytest.mark.parametrize("side", [1, 2, 5, 16])
+def test_every_tile_is_in_one_round_and_shares_cost_the_same(devices, each, side):
+    pairs = [(i, j) for i in range(side) for j in range(i, side)]
+    seen = []
+    for shares in rounds(pairs, devices, each, halves=True):
+        costs = [sum(1 if i == j else 2 for i, j in share) for share in shares]
+        kinds = {i == j for share in shares for i, j in share}
+        full = sum(map(len, shares)) == devices * each and len(kinds) == 1
+        assert len(shares) == devices
+        assert max(map(len, shares)) <= each
+        assert max(costs) - min(costs) <= (0 if full else 2)  # at most one whole tile
+        seen += itertools.chain(*shares)
+    assert sorted(seen) == pairs
+
+
+def test_where_all_tiles_cost_the_same_they_stay_in_order():
+    pairs = [(0, 0), (0, 1), (1, 1), (0, 2)]
+    found = list(rounds(pairs, 3, 1, halves=False))
+    assert found == [[[(0, 0)], [(0, 1)], [(1, 1)]], [[(0, 2)], [], []]]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", [*ENGINES.values(), CONVOLUTIONAL], ids=str)
 def test_memory_of_a_tile_is_about_what_its_program_takes(spec):
@@ -221,8 +246,8 @@ def test_memory_of_a_tile_is_about_what_its_program_takes(spec):
     plan = make_plan(spec, x, tile=30)
     shape, symmetric = plan.tiling.block_shape, plan.tiling.symmetric
     tile = program(plan.mesh, plan.entries, shape, symmetric, True)
-    corner = np.zeros((1, 2), np.int32)
-    compiled = tile.lower(plan.data, plan.rows, corner).compile()
+    corners, wanted = np.zeros((1, 1, 2), np.int32), np.ones((1, 1), bool)
+    compiled = tile.lower(plan.data, plan.rows, corners, wanted).compile()
     memory = compiled.memory_analysis()
     used = memory.temp_size_in_bytes + memory.output_size_in_bytes
     assert plan.tile_bytes / 4 < used < 2 * plan.tile_bytes
@@ -299,7 +324,7 @@ def test_the_program_for_a_tile_is_compiled_once(monkeypatch):
     right = nr.gram(nr.FeedForward(depth=2), x)
     assert len(calls) == 1
     # Where the guess is wrong, all is as it would be without.
-    monkeypatch.setattr(plan, "likely_powers", lambda spec, get: (2, 2))
+    monkeypatch.setattr(_make_plan, "likely_powers", lambda spec, get: (2, 2))
     _programs.program.cache_clear()
     np.testing.assert_array_equal(nr.gram(nr.FeedForward(depth=2), x), right)
     assert len(calls) == 3

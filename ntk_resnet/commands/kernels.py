@@ -32,8 +32,8 @@ class Gram:
 
     def run(self):
         from ntk_resnet.convolutional import Convolutional
+        from ntk_resnet.kernels._make_plan import make_plan
         from ntk_resnet.kernels.gram import fill
-        from ntk_resnet.kernels.plan import make_plan
 
         spec = terminal.read_spec(self.spec)
         images = isinstance(spec, Convolutional)

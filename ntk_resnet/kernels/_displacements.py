@@ -61,18 +61,8 @@ def parts_of(
     return parts
 
 
-def numbers_per_pair(spec: Convolutional, height: int, width: int) -> int:
-    """At most about how many numbers the kernels of a pair of images keep at a time.
-
-    Nine planes, and both kernels of the planes that enter a part after means, twice:
-    one set is read while the next is made.
-    """
-    parts = parts_of(spec, height, width, every=spec.readout == "pool")
-    banks = [
-        len(part.inputs[0]) * len(part.inputs[1]) * math.prod(part.size)
-        for part in parts[1:]  # of one stage each
-    ]
-    return 9 * height * width + 4 * max(banks, default=0)
+AT_ONCE = 2**16
+"""Numbers in the planes that go through the blocks together, or in one larger one."""
 
 
 def at_once(part: Part, pairs: int, count: int) -> int:
@@ -85,8 +75,21 @@ def at_once(part: Part, pairs: int, count: int) -> int:
     return -(-count // -(-count // some))
 
 
-AT_ONCE = 2**16
-"""Numbers in a plane, or in small ones together."""
+def numbers_per_pair(spec: Convolutional, height: int, width: int, pairs: int) -> int:
+    """At most about how many numbers the kernels of each of so many pairs take.
+
+    Nine planes, of all displacements that go through the blocks together, and both
+    kernels of the planes that enter a part after means, twice: one set is read while
+    the next is made.
+    """
+    *_, last = parts = parts_of(spec, height, width, every=spec.readout == "pool")
+    together = at_once(last, pairs, len(last.outputs[0]) * len(last.outputs[1]))
+    planes = max(height * width, together * math.prod(last.size_in(0)))
+    banks = [
+        len(part.inputs[0]) * len(part.inputs[1]) * math.prod(part.size)
+        for part in parts[1:]  # of one stage each
+    ]
+    return 9 * planes + 4 * max(banks, default=0)
 
 
 def half_first(part: Part) -> tuple[Int[Array, "k 2"], int, int]:

@@ -22,19 +22,34 @@ _MOST = 2**22  # numbers in the data beyond which compiling is the lesser part
 def program(
     mesh: Mesh, entries: Entries, shape: tuple[int, int], symmetric: bool, refine: bool
 ) -> Any:
-    """Compiled: one tile for each device, from the rows and the tiles' corners."""
+    """Compiled: the tiles of each device, from the rows and corners `(devices, k, 2)`.
 
-    def one(data, rows, corner):
-        at = data, rows, *corner[0]
-        tile = tile_at(entries, shape, symmetric, *at, refine=refine)
-        return jax.tree.map(lambda part: part[None], tile)
+    Where k > 1 only those tiles are made that are `wanted`, `(devices, k)`.
+    """
+
+    def one(data, rows, corners, wanted):
+        def tile(corner):
+            at = data, rows, *corner
+            return tile_at(entries, shape, symmetric, *at, refine=refine)
+
+        def nothing(corner):
+            like = jax.eval_shape(tile, corner)
+            return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), like)
+
+        def if_wanted(given):
+            return jax.lax.cond(given[0], tile, nothing, given[1])
+
+        if wanted.shape[1] == 1:
+            return jax.tree.map(lambda part: part[None, None], tile(corners[0, 0]))
+        made = jax.lax.map(if_wanted, (wanted[0], corners[0]))
+        return jax.tree.map(lambda part: part[None], made)
 
     split, whole = PartitionSpec("tile"), PartitionSpec()
     return jax.jit(
         jax.shard_map(
             one,
             mesh=mesh,
-            in_specs=(whole, whole, split),
+            in_specs=(whole, whole, split, split),
             out_specs=split,
             check_vma=False,
         )
@@ -73,9 +88,9 @@ def _compiled_for(mesh, entries, shape, symmetric, sizes, dtype):
     with precision_of(*jax.tree.leaves(rows)):
         data = likely_table(dtype), np.zeros((), dtype)
         given = everywhere_on(mesh, (data, rows))
-        corners = np.zeros((mesh.size, 2), np.int32)
+        corners = np.zeros((mesh.size, 1, 2), np.int32)
         compiled = program(mesh, entries, shape, symmetric, False)
-        jax.block_until_ready(compiled(*given, corners))
+        jax.block_until_ready(compiled(*given, corners, np.ones((mesh.size, 1), bool)))
 
 
 def compile_ahead(

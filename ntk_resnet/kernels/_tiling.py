@@ -105,22 +105,26 @@ def side_for_images(
     """
     n, height, width, _ = shape
     plane = 2**16 if device.platform == "cpu" else 2**24
-    kept = bytes_per_pair(spec, shape[1:], dtype)
+    kept = bytes_per_pair(spec, shape[1:], dtype, plane)
     fits = memory_of(device) / (16 * kept)
     side = max(1, int(np.sqrt(min(plane / (height * width), fits))))
     return min(side, -(-n // devices))
 
 
-def bytes_per_pair(spec: Architecture, shape: tuple[int, ...], dtype: np.dtype) -> int:
+def bytes_per_pair(
+    spec: Architecture, shape: tuple[int, ...], dtype: np.dtype, pairs: int
+) -> int:
     """About how much is kept at a time for each pair of inputs in a tile.
 
     Args:
         spec: the network.
         shape: of one input: `(d,)`, or of an image `(H, W, C)`.
         dtype: in which the kernels are computed.
+        pairs: how many there are in the tile.
     """
     if isinstance(spec, Convolutional):
-        return numbers_per_pair(spec, *shape[:2]) * dtype.itemsize
+        height, width, _ = shape
+        return numbers_per_pair(spec, height, width, pairs) * dtype.itemsize
     # By XLA's account at most 6 by profile, to 18 by recursion, a few of them rows.
     return 12 * dtype.itemsize
 

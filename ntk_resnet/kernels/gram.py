@@ -14,7 +14,8 @@ from ntk_resnet._progress import Progress
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.kernels import _tile_store
 from ntk_resnet.kernels._inputs import precision_of
-from ntk_resnet.kernels.plan import Plan, check_finite, make_plan
+from ntk_resnet.kernels._make_plan import make_plan
+from ntk_resnet.kernels.plan import Plan, check_finite
 from ntk_resnet.kernels.stored import StoredGram, open_gram
 
 
@@ -117,12 +118,12 @@ def _on_device(plan, progress):
         matrix = jnp.zeros((plan.tiling.rows, plan.tiling.columns), plan.dtype)
         coarse = []
         for done, pair in enumerate(pairs, start=1):
-            tile = plan.start([pair])
+            tile = plan.start([[pair]])
             matrix = _put(matrix, tile.values, *_place(plan.tiling, pair))
             coarse.append(tile.coarse)
             _say(progress, plan, done, len(pairs))
         for index in np.flatnonzero(jnp.concatenate(coarse)):
-            tile = plan.start([pairs[index]], refine=True)
+            tile = plan.start([[pairs[index]]], refine=True)
             matrix = _put(matrix, tile.values, *_place(plan.tiling, pairs[index]))
         check_finite(matrix, plan.entries, plan.spec)
     return matrix
@@ -134,7 +135,7 @@ def _place(tiling, pair):
 
 @functools.partial(jax.jit, static_argnames="mirror", donate_argnames="matrix")
 def _put(matrix, tiles, row, column, mirror):
-    tile = tiles[0]
+    tile = tiles[0, 0]
     if mirror:
         matrix = jax.lax.dynamic_update_slice(matrix, tile.T, (column, row))
     return jax.lax.dynamic_update_slice(matrix, tile, (row, column))

@@ -19,9 +19,10 @@ from jaxtyping import Array, ArrayLike, Float, Num
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels._inputs import default_float, is_traced, precision_of
+from ntk_resnet.kernels._make_plan import make_plan
 from ntk_resnet.kernels._programs import tile_at
 from ntk_resnet.kernels.function import diag
-from ntk_resnet.kernels.plan import Plan, make_plan
+from ntk_resnet.kernels.plan import Plan
 
 
 @runtime_checkable
