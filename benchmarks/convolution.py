@@ -5,6 +5,7 @@ Beside neural-tangents, jitted, in float32 the blocks of a stage as one `stax.re
 * pooled: residual networks of 5 and 20 blocks, 16 images of 16 x 16 x 3, mean over all
   pixels before the readout, in both precisions; on one device, and by `nr.gram` on one
   and on two;
+* devices: by `nr.gram` on one and on two, 64 images, 20 blocks;
 * flatten: the same without the mean, 64 images;
 * entry: a plain network of 21 layers (20 convolutions and the readout), 32 x 32 x 3,
   pooled, and Myrtle-5: the price of an entry;
@@ -84,6 +85,17 @@ def pooled(chosen):
             compare("convolution pooled", name, sizes, chosen, more=on)
 
 
+def devices(chosen):
+    sizes = {"network": "residual", "depth": 20, "readout": "pool"}
+    sizes |= {"n": 64, "pixels": 16, "dtype": "float32"}
+    sizes = sizes | SMOKE if chosen.smoke else sizes
+    cases = [
+        Case(f"{count} device{'s' * (count > 1)}", by_gram, sizes | {"devices": count})
+        for count in (1, 2)
+    ]
+    publish(measure("convolution devices", cases, repeats=3), chosen.save)
+
+
 def flatten(chosen):
     for dtype in ("float32", "float64"):
         sizes = {"network": "residual", "depth": 5, "readout": "flatten"}
@@ -118,7 +130,13 @@ def first_result(network, depth, readout, n, pixels, dtype):
     return Prepared(lambda: kernel(x))
 
 
-QUESTIONS = {"pooled": pooled, "flatten": flatten, "entry": entry, "deep": deep}
+QUESTIONS = {
+    "pooled": pooled,
+    "devices": devices,
+    "flatten": flatten,
+    "entry": entry,
+    "deep": deep,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
