@@ -329,6 +329,7 @@ TABLES = {
     "empirical device": empirical_table,
     "empirical agreement": agreement_table,
     "convolution pooled": images_table,
+    "convolution devices": images_table,
     "convolution flatten": images_table,
     "convolution entry": images_table,
     "convolution deep": images_table,

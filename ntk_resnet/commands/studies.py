@@ -20,7 +20,7 @@ class Report:
     out: Annotated[pathlib.Path, tyro.conf.arg(metavar="DIR")] = pathlib.Path("report")
     """Folder for index.html, figures/ and data/; finished parts in it are reused."""
     quick: bool = False
-    """A smaller study, in about a minute."""
+    """A smaller study, in about two minutes."""
     data: terminal.Source = "digits"
     """"digits", "mnist", "cifar10", a .npz file with x and y, or a CSV (target last, or
     named y)."""
