@@ -6,7 +6,6 @@ ones, and the distribution of all by stochastic Lanczos quadrature: a random uni
 mean, and Lanczos' method on `v` gives the Gauss rule of that measure.
 """
 
-import itertools
 from typing import Any
 
 import jax
@@ -17,14 +16,22 @@ from jaxtyping import ArrayLike, Float, Num
 from scipy.interpolate import PchipInterpolator
 
 from ntk_resnet import records
-from ntk_resnet._checks import check_count, check_number
+from ntk_resnet._checks import check_number
 from ntk_resnet._progress import Progress
-from ntk_resnet.analysis import _lanczos
+from ntk_resnet.analysis._spectral import (
+    check_targets,
+    check_top,
+    log_shifted,
+    refuse_negative,
+    relative_log,
+    standard_error,
+)
+from ntk_resnet.analysis._spectrum_by_products import (
+    spectrum_by_products,
+)
 from ntk_resnet.kernels._inputs import precision_of
 from ntk_resnet.kernels.operator import KernelOperator
 from ntk_resnet.kernels.stored import StoredGram
-
-_ROWS = 500  # of a stored matrix that are in memory at a time
 
 
 def spectrum(
@@ -100,10 +107,8 @@ def spectrum(
     """
     ridge = check_number("ridge", ridge)
     if isinstance(matrix, KernelOperator | StoredGram):
-        steps = check_count("steps", steps)
-        starts = _probes(matrix, check_count("probes", probes, least=2), seed)
-        found = _by_products(matrix, starts, targets, top, steps, ridge, progress)
-        return found.assign_attrs(seed=seed)
+        how = steps, probes, seed, progress
+        return spectrum_by_products(matrix, targets, top, ridge, *how)
     return _dense(_check_matrix(matrix), targets, top, ridge)
 
 
@@ -136,7 +141,7 @@ def spectral_distribution(result: xr.Dataset, at: Num[ArrayLike, " k"]) -> xr.Da
         share, lowest, highest = (np.array(part) for part in zip(*each, strict=True))
         found = {
             "share": share.mean(axis=0),
-            "standard_error": _error(share),
+            "standard_error": standard_error(share),
             "lowest": lowest.mean(axis=0),
             "highest": highest.mean(axis=0),
         }
@@ -170,17 +175,13 @@ def _interpolated(nodes, weights, at):
     return share, steps[below], steps[np.minimum(below + 2, len(steps) - 1)]
 
 
-def _error(values):
-    return values.std(axis=0, ddof=1) / np.sqrt(len(values))
-
-
 # ------------------------------------------------------------------ a matrix in memory
 
 
 def _dense(matrix, targets, top, ridge):
     n = len(matrix)
-    top = 0 if top is None else _check_top(top, n)
-    targets = None if targets is None else _check_targets(targets, n)
+    top = 0 if top is None else check_top(top, n)
+    targets = None if targets is None else check_targets(targets, n)
     wants_vectors = targets is not None or top > 0
     with precision_of(matrix):
         matrix = jnp.asarray(matrix)
@@ -193,16 +194,16 @@ def _dense(matrix, targets, top, ridge):
     largest, smallest = float(np.abs(values).max()), float(values[-1])
     trace = float(np.sum(values))
     bound = n * float(np.finfo(values.dtype).eps) * largest
-    _refuse_negative(smallest, bound)
+    refuse_negative(smallest, bound)
     found: dict[str, Any] = {
         "eigenvalue": ("index", values, {"long_name": "eigenvalue, largest first"}),
         "condition_number": largest / smallest if smallest > bound else np.inf,
         "effective_rank": trace
         / largest
-        * float(np.exp(-_relative_log(values, largest).sum() / trace)),
+        * float(np.exp(-relative_log(values, largest).sum() / trace)),
         "trace": trace,
         "frobenius_norm": float(np.linalg.norm(values)),
-        "log_determinant": float(_log_shifted(values, ridge * trace / n).sum()),
+        "log_determinant": float(log_shifted(values, ridge * trace / n).sum()),
         "error_bound": bound,
         "negative": int((values < 0).sum()),
     }
@@ -219,29 +220,6 @@ def _dense(matrix, targets, top, ridge):
         coords={"index": np.arange(n)},
         attrs=records.provenance(dtype=str(values.dtype), ridge=ridge),
     )
-
-
-def _relative_log(values, largest):
-    """`v ln(v / largest)`, whose sum S gives the effective rank.
-
-    It is `trace / largest * exp(-S / trace)`: written so, a leading eigenvalue adds
-    nothing to the sum, nor to the scatter of an estimate.
-    """
-    values = np.clip(np.asarray(values, float), 0, None)
-    return values * np.log(np.where(values > 0, values / largest, 1))
-
-
-def _log_shifted(values, shift):
-    with np.errstate(divide="ignore"):
-        return np.log(np.clip(np.asarray(values, float), 0, None) + shift)
-
-
-def _refuse_negative(smallest, bound):
-    if smallest < -bound:
-        raise ValueError(
-            f"matrix has the eigenvalue {smallest:.3g}, below zero by more than "
-            f"rounding ({bound:.1g}); it is not a kernel matrix."
-        )
 
 
 def _check_matrix(matrix):
@@ -275,149 +253,3 @@ def _check_matrix(matrix):
             "symmetric one."
         )
     return matrix
-
-
-def _check_top(top, most):
-    if check_count("top", top) > most:
-        raise ValueError(f"top must be at most {most} here, got {top}; ask for fewer.")
-    return top
-
-
-def _check_targets(targets, n):
-    targets = np.asarray(targets)
-    if targets.dtype.kind not in "fiub" or not np.isfinite(targets).all():
-        raise ValueError(
-            f"targets must be finite real numbers, got dtype {targets.dtype}, or NaN "
-            "or infinity among them; remove the rows behind them."
-        )
-    if targets.ndim not in (1, 2) or len(targets) != n or targets.size == 0:
-        raise ValueError(
-            f"targets has shape {targets.shape}; pass ({n},) or ({n}, outputs)."
-        )
-    targets = targets.reshape(n, -1).astype(float)
-    if not targets.any(axis=0).all():
-        raise ValueError("targets are zero in one output, whose power lies nowhere.")
-    return targets / np.abs(targets).max(axis=0)  # only shares count: no overflow
-
-
-# ------------------------------------------------------ a matrix known by its products
-
-
-def _probes(matrix, count, seed):
-    """Directions that are uniform on the sphere."""
-    n = matrix.shape[0]
-    seed = check_count("seed", seed, least=0)
-    return np.random.default_rng(seed).normal(size=(count, n)).astype(matrix.dtype)
-
-
-def _by_products(matrix, starts, targets, top, steps, ridge, progress):
-    probes, n = starts.shape
-    diagonal = _diagonal(matrix)
-    trace = float(diagonal.sum())
-    steps = min(steps, n)
-    top = min(10, steps) if top is None else _check_top(top, steps)
-    if targets is not None:
-        targets = _check_targets(targets, n).T
-        starts = np.concatenate([starts, targets.astype(starts.dtype)])
-    eps = float(np.finfo(starts.dtype).eps)
-    product, tick = _product_of(matrix), _counter(progress, steps + 1)
-    with precision_of(starts):
-        space = _lanczos.krylov(product, starts, steps, tick)
-        pairs = _leading(product, space, top, eps)
-    tick()
-    nodes, weights = _lanczos.quadrature(space, eps)
-    largest, smallest = float(np.nanmax(nodes)), float(np.nanmin(nodes))
-    bound = eps * (steps * largest + 4 * n * float(diagonal.max()))
-    _refuse_negative(smallest, bound)
-
-    def traces(function):  # of a function of the matrix, one estimate a probe
-        return n * np.nansum(weights[:probes] * function(nodes[:probes]), axis=1)
-
-    logs = traces(lambda v: _relative_log(v, largest)) / trace
-    log_determinant = traces(lambda v: _log_shifted(v, ridge * trace / n))
-    rank = trace / largest * float(np.exp(-logs.mean()))
-    squares = traces(np.square)
-    norm = float(np.sqrt(squares.mean()))
-    found: dict[str, Any] = pairs | {
-        "node": (("probe", "step"), nodes[:probes], {"long_name": "eigenvalue"}),
-        "weight": (("probe", "step"), weights[:probes], {"long_name": "share"}),
-        "condition_number": largest / max(smallest, bound),
-        "effective_rank": rank,
-        "effective_rank_error": rank * float(_error(logs)),
-        "trace": trace,
-        "frobenius_norm": norm,
-        "frobenius_norm_error": float(_error(squares)) / (2 * norm),
-        "log_determinant": float(log_determinant.mean()),
-        "log_determinant_error": float(_error(log_determinant)),
-        "error_bound": bound,
-        "negative": int((nodes[:probes] < 0).sum()),
-    }
-    if targets is not None:
-        found["target_node"] = (("output", "step"), nodes[probes:])
-        found["target_weight"] = (("output", "step"), weights[probes:])
-    return xr.Dataset(
-        found,
-        attrs=records.provenance(
-            spec=getattr(matrix, "spec", None),
-            dtype=str(matrix.dtype),
-            n=n,
-            ridge=ridge,
-        ),
-    )
-
-
-def _leading(product, space, top, eps):
-    """The largest eigenvalues that one probe knows, and how far they miss."""
-    values, inner = _lanczos.ritz(space, 0, eps)
-    values, inner = values[: -top - 1 : -1], inner[:, : -top - 1 : -1]
-    basis = space.basis[0, : len(inner)].T
-    vectors = basis @ jnp.asarray(inner, basis.dtype)
-    missed = product(vectors) - vectors * jnp.asarray(values, basis.dtype)
-    lengths = np.linalg.norm(np.asarray(missed, float), axis=0)
-    return {
-        "eigenvalue": ("leading", values, {"long_name": "eigenvalue, largest first"}),
-        "residual": ("leading", lengths, {"long_name": "length of K u - eigenvalue u"}),
-        "eigenvector": (("row", "leading"), np.asarray(vectors)),
-    }
-
-
-def _counter(progress, total):
-    done = itertools.count(1)
-
-    def tick():
-        if progress is not None:
-            progress(next(done), total, "products")
-
-    return tick
-
-
-def _diagonal(matrix):
-    if matrix.shape[0] != matrix.shape[1] or not matrix.symmetric:
-        raise ValueError(
-            "matrix is of one set of rows and another of columns, and has no "
-            "eigenvalues; leave x2 out."
-        )
-    if isinstance(matrix, KernelOperator):
-        diagonal = np.asarray(matrix.diagonal(), float)
-    else:
-        every = np.arange(len(matrix))
-        diagonal = matrix[every, every].astype(float)
-    if not diagonal.sum() > 0:
-        raise ValueError("matrix has the trace 0: it is a gap's, or all zeros.")
-    return diagonal
-
-
-def _product_of(matrix):
-    """What multiplies a block of vectors, as a pytree."""
-    if isinstance(matrix, KernelOperator):
-        return matrix
-
-    def on_host(block):
-        rows = range(0, len(matrix), _ROWS)
-        return np.concatenate([matrix[i : i + _ROWS] @ np.asarray(block) for i in rows])
-
-    def product(block):
-        shape = jax.ShapeDtypeStruct(block.shape, block.dtype)
-        return jax.pure_callback(on_host, shape, block)
-
-    return jax.tree_util.Partial(product)
