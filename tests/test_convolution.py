@@ -216,10 +216,12 @@ def grid():
 GRID = list(grid())
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(
+    jax.jit, static_argnums=0, compiler_options={"xla_cpu_max_isa": "AVX2"}
+)
 def reference(spec, x1, x2):
-    """By neural-tangents, without `stax.repeat`, whose compiled program writes where it
-    should not, and ends the process there or later (jaxlib 0.10, this file alone)."""
+    """By neural-tangents, without `stax.repeat` and without AVX-512: with them compiled
+    programs write where they should not, and end the process there or later."""
     one_by_one = mock.patch.object(_Layers, "alike", lambda _, layer, n: [layer] * n)
     with one_by_one:
         return nr.stax(spec)[2](x1, x2, ("nngp", "ntk"))
