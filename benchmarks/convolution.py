@@ -99,7 +99,11 @@ def devices(chosen):
     sizes |= {"n": 64, "pixels": 16, "dtype": "float32"}
     sizes = sizes | SMOKE if chosen.smoke else sizes
     cases = [
-        Case(f"{count} device{'s' * (count > 1)}", by_gram, sizes | {"devices": count})
+        Case(
+            f"nr.gram, {count} device{'s' * (count > 1)}, 20 blocks, float32",
+            by_gram,
+            sizes | {"devices": count},
+        )
         for count in (1, 2)
     ]
     publish(measure("convolution devices", cases, repeats=3), chosen.save)

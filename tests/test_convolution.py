@@ -439,7 +439,7 @@ def test_memory_is_what_tiles_are_chosen_by(spec):
     with jax.enable_x64():
         of = without_scales(spec), ("ntk",), False, x, None, scales
         used = _matrix.lower(*of).compile().memory_analysis().temp_size_in_bytes
-    expected = 8 * 6**2 * numbers_per_pair(spec, 16, 16, 6**2)
+    expected = 8 * 6**2 * numbers_per_pair(spec, x.shape[1:], 6**2)
     assert expected / 3 < used < 1.3 * expected
 
 

@@ -65,31 +65,42 @@ AT_ONCE = 2**16
 """Numbers in the planes that go through the blocks together, or in one larger one."""
 
 
-def at_once(part: Part, pairs: int, count: int) -> int:
-    """How many of `count` displacements to go through together, for so many pairs.
+def at_once(numbers: int, count: int) -> int:
+    """How many of `count` displacements, of so many numbers, to go through together.
 
     XLA's programs for few numbers spend their time on beginning and ending; those for
     many leave the cache. The last few are filled up, so little as can be.
     """
-    some = max(1, AT_ONCE // (math.prod(part.size_in(0)) * pairs))
-    return -(-count // -(-count // some))
+    most = max(1, AT_ONCE // numbers)
+    return -(-count // -(-count // most))
 
 
-def numbers_per_pair(spec: Convolutional, height: int, width: int, pairs: int) -> int:
+def numbers_per_pair(spec: Convolutional, shape: tuple[int, ...], pairs: int) -> int:
     """At most about how many numbers the kernels of each of so many pairs take.
 
-    Nine planes, of all displacements that go through the blocks together, and both
-    kernels of the planes that enter a part after means, twice: one set is read while
-    the next is made.
+    Nine planes of all displacements that go through the blocks together, the images for
+    each of them and some eight times more, and both kernels of the planes that enter a
+    part after means, twice: one set is read while the next is made.
+
+    Args:
+        spec: the network.
+        shape: of an image, `(H, W, C)`.
+        pairs: how many there are, of as many images as others.
     """
+    height, width, channels = shape
     *_, last = parts = parts_of(spec, height, width, every=spec.readout == "pool")
-    together = at_once(last, pairs, len(last.outputs[0]) * len(last.outputs[1]))
+    entering = math.isqrt(pairs) * channels
+    together = min(
+        len(last.outputs[0]) * len(last.outputs[1]),
+        max(1, AT_ONCE // (math.prod(last.size_in(0)) * max(pairs, entering))),
+    )
     planes = max(height * width, together * math.prod(last.size_in(0)))
     banks = [
         len(part.inputs[0]) * len(part.inputs[1]) * math.prod(part.size)
         for part in parts[1:]  # of one stage each
     ]
-    return 9 * planes + 4 * max(banks, default=0)
+    images = -(-(together + 8) * height * width * entering // pairs)
+    return 9 * planes + images + 4 * max(banks, default=0)
 
 
 def half_first(part: Part) -> tuple[Int[Array, "k 2"], int, int]:

@@ -123,7 +123,7 @@ def _summed(steps, weights, plane):
     """Where a weight is 0 it does not matter which pixel is met."""
     total = None
     for step, weight in zip(steps, weights, strict=True):
-        share = plane  # no step leaves no image
+        share = plane  # without a step all stay inside: weights are 1
         if step != 0:
             weight = weight.reshape(-1, *[1] * (plane.ndim - 1))
             share = _moved(plane, step) * weight

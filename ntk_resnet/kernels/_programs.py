@@ -24,7 +24,8 @@ def program(
 ) -> Any:
     """Compiled: the tiles of each device, from the rows and corners `(devices, k, 2)`.
 
-    Where k > 1 only those tiles are made that are `wanted`, `(devices, k)`.
+    Where k > 1 only those tiles are made that are `wanted`, `(devices, k)`; where k is
+    1 a device with nothing to do makes the tile at its corner.
     """
 
     def one(data, rows, corners, wanted):

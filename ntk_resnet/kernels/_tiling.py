@@ -123,8 +123,7 @@ def bytes_per_pair(
         pairs: how many there are in the tile.
     """
     if isinstance(spec, Convolutional):
-        height, width, _ = shape
-        return numbers_per_pair(spec, height, width, pairs) * dtype.itemsize
+        return numbers_per_pair(spec, shape, pairs) * dtype.itemsize
     # By XLA's account at most 6 by profile, to 18 by recursion, a few of them rows.
     return 12 * dtype.itemsize
 

@@ -13,6 +13,7 @@ For a symmetric block half of the displacements are enough: the plane of `-d` is
 Sources: Arora et al. 2019 and Novak et al. 2019 (convolutional kernels).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -58,8 +59,8 @@ def see(
     parts = parts_of(spec, *size, every=False)
     own, seen = jnp.asarray(True), list[Any]()
     so_far = Seeing(x, seen, log_scale)
-    at_once = Pairs(so_far, so_far, size, scales, own, crossed=False)
-    fetch: Callable = lambda d: enter(spec, at_once, False, d)  # noqa: E731
+    alone = Pairs(so_far, so_far, size, scales, own, crossed=False)
+    fetch: Callable = lambda d: enter(spec, alone, False, d)  # noqa: E731
     variance = fetch(jnp.zeros(2, int)).nngp
     carries_mean = isinstance(spec, ConvResNet) and spec.block == "postactivation"
     mean = jnp.zeros_like(variance) if carries_mean else None
@@ -74,7 +75,7 @@ def see(
         seen.append(kept)
         if number + 1 < len(parts):
             inputs = parts[number + 1].inputs
-            bank = means_between(spec, at_once, parts, number, fetch)
+            bank = means_between(spec, alone, parts, number, fetch)
             fetch = fetch_from(bank, inputs)
             images = Images(
                 fetch(jnp.zeros(2, int)).nngp,
@@ -161,12 +162,16 @@ def kernels(
 
 def _over_displacements(sums, part, pairs, half):
     """The sums over displacements that are their own opposites, and over all others."""
-    displacements, alone, some = half_first(part)
-    together = at_once(part, pairs.own.size, some)
-    if isinstance(half, bool):
-        count: Any = some if half else len(displacements)
-    else:
-        count = jnp.where(half, some, len(displacements))
+    displacements, alone, least = half_first(part)
+    count: Any = len(displacements)
+    if half is not False:
+        count = least if half is True else jnp.where(half, least, count)
+    found = jax.eval_shape(sums, displacements[0])
+    entering = math.prod(part.size_in(0)) * max(
+        pairs.own.size, math.prod(pairs.other.pixels.shape[1:])
+    )
+    numbers = max(entering, *(leaf.size for leaf in jax.tree.leaves(found)))
+    together = at_once(numbers, count if half is False else least)
 
     def some_more(k, totals):
         number = together * k + jnp.arange(together)
@@ -177,12 +182,11 @@ def _over_displacements(sums, part, pairs, half):
             share = counts.reshape(2, together, *[1] * (values.ndim - 1))
             return recursion.add(total, jnp.sum(share * values, axis=1))
 
-        found = jax.vmap(sums)(displacements[jnp.minimum(number, count - 1)])
-        return jax.tree.map(added, found, totals)
+        more = jax.vmap(sums)(displacements[jnp.minimum(number, count - 1)])
+        return jax.tree.map(added, more, totals)
 
     start = jax.tree.map(
-        lambda like: recursion.start(jnp.zeros((2, *like.shape), like.dtype)),
-        jax.eval_shape(sums, displacements[0]),
+        lambda like: recursion.start(jnp.zeros((2, *like.shape), like.dtype)), found
     )
     return jax.lax.fori_loop(0, -(-count // together), some_more, start)
 

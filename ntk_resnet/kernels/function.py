@@ -124,8 +124,9 @@ class KernelFunction:
             Pixels with equal surroundings, as in constant areas, and equal images that
             are not recognised as one, are off by the root of eps, weighted by their
             share (`tests/test_convolution.py`). Memory: about ten arrays `(H, W, n1,
-            n2)`; with averages between stages also the planes that enter the second,
-            `(H W / 4)^2 n1 n2` numbers a kernel. `nr.gram` works in tiles.
+            n2)`, or of 2^16 numbers where those are smaller; with averages between
+            stages also the planes that enter the second, `(H W / 4)^2 n1 n2` numbers a
+            kernel. `nr.gram` works in tiles.
         """
         names = tuple(get) if isinstance(get, tuple | list) else (get,)
         for name in names:

@@ -1,8 +1,8 @@
 """What a Gram matrix is made of: the plan of its tiles, and the program for one.
 
-One compiled program makes a tile from the rows of the data; it is the same for any
-number of devices, which take the tiles in turn, and so are the results, to the last
-bit.
+One compiled program makes a tile from the rows of the data; devices take the tiles in
+turn. The results are the same for any number of them, to the last bit
+(`tests/test_gram_devices.py`).
 """
 
 import collections
@@ -137,24 +137,28 @@ class Plan:
             return compiled(self.data, self.rows, corners, wanted)
 
     def _finished(self, shares, started):
-        of_devices = zip(*map(_by_device, started), strict=True)
-        for share, (made, coarse) in zip(shares, of_devices, strict=False):
-            for place, (i, j) in enumerate(share):
-                values = made[place]
-                if coarse[place]:
-                    values = _by_device(self.start([[(i, j)]], refine=True).values)[0][
-                        0
-                    ]
-                height, width = self.tiling.shape(i, j)
+        """Those of this process's devices."""
+        made, coarse = map(_by_device, started)
+        for device in sorted(made):
+            share = shares[device]
+            blocks = np.asarray(made[device])[0] if share else ()
+            rough = np.asarray(coarse[device])[0] if share else ()
+            for pair, values, again in zip(share, blocks, rough, strict=False):
+                if again and not self.mesh.is_multi_process:  # all would have to
+                    values = self._refined(pair)
+                height, width = self.tiling.shape(*pair)
                 values = values[-height:, -width:]
                 check_finite(values, self.entries, self.spec)
-                yield i, j, values
+                yield *pair, values
+
+    def _refined(self, pair):
+        made = _by_device(self.start([[pair]], refine=True).values)
+        return np.asarray(made[0])[0, 0]
 
 
 def _by_device(array):
-    """What each of the devices has computed, in their order."""
-    shards = {shard.index[0].start or 0: shard for shard in array.addressable_shards}
-    return [np.asarray(shards[k].data)[0] for k in sorted(shards)]
+    """What each of this process's devices has computed, by its number in the mesh."""
+    return {s.index[0].start or 0: s.data for s in array.addressable_shards}
 
 
 def check_finite(values: Any, entries: Entries, spec: Architecture) -> None:
