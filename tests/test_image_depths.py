@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -85,6 +86,19 @@ def test_tiles_cover_the_triangle_and_stay_small():
             assert side**2 * 1000 <= image_depths._HELD
             seen[row : row + side, column : column + side] = True
         assert seen[np.triu_indices(n)].all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("depth", "side"), [(1000, 4), (1000, 8), (200, 16)])
+def test_a_tile_takes_no_more_memory_than_promised(depth, side):
+    """By XLA's account, also where several displacements go through together."""
+    (job,) = image_depths._jobs(nr.ConvResNet(depth=depth, branch_scale=0.5), [depth])
+    first, *_ = image_depths._tiles(job, (16, side, side, 3))
+    x = np.zeros((first.side, side, side, 3))
+    with jax.enable_x64():
+        given = job.spec, x, x, job.scales, np.asarray(0)
+        compiled = image_depths._between.lower(*given).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 100e6
 
 
 def test_the_dtype_follows_the_images_but_gaps_keep_their_digits():
