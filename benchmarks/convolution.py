@@ -62,12 +62,20 @@ def theirs(network, depth, readout, n, pixels, dtype):
 
 def unrolled(**sizes):
     """neural-tangents without loops over alike layers, whose programs end likewise."""
-    one_by_one = mock.patch.object(_Layers, "alike", lambda _, layer, n: [layer] * n)
-    with one_by_one:
+    with one_by_one():
         return theirs(**sizes)
 
 
+def one_by_one():
+    """Alike layers follow one another in what `nr.stax` gives, without a loop."""
+    return mock.patch.object(_Layers, "alike", lambda _, layer, n: [layer] * n)
+
+
 BOTH = {"ours": ours, "neural-tangents": theirs}
+ON_DEVICES = [
+    ("nr.gram, 1 device", {"devices": 1}),
+    ("nr.gram, 2 devices", {"devices": 2}),
+]
 SMOKE = {"n": 2, "pixels": 8}
 
 
@@ -86,27 +94,15 @@ def pooled(chosen):
             network = {"float32": "residual", "float64": "unlike"}[dtype]
             sizes = {"network": network, "depth": depth, "readout": "pool"}
             sizes |= {"n": 16, "pixels": 16, "dtype": dtype}
-            on = [
-                (f"nr.gram, {count} device{'s' * (count > 1)}", {"devices": count})
-                for count in (1, 2)
-            ]
             name = f"{depth} blocks, {dtype}"
-            compare("convolution pooled", name, sizes, chosen, more=on)
+            compare("convolution pooled", name, sizes, chosen, more=ON_DEVICES)
 
 
 def devices(chosen):
     sizes = {"network": "residual", "depth": 20, "readout": "pool"}
     sizes |= {"n": 64, "pixels": 16, "dtype": "float32"}
-    sizes = sizes | SMOKE if chosen.smoke else sizes
-    cases = [
-        Case(
-            f"nr.gram, {count} device{'s' * (count > 1)}, 20 blocks, float32",
-            by_gram,
-            sizes | {"devices": count},
-        )
-        for count in (1, 2)
-    ]
-    publish(measure("convolution devices", cases, repeats=3), chosen.save)
+    how = {"ways": {}, "more": ON_DEVICES, "repeats": 3}
+    compare("convolution devices", "20 blocks, float32", sizes, chosen, **how)
 
 
 def flatten(chosen):

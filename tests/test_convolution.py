@@ -1,18 +1,17 @@
 """Kernels of images: against all pixel pairs at once, and against neural-tangents."""
 
 import functools
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
+from convolution import one_by_one
 from quick import slow_but_for
 
 import ntk_resnet as nr
 from ntk_resnet._duals.cosines import activation_cosine, slope_cosine
-from ntk_resnet._stax_convolution import _Layers
 from ntk_resnet.kernels._displacements import numbers_per_pair
 from ntk_resnet.kernels.images import PLAIN, RESIDUAL, _matrix, without_scales
 
@@ -222,8 +221,7 @@ GRID = list(grid())
 def reference(spec, x1, x2):
     """By neural-tangents, without `stax.repeat` and without AVX-512: with them compiled
     programs write where they should not, and end the process there or later."""
-    one_by_one = mock.patch.object(_Layers, "alike", lambda _, layer, n: [layer] * n)
-    with one_by_one:
+    with one_by_one():
         return nr.stax(spec)[2](x1, x2, ("nngp", "ntk"))
 
 

@@ -13,15 +13,7 @@ import xarray as xr
 
 from ntk_resnet import records
 from ntk_resnet._checks import check_count
-from ntk_resnet.analysis import _lanczos
-from ntk_resnet.analysis._spectral import (
-    check_targets,
-    check_top,
-    log_shifted,
-    refuse_negative,
-    relative_log,
-    standard_error,
-)
+from ntk_resnet.analysis import _lanczos, _spectral
 from ntk_resnet.kernels._inputs import precision_of
 from ntk_resnet.kernels.operator import KernelOperator
 
@@ -38,9 +30,9 @@ def spectrum_by_products(matrix, targets, top, ridge, steps, probes, seed, progr
     diagonal = _diagonal(matrix)
     trace = float(diagonal.sum())
     steps = min(steps, n)
-    top = min(10, steps) if top is None else check_top(top, steps)
+    top = min(10, steps) if top is None else _spectral.check_top(top, steps)
     if targets is not None:
-        targets = check_targets(targets, n).T
+        targets = _spectral.check_targets(targets, n).T
         starts = np.concatenate([starts, targets.astype(starts.dtype)])
     eps = float(np.finfo(starts.dtype).eps)
     product, tick = _product_of(matrix), _counter(progress, steps + 1)
@@ -51,13 +43,13 @@ def spectrum_by_products(matrix, targets, top, ridge, steps, probes, seed, progr
     nodes, weights = _lanczos.quadrature(space, eps)
     largest, smallest = float(np.nanmax(nodes)), float(np.nanmin(nodes))
     bound = eps * (steps * largest + 4 * n * float(diagonal.max()))
-    refuse_negative(smallest, bound)
+    _spectral.refuse_negative(smallest, bound)
 
     def traces(function):  # of a function of the matrix, one estimate a probe
         return n * np.nansum(weights[:probes] * function(nodes[:probes]), axis=1)
 
-    logs = traces(lambda v: relative_log(v, largest)) / trace
-    log_determinant = traces(lambda v: log_shifted(v, ridge * trace / n))
+    logs = traces(lambda v: _spectral.relative_log(v, largest)) / trace
+    log_determinant = traces(lambda v: _spectral.log_shifted(v, ridge * trace / n))
     rank = trace / largest * float(np.exp(-logs.mean()))
     squares = traces(np.square)
     norm = float(np.sqrt(squares.mean()))
@@ -66,12 +58,12 @@ def spectrum_by_products(matrix, targets, top, ridge, steps, probes, seed, progr
         "weight": (("probe", "step"), weights[:probes], {"long_name": "share"}),
         "condition_number": largest / max(smallest, bound),
         "effective_rank": rank,
-        "effective_rank_error": rank * float(standard_error(logs)),
+        "effective_rank_error": rank * float(_spectral.standard_error(logs)),
         "trace": trace,
         "frobenius_norm": norm,
-        "frobenius_norm_error": float(standard_error(squares)) / (2 * norm),
+        "frobenius_norm_error": float(_spectral.standard_error(squares)) / (2 * norm),
         "log_determinant": float(log_determinant.mean()),
-        "log_determinant_error": float(standard_error(log_determinant)),
+        "log_determinant_error": float(_spectral.standard_error(log_determinant)),
         "error_bound": bound,
         "negative": int((nodes[:probes] < 0).sum()),
     }

@@ -18,17 +18,8 @@ from scipy.interpolate import PchipInterpolator
 from ntk_resnet import records
 from ntk_resnet._checks import check_number
 from ntk_resnet._progress import Progress
-from ntk_resnet.analysis._spectral import (
-    check_targets,
-    check_top,
-    log_shifted,
-    refuse_negative,
-    relative_log,
-    standard_error,
-)
-from ntk_resnet.analysis._spectrum_by_products import (
-    spectrum_by_products,
-)
+from ntk_resnet.analysis import _spectral
+from ntk_resnet.analysis._spectrum_by_products import spectrum_by_products
 from ntk_resnet.kernels._inputs import precision_of
 from ntk_resnet.kernels.operator import KernelOperator
 from ntk_resnet.kernels.stored import StoredGram
@@ -141,7 +132,7 @@ def spectral_distribution(result: xr.Dataset, at: Num[ArrayLike, " k"]) -> xr.Da
         share, lowest, highest = (np.array(part) for part in zip(*each, strict=True))
         found = {
             "share": share.mean(axis=0),
-            "standard_error": standard_error(share),
+            "standard_error": _spectral.standard_error(share),
             "lowest": lowest.mean(axis=0),
             "highest": highest.mean(axis=0),
         }
@@ -180,8 +171,8 @@ def _interpolated(nodes, weights, at):
 
 def _dense(matrix, targets, top, ridge):
     n = len(matrix)
-    top = 0 if top is None else check_top(top, n)
-    targets = None if targets is None else check_targets(targets, n)
+    top = 0 if top is None else _spectral.check_top(top, n)
+    targets = None if targets is None else _spectral.check_targets(targets, n)
     wants_vectors = targets is not None or top > 0
     with precision_of(matrix):
         matrix = jnp.asarray(matrix)
@@ -194,16 +185,16 @@ def _dense(matrix, targets, top, ridge):
     largest, smallest = float(np.abs(values).max()), float(values[-1])
     trace = float(np.sum(values))
     bound = n * float(np.finfo(values.dtype).eps) * largest
-    refuse_negative(smallest, bound)
+    _spectral.refuse_negative(smallest, bound)
+    entropy = float(_spectral.relative_log(values, largest).sum() / trace)
+    shifted = _spectral.log_shifted(values, ridge * trace / n)
     found: dict[str, Any] = {
         "eigenvalue": ("index", values, {"long_name": "eigenvalue, largest first"}),
         "condition_number": largest / smallest if smallest > bound else np.inf,
-        "effective_rank": trace
-        / largest
-        * float(np.exp(-relative_log(values, largest).sum() / trace)),
+        "effective_rank": trace / largest * float(np.exp(-entropy)),
         "trace": trace,
         "frobenius_norm": float(np.linalg.norm(values)),
-        "log_determinant": float(log_shifted(values, ridge * trace / n).sum()),
+        "log_determinant": float(shifted.sum()),
         "error_bound": bound,
         "negative": int((values < 0).sum()),
     }

@@ -71,8 +71,19 @@ def at_once(numbers: int, count: int) -> int:
     XLA's programs for few numbers spend their time on beginning and ending; those for
     many leave the cache. The last few are filled up, so little as can be.
     """
-    most = max(1, AT_ONCE // numbers)
-    return -(-count // -(-count // most))
+    return -(-count // -(-count // _most_at_once(numbers)))
+
+
+def _most_at_once(numbers):
+    return max(1, AT_ONCE // numbers)
+
+
+def numbers_in(part: Part, pairs: int, entering: int) -> int:
+    """In a plane of a displacement, or in the images that enter if those are more.
+
+    `entering` counts the second images of the pairs, times their channels.
+    """
+    return math.prod(part.size_in(0)) * max(pairs, entering)
 
 
 def numbers_per_pair(spec: Convolutional, shape: tuple[int, ...], pairs: int) -> int:
@@ -90,10 +101,8 @@ def numbers_per_pair(spec: Convolutional, shape: tuple[int, ...], pairs: int) ->
     height, width, channels = shape
     *_, last = parts = parts_of(spec, height, width, every=spec.readout == "pool")
     entering = math.isqrt(pairs) * channels
-    together = min(
-        len(last.outputs[0]) * len(last.outputs[1]),
-        max(1, AT_ONCE // (math.prod(last.size_in(0)) * max(pairs, entering))),
-    )
+    displacements = len(last.outputs[0]) * len(last.outputs[1])
+    together = min(displacements, _most_at_once(numbers_in(last, pairs, entering)))
     planes = max(height * width, together * math.prod(last.size_in(0)))
     banks = [
         len(part.inputs[0]) * len(part.inputs[1]) * math.prod(part.size)

@@ -34,7 +34,12 @@ from ntk_resnet.kernels._conv_stages import (
     run_stages,
     through,
 )
-from ntk_resnet.kernels._displacements import at_once, half_first, parts_of
+from ntk_resnet.kernels._displacements import (
+    at_once,
+    half_first,
+    numbers_in,
+    parts_of,
+)
 
 # ------------------------------------------------------------------------ single images
 
@@ -167,10 +172,9 @@ def _over_displacements(sums, part, pairs, half):
     if half is not False:
         count = least if half is True else jnp.where(half, least, count)
     found = jax.eval_shape(sums, displacements[0])
-    entering = math.prod(part.size_in(0)) * max(
-        pairs.own.size, math.prod(pairs.other.pixels.shape[1:])
-    )
-    numbers = max(entering, *(leaf.size for leaf in jax.tree.leaves(found)))
+    entering = math.prod(pairs.other.pixels.shape[1:])
+    numbers = numbers_in(part, pairs.own.size, entering)
+    numbers = max(numbers, *(leaf.size for leaf in jax.tree.leaves(found)))
     together = at_once(numbers, count if half is False else least)
 
     def some_more(k, totals):

@@ -8,6 +8,7 @@ turn. The results are the same for any number of them, to the last bit
 import collections
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -63,8 +64,8 @@ class Plan:
         """
         rows = self.rows[0]
         computing = rows.log_nngp if isinstance(rows, ImageRows) else rows.x
-        of, pairs = np.dtype(computing.dtype), int(np.prod(self.tiling.block_shape))
-        return pairs * bytes_per_pair(self.spec, rows.x.shape[1:], of, pairs)
+        dtype, pairs = np.dtype(computing.dtype), math.prod(self.tiling.block_shape)
+        return pairs * bytes_per_pair(self.spec, rows.x.shape[1:], dtype, pairs)
 
     @property
     def progress_text(self) -> str:
@@ -140,10 +141,10 @@ class Plan:
         """Those of this process's devices."""
         made, coarse = map(_by_device, started)
         for device in sorted(made):
-            share = shares[device]
-            blocks = np.asarray(made[device])[0] if share else ()
-            rough = np.asarray(coarse[device])[0] if share else ()
-            for pair, values, again in zip(share, blocks, rough, strict=False):
+            if not shares[device]:
+                continue
+            blocks, rough = np.asarray(made[device])[0], np.asarray(coarse[device])[0]
+            for pair, values, again in zip(shares[device], blocks, rough, strict=False):
                 if again and not self.mesh.is_multi_process:  # all would have to
                     values = self._refined(pair)
                 height, width = self.tiling.shape(*pair)
