@@ -79,7 +79,7 @@ def _series(dtype: str, *, integrated: bool = False) -> tuple[float, ...]:
         * (2 if j else 1)
         for j in range(most // 2)
     ]
-    dropped = np.cumsum(chebyshev[::-1])[::-1].astype(float)
+    dropped = np.cumsum(np.array(chebyshev[::-1], float))[::-1]
     terms = int(np.argmax(dropped < np.finfo(dtype).eps))
     powers = np.zeros((terms, terms), object)  # of T_j(2 x - 1)
     powers[0, 0], powers[1, :2] = 1, (-1, 2)
