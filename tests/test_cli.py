@@ -15,7 +15,7 @@ import small_study
 import ntk_resnet as nr
 from ntk_resnet import cli, figures, records
 from ntk_resnet.commands import terminal
-from ntk_resnet.kernels._displacements import numbers_per_pair
+from ntk_resnet.kernels._image_memory import numbers_for_pairs
 from ntk_resnet.studies import checkup, depth_study
 
 
@@ -105,8 +105,8 @@ def test_gram_of_images_states_the_memory_of_a_tile(capsys, tmp_path):
     args += ("--store", tmp_path / "k.zarr")
     code, text, err = run(capsys, *args, "--json")
     assert code == 0
-    numbers = numbers_per_pair(nr.ConvNet(depth=2), (3, 5, 1), 100)
-    expected = numbers * 10 * 10 * 8  # float64
+    numbers = numbers_for_pairs(nr.ConvNet(depth=2), (3, 5, 1), 100, "cpu")
+    expected = 8 * numbers  # float64
     assert json.loads(text)["tile_bytes"] == expected
     first = next(line for line in err.splitlines() if "tiles" in line)
     assert first.split()[0] == "0%"

@@ -12,7 +12,6 @@ from quick import slow_but_for
 
 import ntk_resnet as nr
 from ntk_resnet._duals.cosines import activation_cosine, slope_cosine
-from ntk_resnet.kernels._displacements import numbers_per_pair
 from ntk_resnet.kernels.images import PLAIN, RESIDUAL, _matrix, without_scales
 
 EPS = np.finfo(float).eps
@@ -427,18 +426,6 @@ def test_what_is_computed_apart_stays_apart():
     k = nr.kernel_fn(residual(1))
     text = jax.jit(k).lower(images(2, 4)).compile().as_text()
     assert text.count(" conditional(") >= 2 * 5
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("spec", [nr.myrtle(5), residual(5)])
-def test_memory_is_what_tiles_are_chosen_by(spec):
-    """By XLA's account; a few arrays of one plane may come and go."""
-    x, scales = images(6, 16), np.ones(spec.depth)
-    with jax.enable_x64():
-        of = without_scales(spec), ("ntk",), False, x, None, scales
-        used = _matrix.lower(*of).compile().memory_analysis().temp_size_in_bytes
-    expected = 8 * 6**2 * numbers_per_pair(spec, x.shape[1:], 6**2)
-    assert expected / 3 < used < 1.3 * expected
 
 
 def test_the_dual_as_a_function_of_the_cosine():

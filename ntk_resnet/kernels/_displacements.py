@@ -65,17 +65,21 @@ AT_ONCE = 2**16
 """Numbers in the planes that go through the blocks together, or in one larger one."""
 
 
+def pairs_at_once(size: tuple[int, ...], platform: str) -> int:
+    """How many pairs of images of that size at most go through the blocks together.
+
+    The plane of a displacement is to stay in a CPU's cache, or to fill an accelerator.
+    """
+    return max(1, (4 * AT_ONCE if platform == "cpu" else 2**24) // math.prod(size))
+
+
 def at_once(numbers: int, count: int) -> int:
     """How many of `count` displacements, of so many numbers, to go through together.
 
     XLA's programs for few numbers spend their time on beginning and ending; those for
     many leave the cache. The last few are filled up, so little as can be.
     """
-    return -(-count // -(-count // _most_at_once(numbers)))
-
-
-def _most_at_once(numbers):
-    return max(1, AT_ONCE // numbers)
+    return -(-count // -(-count // max(1, AT_ONCE // numbers)))
 
 
 def numbers_in(part: Part, pairs: int, entering: int) -> int:
@@ -84,32 +88,6 @@ def numbers_in(part: Part, pairs: int, entering: int) -> int:
     `entering` counts the second images of the pairs, times their channels.
     """
     return math.prod(part.size_in(0)) * max(pairs, entering)
-
-
-def numbers_per_pair(spec: Convolutional, shape: tuple[int, ...], pairs: int) -> int:
-    """At most about how many numbers the kernels of each of so many pairs take.
-
-    Nine planes of all displacements that go through the blocks together, the images for
-    each of them and some eight times more, and both kernels of the planes that enter a
-    part after means, twice: one set is read while the next is made.
-
-    Args:
-        spec: the network.
-        shape: of an image, `(H, W, C)`.
-        pairs: how many there are, of as many images as others.
-    """
-    height, width, channels = shape
-    *_, last = parts = parts_of(spec, height, width, every=spec.readout == "pool")
-    entering = math.isqrt(pairs) * channels
-    displacements = len(last.outputs[0]) * len(last.outputs[1])
-    together = min(displacements, _most_at_once(numbers_in(last, pairs, entering)))
-    planes = max(height * width, together * math.prod(last.size_in(0)))
-    banks = [
-        len(part.inputs[0]) * len(part.inputs[1]) * math.prod(part.size)
-        for part in parts[1:]  # of one stage each
-    ]
-    images = -(-(together + 8) * height * width * entering // pairs)
-    return 9 * planes + images + 4 * max(banks, default=0)
 
 
 def half_first(part: Part) -> tuple[Int[Array, "k 2"], int, int]:

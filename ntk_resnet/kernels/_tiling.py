@@ -1,6 +1,7 @@
 """A matrix cut into tiles, which are computed as blocks of one shape."""
 
 import dataclasses
+import math
 import os
 
 import jax
@@ -9,7 +10,8 @@ import numpy as np
 from ntk_resnet._checks import check_count
 from ntk_resnet._specification import Architecture
 from ntk_resnet.convolutional import Convolutional
-from ntk_resnet.kernels._displacements import numbers_per_pair
+from ntk_resnet.kernels._displacements import pairs_at_once
+from ntk_resnet.kernels._image_memory import numbers_for_pairs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,34 +100,41 @@ def side_for_images(
 ) -> int:
     """The side of a tile for kernels between images `(n, H, W, C)`.
 
-    A plane of all pairs in a tile is to stay in a CPU's cache, or to fill an
-    accelerator, and all that is kept to fit a sixteenth of the memory. Several devices
-    get as many tiles along a side as there are of them, or more: tiles on the diagonal
-    do half of the displacements.
+    A quarter of the pairs that may go through the blocks together, so that symmetry
+    spares more of them, and all that is kept is to fit a sixteenth of the memory.
+    Several devices get as many tiles along a side as there are of them, or more: tiles
+    on the diagonal do half of the displacements.
     """
-    n, height, width, _ = shape
-    plane = 2**16 if device.platform == "cpu" else 2**24
-    kept = bytes_per_pair(spec, shape[1:], dtype, plane)
-    fits = memory_of(device) / (16 * kept)
-    side = max(1, int(np.sqrt(min(plane / (height * width), fits))))
-    return min(side, -(-n // devices))
+    n, image = shape[0], shape[1:]
+    side = max(1, math.isqrt(pairs_at_once(image[:2], device.platform)) // 2)
+    side = min(side, -(-n // devices))
+    given = spec, image, dtype
+    while side > 1 and 16 * bytes_for(*given, side**2, device) > memory_of(device):
+        side -= 1
+    return side
 
 
-def bytes_per_pair(
-    spec: Architecture, shape: tuple[int, ...], dtype: np.dtype, pairs: int
+def bytes_for(
+    spec: Architecture,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    pairs: int,
+    device: jax.Device,
 ) -> int:
-    """About how much is kept at a time for each pair of inputs in a tile.
+    """About how much is kept at a time for the pairs of inputs in a tile.
 
     Args:
         spec: the network.
         shape: of one input: `(d,)`, or of an image `(H, W, C)`.
         dtype: in which the kernels are computed.
         pairs: how many there are in the tile.
+        device: which computes it.
     """
     if isinstance(spec, Convolutional):
-        return numbers_per_pair(spec, shape, pairs) * dtype.itemsize
-    # By XLA's account at most 6 by profile, to 18 by recursion, a few of them rows.
-    return 12 * dtype.itemsize
+        numbers = numbers_for_pairs(spec, shape, pairs, device.platform)
+    else:  # by XLA's account at most 6 a pair by profile, to 18 by recursion, some rows
+        numbers = 12 * pairs
+    return numbers * dtype.itemsize
 
 
 def memory_of(device: jax.Device) -> int:

@@ -13,6 +13,7 @@ For a symmetric block half of the displacements are enough: the plane of `-d` is
 Sources: Arora et al. 2019 and Novak et al. 2019 (convolutional kernels).
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ from ntk_resnet.kernels._conv_stages import (
     run_stages,
     through,
 )
+from ntk_resnet.kernels._conv_tiles import in_tiles
 from ntk_resnet.kernels._displacements import (
     at_once,
     half_first,
@@ -142,6 +144,15 @@ def kernels(
     """
     pairs = pairs._replace(scales=_planes.unforeseen(pairs.scales))
     parts = parts_of(spec, *pairs.size, every=spec.readout == "pool")
+    sums = functools.partial(_sums, spec, parts, ntk, half, each)
+    # Without a displacement the kernel of a pair is that of the images exchanged.
+    mirrored = half is True and spec.readout == "flatten"
+    totals = in_tiles(sums, pairs, mirrored)
+    return _read_out(spec, totals, parts[-1].size, half, pairs)
+
+
+def _sums(spec, parts, ntk, half, each, pairs):
+    """What `_over_displacements` gives, of the kernels after the last block."""
     fetch: Callable = lambda d: enter(spec, pairs, ntk, d)  # noqa: E731
     for number in range(len(parts) - 1):
         bank = means_between(spec, pairs, parts, number, fetch)
@@ -161,8 +172,7 @@ def kernels(
         ]
         return Kernel(*jax.tree.map(lambda g: jnp.sum(jnp.sum(g, 0), 0), grids))
 
-    totals = _over_displacements(sums, last, pairs, half)
-    return _read_out(spec, totals, last.size, half, pairs)
+    return _over_displacements(sums, last, pairs, half)
 
 
 def _over_displacements(sums, part, pairs, half):
@@ -192,7 +202,14 @@ def _over_displacements(sums, part, pairs, half):
     start = jax.tree.map(
         lambda like: recursion.start(jnp.zeros((2, *like.shape), like.dtype)), found
     )
-    return jax.lax.fori_loop(0, -(-count // together), some_more, start)
+    totals = jax.lax.fori_loop(0, -(-count // together), some_more, start)
+
+    def of_pairs(total):
+        *others, _ = total.value.shape
+        return total.value.reshape(*others, *pairs.own.shape)
+
+    is_sum = lambda leaf: isinstance(leaf, recursion.Sum)  # noqa: E731
+    return jax.tree.map(of_pairs, totals, is_leaf=is_sum)
 
 
 def _read_out(spec, totals, size, half, pairs):
@@ -200,14 +217,12 @@ def _read_out(spec, totals, size, half, pairs):
     share = 1 / (pixels**2 if spec.readout == "pool" else pixels)
 
     def finished(total):
-        *others, _ = total.value.shape
-        once, twice = total.value.reshape(*others, *pairs.own.shape)
+        once, twice = total
         square = pairs.crossed and twice.shape[-1] == twice.shape[-2]
         opposite = jnp.swapaxes(twice, -1, -2) if square else twice
         return share * (once + twice + jnp.where(half, opposite, 0))
 
-    is_sum = lambda leaf: isinstance(leaf, recursion.Sum)  # noqa: E731
-    found = jax.tree.map(finished, totals, is_leaf=is_sum)
+    found = jax.tree.map(finished, totals)
     residual = isinstance(spec, ConvResNet)
     if found.ntk is not None and not (residual and spec.trained == "blocks"):
         return found._replace(ntk=found.ntk + found.nngp)  # the readout's gradient

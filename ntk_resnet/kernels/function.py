@@ -123,10 +123,12 @@ class KernelFunction:
             networks are computed in float64 for that (`images.computing_dtype`).
             Pixels with equal surroundings, as in constant areas, and equal images that
             are not recognised as one, are off by the root of eps, weighted by their
-            share (`tests/test_convolution.py`). Memory: about ten arrays `(H, W, n1,
-            n2)`, or of 2^16 numbers where those are smaller; with averages between
-            stages also the planes that enter the second, `(H W / 4)^2 n1 n2` numbers a
-            kernel. `nr.gram` works in tiles.
+            share (`tests/test_convolution.py`). Memory: some pairs at a time, about
+            ten arrays of 2^18 numbers (accelerators 2^24), or of the pixels of a pair
+            where those are more; with averages between stages also the planes that
+            enter the second, `(H W / 4)^2` numbers a pair and kernel. Of all images
+            three numbers a pixel and block are kept, more for activations with a length
+            scale (`tests/test_image_tiles.py`); `nr.gram` keeps those of a tile alone.
         """
         names = tuple(get) if isinstance(get, tuple | list) else (get,)
         for name in names:

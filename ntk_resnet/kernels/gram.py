@@ -77,10 +77,9 @@ def gram(
     them (`tests/test_gram.py`); between images gaps are computed in float64 and have
     the values' absolute error. Memory: the matrix, if it is not stored, four copies
     of the data (eight for a moment), and about twelve tiles for each device; for images
-    about nine arrays `(H, W, tile, tile)` for each device, or of 2^16 numbers where
-    those are smaller, with averages between stages also `(H W / 4)^2 tile^2` numbers a
-    kernel; the default tile keeps all that within a sixteenth of the device's memory,
-    and a plane on a CPU within 2^16 numbers.
+    what `kernel_fn` says, of a tile's pairs and images, for each device. The default
+    tile keeps all that within a sixteenth of the device's memory, and a plane on a CPU
+    within 2^16 numbers (`tests/test_gram.py`, `tests/test_image_tiles.py`).
     """
     how = get, normalised, engine, products, tile, devices, store
     plan = make_plan(spec, x, x2, *how, ahead=True)

@@ -20,14 +20,14 @@ from ntk_resnet._progress import Progress
 from ntk_resnet.convolutional import Convolutional, ConvResNet
 from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels._conv_stages import Pairs
+from ntk_resnet.kernels._image_memory import numbers_for_pairs
 from ntk_resnet.kernels._inputs import precision_of
 from ntk_resnet.kernels.convolution import Kernel, kernels, see_both
 from ntk_resnet.kernels.images import without_scales
 
-# What one compiled call may hold (pairs, times blocks or pixels): 4 MB a variable, of
-# which there are about twenty; and do (pairs, times blocks, pixels and displacements):
-# some seconds on one core, after which progress shows.
-_HELD, _DONE = 2**19, 2**29
+# What one compiled call may hold, in numbers; and do (pairs, times blocks, pixels and
+# displacements): some seconds on one core, after which progress shows.
+_HELD, _DONE = 100_000_000 // 8, 2**29
 # Images along a tile's side at least, below which overheads show.
 _LEAST = 4
 # Networks of fewer blocks than this are compiled as if they had as many.
@@ -117,16 +117,24 @@ def _tiles(job: _Job, shape: tuple[int, ...]) -> list[_Tile]:
 
     The last ones overlap others where the side does not divide the number of images.
     """
-    n, pixels, blocks = shape[0], shape[1] * shape[2], len(job.scales)
+    n, image, blocks = shape[0], shape[1:], len(job.scales)
+    pixels = image[0] * image[1]
     displacements = pixels if job.spec.readout == "pool" else 1
-    pairs = min(
-        _HELD // max(blocks, pixels), _DONE // (blocks * pixels * displacements)
-    )
-    count = math.ceil(n / max(_LEAST, math.isqrt(pairs)))
+    done = blocks * pixels * displacements
+    side = min(n, max(_LEAST, math.isqrt(_DONE // done)))
+    while side > _LEAST and _held(job, image, side**2) > _HELD:
+        side -= 1
+    count = math.ceil(n / side)
     side = math.ceil(n / count)
     begins = [min(k * side, n - side) for k in range(count)]
     pairs_of = itertools.combinations_with_replacement(begins, 2)
     return [_Tile(row, column, side) for row, column in pairs_of]
+
+
+def _held(job, image, pairs):
+    """Of the kernels after each block there are sums, and of these what they lost."""
+    at_a_time = numbers_for_pairs(job.spec, image, pairs, jax.default_backend())
+    return at_a_time + 8 * len(job.scales) * pairs
 
 
 def _computed(job: _Job, x: Float[np.ndarray, "n H W C"], tile: _Tile):

@@ -1,6 +1,7 @@
 """Kernel matrices between images, in whole or in tiles, by `convolution`."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -10,12 +11,15 @@ from jaxtyping import Array, Float, Int
 
 from ntk_resnet.convolutional import Convolutional, ConvResNet
 from ntk_resnet.kernels._conv_stages import Pairs
+from ntk_resnet.kernels._image_memory import numbers_per_image
 from ntk_resnet.kernels._inputs import default_float, is_traced, precision_of
 from ntk_resnet.kernels.convolution import kernels, see, see_both
 from ntk_resnet.kernels.pairs import symmetric
 
 PLAIN, RESIDUAL = 10, 24
 """Activations one after the other up to which float32 computes to 1e-5."""
+
+_KEPT = 2**24  # numbers, of the images whose own kernels are computed together
 
 
 def computing_dtype(
@@ -92,7 +96,9 @@ def image_rows(spec: Convolutional, x: Any, scales: Any, get: str) -> ImageRows:
     """
     (wide,), scales = _as_computed(spec, (x,), scales, (get,))
     ntk = get.startswith("ntk")
-    n, some = len(x), min(len(x), max(1, 2**18 // (x.shape[1] * x.shape[2])))
+    image = x.shape[1:]
+    most = min(2**18 // math.prod(image[:2]), _KEPT // numbers_per_image(spec, image))
+    n, some = len(x), min(len(x), max(1, most))
     # The last few overlap others, so that there is one shape to compile for.
     begins = [min(begin, n - some) for begin in range(0, n, some)]
     with precision_of(wide):

@@ -97,6 +97,6 @@ def scaled(
     return jnp.where(zero, 0, raw)
 
 
-def symmetric(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
+def symmetric(matrix: Float[Array, "*many n n"]) -> Float[Array, "*many n n"]:
     """The upper triangle, mirrored: rounding may differ between the two."""
-    return jnp.triu(matrix) + jnp.triu(matrix, 1).T
+    return jnp.triu(matrix) + jnp.swapaxes(jnp.triu(matrix, 1), -1, -2)

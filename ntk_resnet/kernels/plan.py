@@ -21,7 +21,7 @@ from ntk_resnet.kernels import _identity
 from ntk_resnet.kernels._inputs import precision_of
 from ntk_resnet.kernels._programs import program
 from ntk_resnet.kernels._rounds import rounds
-from ntk_resnet.kernels._tiling import Tiling, bytes_per_pair, memory_of
+from ntk_resnet.kernels._tiling import Tiling, bytes_for, memory_of
 from ntk_resnet.kernels.entries import Block, Entries, Rows
 from ntk_resnet.kernels.images import ImageRows
 
@@ -59,13 +59,14 @@ class Plan:
     def tile_bytes(self) -> int:
         """About how much memory a device takes to compute a tile.
 
-        It holds the planes of all pairs in it, for images; the matrix, the data and the
-        program itself come on top.
+        For images it holds planes of its pairs and all that the blocks need to know of
+        each image; the matrix, the data and the program itself come on top.
         """
         rows = self.rows[0]
         computing = rows.log_nngp if isinstance(rows, ImageRows) else rows.x
         dtype, pairs = np.dtype(computing.dtype), math.prod(self.tiling.block_shape)
-        return pairs * bytes_per_pair(self.spec, rows.x.shape[1:], dtype, pairs)
+        device = self.mesh.local_devices[0]
+        return bytes_for(self.spec, rows.x.shape[1:], dtype, pairs, device)
 
     @property
     def progress_text(self) -> str:
