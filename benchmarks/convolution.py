@@ -4,14 +4,16 @@ Beside neural-tangents, jitted, in float32 the blocks of a stage as one `stax.re
 
 * pooled: residual networks of 5 and 20 blocks, 16 images of 16 x 16 x 3, mean over all
   pixels before the readout, in both precisions; on one device, and by `nr.gram` on one
-  and on two;
-* devices: by `nr.gram` on one and on two, 64 images, 20 blocks;
+  and on two; XLA computes on one device of a CPU with all cores, so that what a second
+  one adds shows beside one device on one core;
+* devices: by `nr.gram` in these three ways, 64 images, 20 blocks;
 * flatten: the same without the mean, 64 images;
 * entry: a plain network of 21 layers (20 convolutions and the readout), 32 x 32 x 3,
   pooled, and Myrtle-5: the price of an entry;
 * deep: 1,000 layers and blocks, 8 x 8, what compilation takes.
 """
 
+import os
 import sys
 from unittest import mock
 
@@ -43,8 +45,10 @@ def ours(network, depth, readout, n, pixels, dtype):
     return compiled(kernel, jax.numpy.asarray(images(n, pixels, dtype)))
 
 
-def by_gram(devices, network, depth, readout, n, pixels, dtype):
-    """The matrix in tiles, on so many devices of the CPU."""
+def by_gram(devices, cores, network, depth, readout, n, pixels, dtype):
+    """The matrix in tiles, on so many devices of so many cores of the CPU."""
+    if hasattr(os, "sched_setaffinity"):  # else with all cores
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     jax.config.update("jax_num_cpu_devices", devices)
     spec, x = spec_of(network, depth, readout), images(n, pixels, dtype)
     return Prepared(lambda: nr.gram(spec, x))
@@ -73,8 +77,9 @@ def one_by_one():
 
 BOTH = {"ours": ours, "neural-tangents": theirs}
 ON_DEVICES = [
-    ("nr.gram, 1 device", {"devices": 1}),
-    ("nr.gram, 2 devices", {"devices": 2}),
+    ("nr.gram, 1 device, 1 core", {"devices": 1, "cores": 1}),
+    ("nr.gram, 1 device, 2 cores", {"devices": 1, "cores": 2}),
+    ("nr.gram, 2 devices, 2 cores", {"devices": 2, "cores": 2}),
 ]
 SMOKE = {"n": 2, "pixels": 8}
 

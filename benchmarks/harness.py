@@ -109,7 +109,7 @@ def measure(
 
 def note(question: str, name: str, sizes: dict[str, Any], **values: Any) -> dict:
     """The record of a case that is not timed, found in this process."""
-    return _record(question, name, sizes, values | _machine())
+    return _record(question, name, sizes, values | _machine(_cores()))
 
 
 def _record(question, name, sizes, values):
@@ -165,6 +165,7 @@ def _serve(pipe, case: Case) -> None:
 
 def _answer(pipe, case: Case) -> None:
     jax.config.update("jax_enable_x64", True)
+    cores = _cores()  # a case may do with fewer
     prepared = case.prepare(**case.sizes)
     jax.devices()  # that JAX starts is no part of anybody's first result
     before = _peak_mb()
@@ -177,7 +178,7 @@ def _answer(pipe, case: Case) -> None:
     device = jax.devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in device:
         memory["device_peak_mb"] = device["peak_bytes_in_use"] / 1e6
-    pipe.send(memory | _machine())
+    pipe.send(memory | _machine(cores))
 
 
 def _timed(prepared):
@@ -199,10 +200,13 @@ def _peak_mb() -> float:
     return most * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
-def _machine() -> dict[str, Any]:
-    """Provenance; `machine` names the kind of device and the number of cores."""
+def _cores() -> int | None:
     allowed = getattr(os, "sched_getaffinity", None)
-    cores = len(allowed(0)) if allowed else os.cpu_count()
+    return len(allowed(0)) if allowed else os.cpu_count()
+
+
+def _machine(cores: int | None) -> dict[str, Any]:
+    """Provenance; `machine` names the kind of device and the number of cores."""
     kind = re.sub(r"\W+", "-", jax.devices()[0].device_kind.lower()).strip("-")
     return {"machine": f"{kind}-{cores}-cores", **records.provenance()}
 
