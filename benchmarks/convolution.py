@@ -48,7 +48,10 @@ def ours(network, depth, readout, n, pixels, dtype):
 def by_gram(devices, cores, network, depth, readout, n, pixels, dtype):
     """The matrix in tiles, on so many devices of so many cores of the CPU."""
     if hasattr(os, "sched_setaffinity"):  # else with all cores
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+        allowed = sorted(os.sched_getaffinity(0))
+        if len(allowed) < cores:
+            raise ValueError(f"{cores} cores are asked for; there are {len(allowed)}.")
+        os.sched_setaffinity(0, allowed[:cores])
     jax.config.update("jax_num_cpu_devices", devices)
     spec, x = spec_of(network, depth, readout), images(n, pixels, dtype)
     return Prepared(lambda: nr.gram(spec, x))

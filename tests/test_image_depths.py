@@ -83,7 +83,7 @@ def test_tiles_cover_the_triangle_and_stay_small():
         tiles = image_depths._tiles(job, (n, 8, 8, 1))
         seen = np.zeros((n, n), bool)
         for row, column, side in tiles:
-            assert image_depths._held(job, (8, 8, 1), side**2) <= image_depths._HELD
+            assert image_depths._held(job, (8, 8, 1), side) <= image_depths._HELD
             seen[row : row + side, column : column + side] = True
         assert seen[np.triu_indices(n)].all()
 

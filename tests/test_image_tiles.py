@@ -7,10 +7,11 @@ import pytest
 from quick import slow_but_for
 
 import ntk_resnet as nr
-from ntk_resnet.kernels import _conv_tiles, images
+from ntk_resnet.kernels import convolution, images
 from ntk_resnet.kernels._image_memory import numbers_for_pairs, numbers_per_image
 from ntk_resnet.kernels._make_plan import make_plan
 from ntk_resnet.kernels._programs import program
+from ntk_resnet.kernels._tiling import begins, even_side
 from ntk_resnet.kernels.images import _matrix, without_scales
 
 EPS = np.finfo(float).eps
@@ -36,7 +37,7 @@ NETWORKS = [
 @pytest.fixture
 def few_at_once(monkeypatch):
     """As if four pairs filled the cache."""
-    monkeypatch.setattr(_conv_tiles, "pairs_at_once", lambda *_: 4)
+    monkeypatch.setattr(convolution, "pairs_at_once", lambda *_: 4)
     _matrix.clear_cache()
     yield
     _matrix.clear_cache()
@@ -44,8 +45,8 @@ def few_at_once(monkeypatch):
 
 def kernels_of(spec):
     x1, x2 = pictures(7, 6), pictures(5, 6, seed=1)
-    own = nr.kernel_fn(spec)(x1, get=("nngp", "ntk"))
-    return [*own, nr.kernel_fn(spec, normalised=False)(x1, x2)]
+    kernel = nr.kernel_fn(spec)
+    return [*kernel(x1, get=("nngp", "ntk")), kernel(x1, x2)]
 
 
 @pytest.mark.parametrize("spec", slow_but_for(NETWORKS, NETWORKS[:2].count))
@@ -81,12 +82,12 @@ def test_derivatives_do_not_depend_on_tiles(readout, few_at_once, monkeypatch):
 def test_tiles_cover_the_matrix_and_share_it_out_evenly():
     for count in range(1, 70):
         for most in range(1, 20):
-            side = _conv_tiles._even(count, most)
-            begins = _conv_tiles._begins(count, side)
-            covered = {k for begin in begins for k in range(begin, begin + side)}
+            side = even_side(count, most)
+            found = begins(count, side)
+            covered = {k for begin in found for k in range(begin, begin + side)}
             assert side <= most
             assert covered == set(range(count))
-            assert len(begins) == -(-count // most)
+            assert len(found) == -(-count // most)
 
 
 def test_own_kernels_do_not_depend_on_how_many_images_go_together(monkeypatch):
@@ -121,7 +122,7 @@ def test_memory_is_what_tiles_are_chosen_by(spec):
     x, scales = pictures(6, 16), np.ones(spec.depth)
     of = without_scales(spec), ("ntk",), False, x, None, scales
     used = _matrix.lower(*of).compile().memory_analysis().temp_size_in_bytes
-    expected = 8 * numbers_for_pairs(spec, x.shape[1:], 6**2, "cpu")
+    expected = 8 * numbers_for_pairs(spec, x.shape[1:], (6, 6), "cpu")
     assert expected / 3 < used < 1.3 * expected
 
 
@@ -135,6 +136,38 @@ def test_memory_of_a_tile_counts_what_is_kept_of_each_image(spec):
     assert plan.tile_bytes / 2 < used < 1.3 * plan.tile_bytes
 
 
+AVERAGES = nr.ConvNet(depth=2, stages=(1, 1), downsampling="average")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("spec", "sides", "shape"),
+    [
+        (AVERAGES, (1, 2000), (16, 16, 3)),
+        (nr.myrtle(5), (1, 300), (32, 32, 3)),
+        (nr.ConvNet(depth=2), (1, 4096), (8, 8, 3)),
+        (nr.ConvNet(depth=2), (128, 256), (8, 8, 512)),
+        (nr.ConvResNet(depth=5, **HALF, readout="flatten"), (700, 700), (8, 8, 1)),
+    ],
+)
+def test_memory_of_many_images(spec, sides, shape):
+    """One with many, many channels, many of all; with the images' own kernels."""
+    x1, x2 = (np.zeros((n, *shape)) for n in sides)
+    of = without_scales(spec), ("ntk",), True, x1, x2, np.ones(spec.depth)
+    used = _matrix.lower(*of).compile().memory_analysis().temp_size_in_bytes
+    stated = 8 * numbers_for_pairs(spec, shape, sides, "cpu")
+    assert used < 1.3 * stated
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "side"), [(256, 32), (64, 64)])
+def test_memory_of_own_kernels(n, side):
+    spec = nr.myrtle(5) if side == 32 else AVERAGES
+    of = without_scales(spec), np.zeros((n, side, side, 3)), np.ones(spec.depth), True
+    used = images._logs.lower(*of).compile().memory_analysis().temp_size_in_bytes
+    assert used < 8 * 3 * images._KEPT
+
+
 @pytest.mark.parametrize("readout", ["pool", "flatten"])
 def test_memory_does_not_grow_with_the_pairs(readout):
     """Four times as many images: four times what is kept of each, and of the sums."""
@@ -145,7 +178,7 @@ def test_memory_does_not_grow_with_the_pairs(readout):
         return _matrix.lower(*of).compile().memory_analysis().temp_size_in_bytes
 
     def stated(n):
-        return 8 * numbers_for_pairs(spec, (8, 8, 2), n**2, "cpu")
+        return 8 * numbers_for_pairs(spec, (8, 8, 2), (n, n), "cpu")
 
     few, many = used(100), used(400)
     assert many < 1.3 * stated(400)

@@ -417,6 +417,18 @@ def test_raw_values_that_underflow_are_refused():
         nr.kernel_fn(spec, normalised=False)(X1)
 
 
+@pytest.mark.parametrize("normalised", [True, False])
+def test_zeros_between_opposites_are_right(normalised):
+    """One layer of ReLU: opposite inputs share no active feature."""
+    for spec, one in (
+        (nr.FeedForward(depth=1), np.ones((1, 3))),
+        (nr.ConvNet(depth=1, kernel_size=1), np.ones((1, 2, 2, 1))),
+    ):
+        kernel = nr.kernel_fn(spec, normalised=normalised)
+        assert kernel(one, -one, "nngp") == 0
+        assert (kernel(one, np.concatenate([-one, one]), "nngp") > 0).sum() == 1
+
+
 def test_gradient_with_respect_to_scales_that_are_zero():
     kernel = nr.kernel_fn(RES, normalised=False)
     gradient = jax.grad(lambda s: jnp.sum(kernel(X1, scales=s)))(jnp.zeros(2))

@@ -65,14 +65,6 @@ AT_ONCE = 2**16
 """Numbers in the planes that go through the blocks together, or in one larger one."""
 
 
-def pairs_at_once(size: tuple[int, ...], platform: str) -> int:
-    """How many pairs of images of that size at most go through the blocks together.
-
-    The plane of a displacement is to stay in a CPU's cache, or to fill an accelerator.
-    """
-    return max(1, (4 * AT_ONCE if platform == "cpu" else 2**24) // math.prod(size))
-
-
 def at_once(numbers: int, count: int) -> int:
     """How many of `count` displacements, of so many numbers, to go through together.
 

@@ -3,57 +3,72 @@
 import math
 
 from ntk_resnet.convolutional import Convolutional, ConvResNet
-from ntk_resnet.kernels._displacements import (
-    at_once,
-    numbers_in,
-    pairs_at_once,
-    parts_of,
-)
+from ntk_resnet.kernels._displacements import AT_ONCE, at_once, numbers_in, parts_of
+
+
+def pairs_at_once(spec: Convolutional, size: tuple[int, ...], platform: str) -> int:
+    """How many pairs of images of that size at most go through the blocks together.
+
+    The plane of a displacement is to stay in a CPU's cache, or to fill an accelerator;
+    planes that wait for their means are to take 2^24 numbers, or 2^28.
+    """
+    plane, waiting = (4 * AT_ONCE, 2**24) if platform == "cpu" else (2**24, 2**28)
+    pairs = min(plane // math.prod(size), waiting // max(1, _waiting(spec, size)))
+    return max(1, pairs)
 
 
 def numbers_for_pairs(
-    spec: Convolutional, shape: tuple[int, ...], pairs: int, platform: str
+    spec: Convolutional, shape: tuple[int, ...], sides: tuple[int, int], platform: str
 ) -> int:
     """At most about how many numbers the kernels of so many pairs take at a time.
 
-    Nine planes of all displacements that go through the blocks together, the images for
-    each of them and some eight times more, and both kernels of the planes that enter a
-    part after means, twice: one set is read while the next is made. For the pairs that
-    go through together; of all, sums, and what is kept of the images.
+    The pairs that go through the blocks together take nine planes of all displacements
+    that do so too, and the planes that wait for their means; their images, one for each
+    displacement and eight more. All pairs take four sums, each with what it has lost;
+    all images what `numbers_per_image` says.
 
     Args:
         spec: the network.
         shape: of an image, `(H, W, C)`.
-        pairs: how many there are, of as many images as others.
+        sides: how many images are paired with how many others.
         platform: of the device, `"cpu"` or another.
     """
     height, width, channels = shape
-    some = min(pairs, pairs_at_once((height, width), platform))
-    *_, last = parts = parts_of(spec, height, width, every=spec.readout == "pool")
-    entering = math.isqrt(some) * channels
+    size, pairs = (height, width), math.prod(sides)
+    some = min(pairs, pairs_at_once(spec, size, platform))
+    *_, last = parts_of(spec, *size, every=spec.readout == "pool")
+    entering = min(sides[1], 2 * math.isqrt(some)) * channels
     displacements = len(last.outputs[0]) * len(last.outputs[1])
     together = at_once(numbers_in(last, some, entering), displacements)
-    planes = max(height * width, together * math.prod(last.size_in(0)))
-    banks = [
-        len(part.inputs[0]) * len(part.inputs[1]) * math.prod(part.size)
-        for part in parts[1:]  # of one stage each
-    ]
-    through = some * (9 * planes + 4 * max(banks, default=0))
-    images = (together + 8) * height * width * entering
-    seen = 2 * math.isqrt(pairs) * numbers_per_image(spec, shape)
-    return through + images + seen + (8 * pairs if some < pairs else 0)
+    planes = max(math.prod(size), together * math.prod(last.size_in(0)))
+    through = some * (9 * planes + _waiting(spec, size))
+    images = (together + 8) * math.prod(size) * entering
+    return through + images + 8 * pairs + sum(sides) * numbers_per_image(spec, shape)
 
 
 def numbers_per_image(spec: Convolutional, shape: tuple[int, ...]) -> int:
-    """How many numbers are kept of an image on its way through all blocks.
+    """How many numbers are kept of an image: itself, three times, and on its way.
 
-    What each activation meets in every pixel, and once more one of them while the
-    images are told apart.
+    There what each activation meets in every pixel, and once more one of these while
+    the images are told apart.
     """
-    height, width, _ = shape
     block = spec.block if isinstance(spec, ConvResNet) else None
     activations = 2 if block == "full_preactivation" else 1
     means = 2 if block == "postactivation" else 0
     kept = activations * (2 if spec.homogeneous else 4) + means + 1
-    met = sum(blocks * height * width >> 2 * k for k, blocks in enumerate(spec.stages))
-    return kept * met
+    pixels = math.prod(shape[:2])
+    met = sum(blocks * (pixels >> 2 * k) for k, blocks in enumerate(spec.stages))
+    return kept * met + 3 * math.prod(shape)
+
+
+def _waiting(spec, size):
+    """Both kernels of the planes that enter a part after means, of a pair.
+
+    Twice: one set is read while the next is made.
+    """
+    _, *later = parts_of(spec, *size, every=spec.readout == "pool")
+    planes = [
+        len(part.inputs[0]) * len(part.inputs[1]) * math.prod(part.size)
+        for part in later  # of one stage each
+    ]
+    return 4 * max(planes, default=0)

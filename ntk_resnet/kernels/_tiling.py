@@ -10,8 +10,8 @@ import numpy as np
 from ntk_resnet._checks import check_count
 from ntk_resnet._specification import Architecture
 from ntk_resnet.convolutional import Convolutional
-from ntk_resnet.kernels._displacements import pairs_at_once
-from ntk_resnet.kernels._image_memory import numbers_for_pairs
+from ntk_resnet.kernels._displacements import AT_ONCE
+from ntk_resnet.kernels._image_memory import numbers_for_pairs, pairs_at_once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +77,16 @@ class Tiling:
         return max(0, rows.stop - height), max(0, columns.stop - width)
 
 
+def even_side(count: int, most: int) -> int:
+    """The longest of so few parts of `count`, of at most `most`, as there can be."""
+    return -(-count // -(-count // most))
+
+
+def begins(count: int, side: int) -> list[int]:
+    """Where parts begin that are all of length `side`; the last may overlap another."""
+    return [min(begin, count - side) for begin in range(0, count, side)]
+
+
 def side_for_rows(n: int, dtype: np.dtype, device: jax.Device) -> int:
     """The side of a tile for kernels between n rows."""
     fits = int(np.sqrt(memory_of(device) / (32 * dtype.itemsize)))
@@ -100,16 +110,18 @@ def side_for_images(
 ) -> int:
     """The side of a tile for kernels between images `(n, H, W, C)`.
 
-    A quarter of the pairs that may go through the blocks together, so that symmetry
-    spares more of them, and all that is kept is to fit a sixteenth of the memory.
-    Several devices get as many tiles along a side as there are of them, or more: tiles
-    on the diagonal do half of the displacements.
+    All pairs of a tile are to go through the blocks together, and all that is kept to
+    fit a sixteenth of the memory; on a CPU tiles are smaller, so that symmetry spares
+    more of them. Several devices get as many along a side as there are of them, or
+    more: tiles on the diagonal do half of the displacements.
     """
-    n, image = shape[0], shape[1:]
-    side = max(1, math.isqrt(pairs_at_once(image[:2], device.platform)) // 2)
-    side = min(side, -(-n // devices))
+    n, image, platform = shape[0], shape[1:], device.platform
+    most = pairs_at_once(spec, image[:2], platform)
+    if platform == "cpu":
+        most = min(most, max(1, AT_ONCE // math.prod(image[:2])))
+    side = min(math.isqrt(most), -(-n // devices))
     given = spec, image, dtype
-    while side > 1 and 16 * bytes_for(*given, side**2, device) > memory_of(device):
+    while side > 1 and 16 * bytes_for(*given, (side, side), device) > memory_of(device):
         side -= 1
     return side
 
@@ -118,7 +130,7 @@ def bytes_for(
     spec: Architecture,
     shape: tuple[int, ...],
     dtype: np.dtype,
-    pairs: int,
+    sides: tuple[int, int],
     device: jax.Device,
 ) -> int:
     """About how much is kept at a time for the pairs of inputs in a tile.
@@ -127,13 +139,13 @@ def bytes_for(
         spec: the network.
         shape: of one input: `(d,)`, or of an image `(H, W, C)`.
         dtype: in which the kernels are computed.
-        pairs: how many there are in the tile.
+        sides: how many inputs are paired with how many others.
         device: which computes it.
     """
     if isinstance(spec, Convolutional):
-        numbers = numbers_for_pairs(spec, shape, pairs, device.platform)
+        numbers = numbers_for_pairs(spec, shape, sides, device.platform)
     else:  # by XLA's account at most 6 a pair by profile, to 18 by recursion, some rows
-        numbers = 12 * pairs
+        numbers = 12 * math.prod(sides)
     return numbers * dtype.itemsize
 
 

@@ -42,6 +42,7 @@ from ntk_resnet.kernels._displacements import (
     numbers_in,
     parts_of,
 )
+from ntk_resnet.kernels._image_memory import pairs_at_once
 
 # ------------------------------------------------------------------------ single images
 
@@ -146,8 +147,9 @@ def kernels(
     parts = parts_of(spec, *pairs.size, every=spec.readout == "pool")
     sums = functools.partial(_sums, spec, parts, ntk, half, each)
     # Without a displacement the kernel of a pair is that of the images exchanged.
-    mirrored = half is True and spec.readout == "flatten"
-    totals = in_tiles(sums, pairs, mirrored)
+    mirrored = pairs.crossed and half is True and spec.readout == "flatten"
+    most = pairs_at_once(spec, pairs.size, jax.default_backend())
+    totals = in_tiles(sums, pairs, most, mirrored)
     return _read_out(spec, totals, parts[-1].size, half, pairs)
 
 

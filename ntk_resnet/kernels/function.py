@@ -125,10 +125,11 @@ class KernelFunction:
             are not recognised as one, are off by the root of eps, weighted by their
             share (`tests/test_convolution.py`). Memory: some pairs at a time, about
             ten arrays of 2^18 numbers (accelerators 2^24), or of the pixels of a pair
-            where those are more; with averages between stages also the planes that
-            enter the second, `(H W / 4)^2` numbers a pair and kernel. Of all images
-            three numbers a pixel and block are kept, more for activations with a length
-            scale (`tests/test_image_tiles.py`); `nr.gram` keeps those of a tile alone.
+            where those are more; with averages between stages 2^24 numbers (2^28) for
+            planes that enter the later ones, or `4 (H W / 4)^2` where those are more.
+            Of all pairs about eight numbers; of all images three copies and, for each
+            pixel and block, three numbers, or up to nine with two activations a block,
+            means or a length scale (`tests/test_image_tiles.py`).
         """
         names = tuple(get) if isinstance(get, tuple | list) else (get,)
         for name in names:
@@ -142,7 +143,7 @@ class KernelFunction:
         with precision_of(first, second, scales):
             values = self._evaluate(names, first, second, scales)
         if not is_traced(values):
-            self._check_range(names, values, scales)
+            self._check_range(names, values, first, second, scales)
         if isinstance(get, str):
             return values[0]
         return collections.namedtuple("Kernels", names)(*values)
@@ -185,20 +186,29 @@ class KernelFunction:
         shape = recursion.shape_of(self.spec)
         return _by_recursion(shape, names, self.normalised, x1, x2, scales)
 
-    def _check_range(self, names, values, scales):
-        scales = recursion.block_scales(self.spec) if scales is None else scales
-        if not np.any(scales):
+    def _check_range(self, names, values, x1, x2, scales):
+        used = recursion.block_scales(self.spec) if scales is None else scales
+        if not np.any(used):
             return  # nothing is trained: a block NTK of zeros, normalised NaN
         for name, value in zip(names, values, strict=True):
             host = np.asarray(value)
-            if np.isfinite(host).all() and host.any(axis=1).all():
-                continue
-            if self.normalised or np.isnan(host).any():
+            bad = ~np.isfinite(host) if self.normalised else np.isnan(host)
+            if bad.any():
                 raise ValueError(_not_a_number(name, host.dtype, self.spec))
-            raise ValueError(
-                f"the raw {name} is beyond the range of {host.dtype}; ask for "
-                "normalised=True, or take nr.diag(..., log=True)."
-            )
+            if not self.normalised and self._is_lost(name, host, x1, x2, scales):
+                raise ValueError(
+                    f"the raw {name} is beyond the range of {host.dtype}; ask for "
+                    "normalised=True, or take nr.diag(..., log=True)."
+                )
+
+    def _is_lost(self, name, host, x1, x2, scales):
+        """Whether raw entries have become infinite, or a row of them zero."""
+        if np.isinf(host).any() or host.any(axis=1).all():
+            return np.isinf(host).any()
+        # Zeros may be right, as between opposites.
+        relative = dataclasses.replace(self, normalised=True)
+        values = np.asarray(relative(x1, x2, name, scales=scales))
+        return values[host == 0].any()
 
 
 def diag(

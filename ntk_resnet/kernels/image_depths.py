@@ -22,6 +22,7 @@ from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels._conv_stages import Pairs
 from ntk_resnet.kernels._image_memory import numbers_for_pairs
 from ntk_resnet.kernels._inputs import precision_of
+from ntk_resnet.kernels._tiling import begins, even_side
 from ntk_resnet.kernels.convolution import Kernel, kernels, see_both
 from ntk_resnet.kernels.images import without_scales
 
@@ -122,19 +123,18 @@ def _tiles(job: _Job, shape: tuple[int, ...]) -> list[_Tile]:
     displacements = pixels if job.spec.readout == "pool" else 1
     done = blocks * pixels * displacements
     side = min(n, max(_LEAST, math.isqrt(_DONE // done)))
-    while side > _LEAST and _held(job, image, side**2) > _HELD:
+    while side > _LEAST and _held(job, image, side) > _HELD:
         side -= 1
-    count = math.ceil(n / side)
-    side = math.ceil(n / count)
-    begins = [min(k * side, n - side) for k in range(count)]
-    pairs_of = itertools.combinations_with_replacement(begins, 2)
+    side = even_side(n, side)
+    pairs_of = itertools.combinations_with_replacement(begins(n, side), 2)
     return [_Tile(row, column, side) for row, column in pairs_of]
 
 
-def _held(job, image, pairs):
+def _held(job, image, side):
     """Of the kernels after each block there are sums, and of these what they lost."""
-    at_a_time = numbers_for_pairs(job.spec, image, pairs, jax.default_backend())
-    return at_a_time + 8 * len(job.scales) * pairs
+    platform = jax.default_backend()
+    at_a_time = numbers_for_pairs(job.spec, image, (side, side), platform)
+    return at_a_time + 8 * len(job.scales) * side**2
 
 
 def _computed(job: _Job, x: Float[np.ndarray, "n H W C"], tile: _Tile):

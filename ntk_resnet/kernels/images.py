@@ -13,6 +13,7 @@ from ntk_resnet.convolutional import Convolutional, ConvResNet
 from ntk_resnet.kernels._conv_stages import Pairs
 from ntk_resnet.kernels._image_memory import numbers_per_image
 from ntk_resnet.kernels._inputs import default_float, is_traced, precision_of
+from ntk_resnet.kernels._tiling import begins
 from ntk_resnet.kernels.convolution import kernels, see, see_both
 from ntk_resnet.kernels.pairs import symmetric
 
@@ -100,12 +101,12 @@ def image_rows(spec: Convolutional, x: Any, scales: Any, get: str) -> ImageRows:
     most = min(2**18 // math.prod(image[:2]), _KEPT // numbers_per_image(spec, image))
     n, some = len(x), min(len(x), max(1, most))
     # The last few overlap others, so that there is one shape to compile for.
-    begins = [min(begin, n - some) for begin in range(0, n, some)]
+    starts = begins(n, some)
     with precision_of(wide):
         parts = [
-            _logs(without_scales(spec), wide[k : k + some], scales, ntk) for k in begins
+            _logs(without_scales(spec), wide[k : k + some], scales, ntk) for k in starts
         ]
-        fresh = [k * some - begin for k, begin in enumerate(begins)]
+        fresh = [k * some - begin for k, begin in enumerate(starts)]
         logs = [
             jnp.concatenate([log[old:] for log, old in zip(column, fresh, strict=True)])
             for column in zip(*parts, strict=True)

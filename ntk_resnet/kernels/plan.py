@@ -8,7 +8,6 @@ turn. The results are the same for any number of them, to the last bit
 import collections
 import dataclasses
 import functools
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -64,9 +63,9 @@ class Plan:
         """
         rows = self.rows[0]
         computing = rows.log_nngp if isinstance(rows, ImageRows) else rows.x
-        dtype, pairs = np.dtype(computing.dtype), math.prod(self.tiling.block_shape)
+        given = self.spec, rows.x.shape[1:], np.dtype(computing.dtype)
         device = self.mesh.local_devices[0]
-        return bytes_for(self.spec, rows.x.shape[1:], dtype, pairs, device)
+        return bytes_for(*given, self.tiling.block_shape, device)
 
     @property
     def progress_text(self) -> str:
