@@ -105,7 +105,7 @@ def test_gram_of_images_states_the_memory_of_a_tile(capsys, tmp_path):
     args += ("--store", tmp_path / "k.zarr")
     code, text, err = run(capsys, *args, "--json")
     assert code == 0
-    numbers = numbers_for_pairs(nr.ConvNet(depth=2), (3, 5, 1), (10, 10), "cpu")
+    numbers = numbers_for_pairs(nr.ConvNet(depth=2), (3, 5, 1), (10, 10))
     expected = 8 * numbers  # float64
     assert json.loads(text)["tile_bytes"] == expected
     first = next(line for line in err.splitlines() if "tiles" in line)

@@ -188,7 +188,7 @@ CONVOLUTIONAL = nr.ConvNet(depth=3)
 
 @pytest.mark.parametrize("stored", [False, True])
 def test_memory_is_stated_before_the_start(stored, tmp_path, monkeypatch):
-    size = numbers_for_pairs(CONVOLUTIONAL, (4, 6, 2), (2, 2), "cpu") * 4  # bytes
+    size = numbers_for_pairs(CONVOLUTIONAL, (4, 6, 2), (2, 2)) * 4  # bytes
     events, begin = [], Plan.start
 
     def noted(plan, some, **options):

@@ -122,7 +122,7 @@ def test_memory_is_what_tiles_are_chosen_by(spec):
     x, scales = pictures(6, 16), np.ones(spec.depth)
     of = without_scales(spec), ("ntk",), False, x, None, scales
     used = _matrix.lower(*of).compile().memory_analysis().temp_size_in_bytes
-    expected = 8 * numbers_for_pairs(spec, x.shape[1:], (6, 6), "cpu")
+    expected = 8 * numbers_for_pairs(spec, x.shape[1:], (6, 6))
     assert expected / 3 < used < 1.3 * expected
 
 
@@ -155,7 +155,7 @@ def test_memory_of_many_images(spec, sides, shape):
     x1, x2 = (np.zeros((n, *shape)) for n in sides)
     of = without_scales(spec), ("ntk",), True, x1, x2, np.ones(spec.depth)
     used = _matrix.lower(*of).compile().memory_analysis().temp_size_in_bytes
-    stated = 8 * numbers_for_pairs(spec, shape, sides, "cpu")
+    stated = 8 * numbers_for_pairs(spec, shape, sides)
     assert used < 1.3 * stated
 
 
@@ -178,7 +178,7 @@ def test_memory_does_not_grow_with_the_pairs(readout):
         return _matrix.lower(*of).compile().memory_analysis().temp_size_in_bytes
 
     def stated(n):
-        return 8 * numbers_for_pairs(spec, (8, 8, 2), (n, n), "cpu")
+        return 8 * numbers_for_pairs(spec, (8, 8, 2), (n, n))
 
     few, many = used(100), used(400)
     assert many < 1.3 * stated(400)

@@ -2,23 +2,26 @@
 
 import math
 
+import jax
+
 from ntk_resnet.convolutional import Convolutional, ConvResNet
 from ntk_resnet.kernels._displacements import AT_ONCE, at_once, numbers_in, parts_of
 
 
-def pairs_at_once(spec: Convolutional, size: tuple[int, ...], platform: str) -> int:
+def pairs_at_once(spec: Convolutional, size: tuple[int, ...]) -> int:
     """How many pairs of images of that size at most go through the blocks together.
 
     The plane of a displacement is to stay in a CPU's cache, or to fill an accelerator;
     planes that wait for their means are to take 2^24 numbers, or 2^28.
     """
-    plane, waiting = (4 * AT_ONCE, 2**24) if platform == "cpu" else (2**24, 2**28)
+    on_cpu = jax.default_backend() == "cpu"
+    plane, waiting = (4 * AT_ONCE, 2**24) if on_cpu else (2**24, 2**28)
     pairs = min(plane // math.prod(size), waiting // max(1, _waiting(spec, size)))
     return max(1, pairs)
 
 
 def numbers_for_pairs(
-    spec: Convolutional, shape: tuple[int, ...], sides: tuple[int, int], platform: str
+    spec: Convolutional, shape: tuple[int, ...], sides: tuple[int, int]
 ) -> int:
     """At most about how many numbers the kernels of so many pairs take at a time.
 
@@ -31,11 +34,10 @@ def numbers_for_pairs(
         spec: the network.
         shape: of an image, `(H, W, C)`.
         sides: how many images are paired with how many others.
-        platform: of the device, `"cpu"` or another.
     """
     height, width, channels = shape
     size, pairs = (height, width), math.prod(sides)
-    some = min(pairs, pairs_at_once(spec, size, platform))
+    some = min(pairs, pairs_at_once(spec, size))
     *_, last = parts_of(spec, *size, every=spec.readout == "pool")
     entering = min(sides[1], 2 * math.isqrt(some)) * channels
     displacements = len(last.outputs[0]) * len(last.outputs[1])

@@ -115,13 +115,13 @@ def side_for_images(
     more of them. Several devices get as many along a side as there are of them, or
     more: tiles on the diagonal do half of the displacements.
     """
-    n, image, platform = shape[0], shape[1:], device.platform
-    most = pairs_at_once(spec, image[:2], platform)
-    if platform == "cpu":
+    n, image = shape[0], shape[1:]
+    most = pairs_at_once(spec, image[:2])
+    if device.platform == "cpu":
         most = min(most, max(1, AT_ONCE // math.prod(image[:2])))
     side = min(math.isqrt(most), -(-n // devices))
     given = spec, image, dtype
-    while side > 1 and 16 * bytes_for(*given, (side, side), device) > memory_of(device):
+    while side > 1 and 16 * bytes_for(*given, (side, side)) > memory_of(device):
         side -= 1
     return side
 
@@ -131,7 +131,6 @@ def bytes_for(
     shape: tuple[int, ...],
     dtype: np.dtype,
     sides: tuple[int, int],
-    device: jax.Device,
 ) -> int:
     """About how much is kept at a time for the pairs of inputs in a tile.
 
@@ -140,10 +139,9 @@ def bytes_for(
         shape: of one input: `(d,)`, or of an image `(H, W, C)`.
         dtype: in which the kernels are computed.
         sides: how many inputs are paired with how many others.
-        device: which computes it.
     """
     if isinstance(spec, Convolutional):
-        numbers = numbers_for_pairs(spec, shape, sides, device.platform)
+        numbers = numbers_for_pairs(spec, shape, sides)
     else:  # by XLA's account at most 6 a pair by profile, to 18 by recursion, some rows
         numbers = 12 * math.prod(sides)
     return numbers * dtype.itemsize

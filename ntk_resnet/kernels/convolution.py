@@ -148,7 +148,7 @@ def kernels(
     sums = functools.partial(_sums, spec, parts, ntk, half, each)
     # Without a displacement the kernel of a pair is that of the images exchanged.
     mirrored = pairs.crossed and half is True and spec.readout == "flatten"
-    most = pairs_at_once(spec, pairs.size, jax.default_backend())
+    most = pairs_at_once(spec, pairs.size)
     totals = in_tiles(sums, pairs, most, mirrored)
     return _read_out(spec, totals, parts[-1].size, half, pairs)
 

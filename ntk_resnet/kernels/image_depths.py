@@ -132,8 +132,7 @@ def _tiles(job: _Job, shape: tuple[int, ...]) -> list[_Tile]:
 
 def _held(job, image, side):
     """Of the kernels after each block there are sums, and of these what they lost."""
-    platform = jax.default_backend()
-    at_a_time = numbers_for_pairs(job.spec, image, (side, side), platform)
+    at_a_time = numbers_for_pairs(job.spec, image, (side, side))
     return at_a_time + 8 * len(job.scales) * side**2
 
 

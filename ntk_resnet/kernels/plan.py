@@ -64,8 +64,7 @@ class Plan:
         rows = self.rows[0]
         computing = rows.log_nngp if isinstance(rows, ImageRows) else rows.x
         given = self.spec, rows.x.shape[1:], np.dtype(computing.dtype)
-        device = self.mesh.local_devices[0]
-        return bytes_for(*given, self.tiling.block_shape, device)
+        return bytes_for(*given, self.tiling.block_shape)
 
     @property
     def progress_text(self) -> str:
