@@ -274,10 +274,10 @@ POSTACTIVATION = [
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", POSTACTIVATION, ids=str)
 def test_postactivation_limit(spec):
-    """This closed form has no other reference: 2 % of the kernel is resolved."""
+    """neural-tangents has no such kernel: 3 standard errors, and 2 % is resolved."""
     samples = samples_of(spec, images(), 256, 200, ntk=True)
     exact = limits_of(spec, images(), ntk=True)
-    assert deviation(samples, exact) < 3.5
+    assert deviation(samples, exact) < 3
     error = samples.std(axis=0, ddof=1) / np.sqrt(200)
     assert np.linalg.norm(error) < 0.02 * np.linalg.norm(exact)
 
