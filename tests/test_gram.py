@@ -208,7 +208,7 @@ def test_memory_of_a_tile_follows_pairs_dtype_and_what_is_computed():
         return make_plan(CONVOLUTIONAL, x, get=get, **options).tile_bytes
 
     least = stated(IMAGES, tile=1)
-    assert 3 * least < stated(IMAGES, tile=3) < 9 * least  # fewer images a pair
+    assert 7 * least < stated(IMAGES, tile=3) < 9 * least  # fewer images a pair
     assert stated(IMAGES, tile=50) == stated(IMAGES, tile=5)  # there are no more
     assert stated(IMAGES.astype(float), tile=1) == 2 * least
     assert stated(IMAGES, "ntk_gap", tile=1) == 2 * least  # in float64
