@@ -1,6 +1,7 @@
 """What Gram matrices cost: `python benchmarks/gram.py [question ...]`, all by default.
 
 * gram: `nr.gram` beside the product X Xᵀ at full precision, shallow and deep;
+* front: `nr.kernel_fn`, called, under `jit` and under `grad`, beside `nr.gram`;
 * profile: the construction of its profiles;
 * peer: beside neural-tangents, our first result with all that has to be built;
 * symmetry: the triangle beside the full matrix, in memory, by recursion, in a store;
@@ -26,7 +27,7 @@ from harness import Case, Prepared, compiled, measure, publish, run_questions
 import ntk_resnet as nr
 from ntk_resnet.kernels._make_plan import make_plan
 from ntk_resnet.kernels._programs import tile_at
-from ntk_resnet.kernels.entries import PRODUCTS
+from ntk_resnet.kernels.pairs import PRODUCTS
 from ntk_resnet.kernels.profile import ACCURACY
 
 DEPTHS = (1, 1000, 1_000_000)
@@ -59,6 +60,17 @@ def ours(n, d, dtype, depth, *, fresh=False, full=False, stored=False, **how):
         lambda: gram(spec, x, x2, store=path, **how),
         after=lambda: shutil.rmtree(path),
     )
+
+
+def front(n, d, dtype, depth, *, by):
+    """`nr.kernel_fn` on rows of its own, `by` one of "call", "jit" and "grad"."""
+    kernel = nr.kernel_fn(nr.FeedForward(depth=depth))
+    x = rows(n, d, dtype)
+    if by == "call":
+        return Prepared(lambda: kernel(x))
+    summed = jax.grad(lambda x: kernel(x).sum())
+    with jax.enable_x64(dtype == "float64"):
+        return compiled(kernel if by == "jit" else summed, jnp.asarray(x))
 
 
 def product(n, d, dtype, *, to_host=False):
@@ -103,9 +115,9 @@ def tiles(n, d, dtype, depth):
     corners = np.array([tiling.corner(*pair) for pair in tiling.pairs()], np.int32)
 
     def all_of_them(data, rows):
-        shape, entries = tiling.block_shape, plan.entries
+        shape, engine = tiling.block_shape, plan.engine
         return jax.lax.map(
-            lambda corner: tile_at(entries, shape, False, data, rows, *corner)[0],
+            lambda corner: tile_at(engine, shape, False, data, rows, *corner).values,
             corners,
         )
 
@@ -130,6 +142,17 @@ def ask_gram(smoke):
             more = {"depth": depth, "products": products}
             cases.append(Case(name, ours, sizes | more))
         yield measure("gram", cases, repeats=2 if smoke else 15)
+
+
+def ask_front(smoke):
+    sizes, depths = ((48,), (20,)) if smoke else ((1000, 4000), DEPTHS)
+    for n, dtype, depth in itertools.product(sizes, DTYPES, depths):
+        given = {"n": n, "d": 8 if smoke else 64, "dtype": dtype, "depth": depth}
+        cases = [Case(f"nr.gram, n = {n:,}, L = {depth:,}, {dtype}", ours, given)]
+        for by in ("call", "jit", "grad"):
+            name = f"nr.kernel_fn, {by}, n = {n:,}, L = {depth:,}, {dtype}"
+            cases.append(Case(name, front, given | {"by": by}))
+        yield measure("front", cases, repeats=2 if smoke else 9)
 
 
 def ask_profile(smoke):
@@ -222,6 +245,7 @@ def timed(ask):
 
 QUESTIONS = {
     "gram": timed(ask_gram),
+    "front": timed(ask_front),
     "profile": timed(ask_profile),
     "peer": timed(ask_peer),
     "symmetry": timed(ask_symmetry),

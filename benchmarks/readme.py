@@ -200,6 +200,23 @@ def mercer_table(records) -> list[str]:
     return [*table(head, rows), "", text, "", *fitted]
 
 
+def front_table(records) -> list[str]:
+    """A row a matrix: `nr.gram`, and what `nr.kernel_fn` takes beside it, as ratios."""
+    rows: dict[tuple, list[str]] = {}
+    for record in records:
+        sizes = record["sizes"]
+        at = sizes["n"], sizes["depth"], sizes["dtype"]
+        if "by" in sizes:
+            rows[at].append(f"{record['ratio']:.2f}")
+        else:
+            name = f"n = {at[0]:,}, L = {at[1]:,}, {at[2]}"
+            rows[at] = [name, seconds(record["median_s"])]
+    head = ["`nr.kernel_fn` beside `nr.gram`", "`nr.gram`"]
+    return table(
+        [*head, "called", "inside `jit`", "`jit` of a gradient"], rows.values()
+    )
+
+
 def regression_table(records) -> list[str]:
     """A row a solver: time, memory, what residual was reached."""
     rows = []
@@ -316,6 +333,7 @@ def images_table(records) -> list[str]:
 
 TABLES = {
     "gram": gram_table,
+    "front": front_table,
     "profile": profile_table,
     "peer": peer_table,
     "errors": errors_table,

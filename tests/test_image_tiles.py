@@ -130,7 +130,7 @@ def test_memory_is_what_tiles_are_chosen_by(spec):
 @pytest.mark.parametrize("spec", DEEP, ids=str)
 def test_memory_of_a_tile_counts_what_is_kept_of_each_image(spec):
     plan = make_plan(spec, pictures(8, 8), tile=8)
-    tile = program(plan.mesh, plan.entries, (8, 8), True, False)
+    tile = program(plan.mesh, plan.engine, (8, 8), True, False)
     given = plan.data, plan.rows, np.zeros((1, 1, 2), np.int32), np.ones((1, 1), bool)
     used = tile.lower(*given).compile().memory_analysis().temp_size_in_bytes
     assert plan.tile_bytes / 2 < used < 1.3 * plan.tile_bytes

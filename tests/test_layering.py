@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -82,3 +83,32 @@ def test_only_one_module_imports_neural_tangents():
                 names = [node.module or ""]
             if any(name.split(".")[0] == "neural_tangents" for name in names):
                 assert path.name == "_neural_tangents.py"
+
+
+def test_what_computes_a_kernel_is_chosen_in_one_place():
+    """The closed forms are behind one door, and all that need kernels go through it."""
+    computing = {
+        "profile": {"gap_from", "has_profile"},
+        "recursion": {"propagate", "readout", "step_rows"},
+        "images": {"matrix", "tile", "image_rows", "log_diagonals"},
+        "stax": {"stax"},
+    }
+    # Kernels at many depths go through the blocks once, and profiles are made of them.
+    by_themselves = {"depths", "_build_profile"}
+    users = {}
+    for path in FILES:
+        if path.parent.name not in ("kernels", "analysis") or path.stem in computing:
+            continue
+        text = path.read_text()
+        for home, names in computing.items():
+            for name in names:
+                imported = re.search(rf"{home} import [^#]*?\b{name}\b", text)
+                if imported or re.search(rf"\b{home}\.{name}\(", text):
+                    users.setdefault(path.stem, set()).add(f"{home}.{name}")
+    assert set(users) - by_themselves == {"engines"}
+    assert {name.split(".")[0] for name in users["engines"]} == set(computing)
+    front = {"function", "gram", "operator"}
+    for path in FILES:
+        if path.stem in front and path.parent.name == "kernels":
+            text = path.read_text()
+            assert "_make_plan import" in text or "engines import" in text

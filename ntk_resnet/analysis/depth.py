@@ -22,12 +22,11 @@ from ntk_resnet.kernels._inputs import (
     check_angles,
     check_depths,
     check_inputs_of,
-    log_variance,
-    pair_gaps,
     precision_of,
 )
 from ntk_resnet.kernels.depths import kernels_at
 from ntk_resnet.kernels.image_depths import matrices_at
+from ntk_resnet.kernels.pairs import distances, gaps, prepare, symmetric
 
 _LONG_NAMES = {
     "nngp": "NNGP, normalised",
@@ -155,12 +154,13 @@ def _pairs(spec: Architecture, angles: Any, x: Any) -> _Pairs:
         if x is None:
             gap, cogap = map(jnp.asarray, angle_gaps(angles))
             return _Pairs(gap, cogap, jnp.zeros((), gap.dtype))
-        x = jnp.asarray(x)
-        gap, cogap = _pair_gaps(x, x)
-        return _Pairs(gap, cogap, log_variance(x, spec.bias_variance))
+        rows = prepare(x, spec.bias_variance)
+        return _Pairs(*_pair_gaps(rows), jnp.asarray(rows.log_variance))
 
 
-_pair_gaps = jax.jit(pair_gaps)
+@jax.jit
+def _pair_gaps(rows):
+    return tuple(map(symmetric, gaps(distances(rows, rows, 0, "split", True))))
 
 
 def degeneracy(

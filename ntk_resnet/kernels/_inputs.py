@@ -1,4 +1,4 @@
-"""From arrays of inputs to angles between them, as exactly as the dtype allows."""
+"""What is accepted as an input, and the precision in which it is computed."""
 
 import contextlib
 import numbers
@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.convolutional import Convolutional
@@ -99,8 +98,7 @@ def _check_values(name, x, zero_rows):
             f"{name} holds {host[row, column]} at row {row}, column {column}; "
             "remove or replace it."
         )
-    # XLA flushes subnormal numbers to zero.
-    empty = np.flatnonzero(np.abs(host).max(axis=1) < np.finfo(host.dtype).tiny)
+    empty = np.flatnonzero(~host.any(axis=1))
     if not zero_rows and empty.size:
         raise ValueError(
             f"{name} has only zeros in row {empty[0]}, where the kernel is undefined; "
@@ -167,114 +165,3 @@ def angle_gaps(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     half = angles.astype(np.float64) / 2
     gap, cogap = 2 * np.sin(half) ** 2, 2 * np.cos(half) ** 2
     return gap.astype(angles.dtype), cogap.astype(angles.dtype)
-
-
-def log_variance(
-    x: Float[Array, "n d"], bias_variance: float = 0.0
-) -> Float[Array, " n"]:
-    """ln(|x|^2 / d), without overflow; NaN for rows of zeros.
-
-    With a bias the kernel of a row of zeros is defined, and the result is no smaller
-    than e^-60 of the bias, where the row no longer matters in either dtype: a floor
-    instead of -inf keeps ratios of variances finite.
-    """
-    size = jnp.max(jnp.abs(x), axis=1, keepdims=True)
-    size = jax.lax.stop_gradient(jnp.where(size > 0, size, 1))
-    mean_square = jnp.mean((x / size) ** 2, axis=1)
-    logs = jnp.log(jnp.where(mean_square > 0, mean_square, 1)) + 2 * jnp.log(size[:, 0])
-    if bias_variance == 0:
-        return jnp.where(mean_square > 0, logs, jnp.nan)
-    floor = float(np.log(bias_variance)) - 60
-    return jnp.where(mean_square > 0, jnp.maximum(logs, floor), floor)
-
-
-def host_log_variance(
-    x: Float[np.ndarray, "n d"], bias_variance: float = 0.0
-) -> Float[np.ndarray, " n"]:
-    """The same of float64 on the host, which JAX does not trace."""
-    size = np.abs(x).max(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(np.mean((x / size[:, None]) ** 2, axis=1)) + 2 * np.log(size)
-    if bias_variance == 0:
-        return logs
-    return np.fmax(logs, np.log(bias_variance) - 60)
-
-
-def pair_gaps(
-    x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]
-) -> tuple[Float[Array, "n1 n2"], Float[Array, "n1 n2"]]:
-    """1 - cosine and 1 + cosine of every pair of rows.
-
-    Half the squared chord between the unit rows, and half that between a row and the
-    other's negative. Each unit row is a rounded head plus the tail that rounding cut
-    off, so that nearby rows lose nothing to normalisation: the relative error is a few
-    eps for angles down to 1e-7 (`tests/test_inputs.py`, `tests/test_gram.py`). A row of
-    zeros is orthogonal to all rows but those of zeros, which it equals. One row of `x1`
-    at a time, forward and backward, so that nothing of size n1 n2 d is kept.
-    """
-    empty1, empty2 = (~jnp.any(x != 0, axis=1) for x in (x1, x2))
-    empty = empty1[:, None] | empty2
-    both = empty1[:, None] & empty2
-    head2, tail2 = unit_rows(x2)
-
-    @jax.checkpoint
-    def against_all(row):
-        head1, tail1 = row
-        difference = (head1 - head2) + (tail1 - tail2)
-        total = (head1 + head2) + (tail1 + tail2)
-        return jnp.sum(difference**2, axis=1) / 2, jnp.sum(total**2, axis=1) / 2
-
-    gap, cogap = jax.lax.map(against_all, unit_rows(x1))
-    return (
-        jnp.where(empty, jnp.where(both, 0, 1), gap),
-        jnp.where(empty, jnp.where(both, 2, 1), cogap),
-    )
-
-
-def unit_rows(
-    x: Float[Array, "n d"],
-) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
-    """Unit rows as an unevaluated sum of two arrays, the second below rounding."""
-    # A power of two is divided out exactly, against overflow of the squares.
-    size = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=1, keepdims=True))
-    x = jnp.ldexp(x, -jnp.frexp(size)[1])
-    square = jnp.sum(x * x, axis=1, keepdims=True)
-    norm = jnp.sqrt(jnp.where(square > 0, square, 1))
-    head = x / norm
-    tail = _minus_product(x, head, norm) / norm
-    # The norm is rounded, so that the rows are not unit: what is left of their length.
-    coarse, fine = split(head, tail)
-    excess = jnp.sum(coarse * coarse, axis=1, keepdims=True) - 1
-    excess += jnp.sum((head + coarse + tail) * fine, axis=1, keepdims=True)
-    return head, jax.lax.stop_gradient(tail - head * (excess / 2))
-
-
-def split(
-    head: Float[Array, "n d"], tail: Float[Array, "n d"]
-) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
-    """`head + tail` as a part on a grid and the rest.
-
-    The grid has half the digits of the dtype after the point: products of such parts of
-    unit rows are exact in whatever order they are summed.
-    """
-    coarse = on_grid(head, head.dtype)
-    return coarse, (head - coarse) + tail
-
-
-def on_grid(head: Any, dtype: Any) -> Any:
-    """Rounded to half the digits of that dtype after the point."""
-    grid = 2.0 ** (jnp.finfo(dtype).nmant // 2)
-    return head.__array_namespace__().round(head * grid) / grid
-
-
-def _minus_product(x, head, norm):
-    """x - head * norm, nearly exact: both factors are split into half mantissas."""
-    double = x.dtype == jnp.float64
-    halve = lambda v: jax.lax.reduce_precision(  # noqa: E731
-        v, 11 if double else 8, 25 if double else 11
-    )
-    head_high, norm_high = halve(head), halve(norm)
-    head_low, norm_low = head - head_high, norm - norm_high
-    rest = x - head_high * norm_high
-    rest = rest - head_high * norm_low - head_low * norm_high
-    return rest - head_low * norm_low

@@ -1,34 +1,23 @@
 """From the arguments of `gram` to its plan: all checks, and the data on its devices."""
 
-import concurrent.futures
 import functools
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from ntk_resnet._checks import check_choice, check_count
 from ntk_resnet.architectures import check_network
-from ntk_resnet.convolutional import Convolutional
-from ntk_resnet.kernels import _tile_store, images, recursion
+from ntk_resnet.kernels import _tile_store, images
 from ntk_resnet.kernels._inputs import check_pair, is_traced, precision_of
-from ntk_resnet.kernels._programs import compile_ahead, everywhere_on
+from ntk_resnet.kernels._programs import everywhere_on
 from ntk_resnet.kernels._tiling import Tiling, side_for_images, side_for_rows
-from ntk_resnet.kernels.entries import PRODUCTS, Entries, prepare
-from ntk_resnet.kernels.function import check_engine
-from ntk_resnet.kernels.pairs import QUANTITIES
+from ntk_resnet.kernels.engines import QUANTITIES, check_engine, choose
+from ntk_resnet.kernels.pairs import PRODUCTS
 from ntk_resnet.kernels.plan import Plan
-from ntk_resnet.kernels.profile import (
-    common_norm,
-    has_profile,
-    likely_powers,
-    profile,
-)
-
-_ENGINES = ("auto", "profile", "recursion", "convolution")
 
 
 def make_plan(
@@ -44,88 +33,45 @@ def make_plan(
     store=None,
     *,
     everywhere=False,
-    ahead=False,
 ) -> Plan:
     """Checks all arguments of `gram` and prepares the data for the devices.
 
-    Those of this process, or `everywhere`, of all that run the same program. With
-    `ahead` the program for a tile is compiled while a profile is built.
+    Those of this process, or `everywhere`, of all that run the same program.
     """
     check_network(spec, convolutional=True)
     check_choice("get", get, QUANTITIES)
-    check_choice("engine", engine, _ENGINES)
     check_engine(spec, engine)
     check_choice("products", products, PRODUCTS)
     if not isinstance(normalised, bool):
         raise ValueError(f"normalised must be True or False, got {normalised!r}.")
     inputs = _check_data(spec, x, x2)
-    mesh = _mesh(devices, everywhere)
-    dtype = np.result_type(*(np.dtype(v.dtype) for v in inputs))
     normalised = normalised or get.endswith("_gap")  # gaps are of normalised kernels
-    make = _for_images if isinstance(spec, Convolutional) else _for_rows
+    mesh = _mesh(devices, everywhere)
     side = _tile_side(spec, tile, store, inputs, get, mesh)
-    tiling = Tiling(len(inputs[0]), len(inputs[-1]), side, symmetric=x2 is None)
-    with precision_of(*inputs):
-        arrays = [jnp.asarray(v, dtype) for v in inputs]
-        soon = functools.partial(compile_ahead, mesh, tiling) if ahead else None
-        how = get, normalised, engine, products, arrays
-        entries, data, rows = make(spec, *how, soon)
-    with precision_of(*jax.tree.leaves(rows)):
-        data, rows = everywhere_on(mesh, (data, rows))
-    return Plan(spec, entries, data, rows, tiling, mesh)
+    return plan_for(spec, (get,), normalised, engine, products, inputs, mesh, side)
 
 
-def _for_rows(spec, get, normalised, engine, products, arrays, soon):
-    """What is computed, what it needs to know of the depth, and the inputs."""
-    norm = _norm_for(spec, engine, arrays)
-    with concurrent.futures.ThreadPoolExecutor(2) as threads:
-        prepared = threads.submit(_prepared, arrays, spec.bias_variance)
-        if soon is not None and norm is not None:
-            powers = likely_powers(spec, get)
-            likely = Entries(None, get, normalised, products, powers)
-            # What fails here fails again, and says so, when the program is wanted.
-            threads.submit(soon, likely, [v.shape for v in arrays], arrays[0].dtype)
-        found = None
-        if norm is not None and (engine == "profile" or has_profile(spec, norm)):
-            found = profile(spec, input_kernel=norm)
-        rows = prepared.result()
-    dtype = arrays[0].dtype
-    if found is None:  # the recursion knows no other products
-        shape, scales = recursion.shape_of(spec), recursion.block_scales(spec)
-        entries = Entries(shape, get, normalised, "split", None)
-        return entries, scales.astype(dtype), rows
-    kernel = get.removesuffix("_gap")
-    log_diagonal = np.asarray(found.log_diagonal(kernel), dtype)
-    powers = getattr(found.powers, kernel)
-    entries = Entries(None, get, normalised, products, powers)
-    return entries, (found.table(kernel, dtype), log_diagonal), rows
-
-
-def _for_images(spec, get, normalised, engine, products, arrays, soon):
-    """The same for images; there is no profile to wait for."""
-    if products == "plain":
-        raise ValueError('products="plain" is for fully connected networks.')
-    scales = recursion.block_scales(spec)
-    rows = tuple(images.image_rows(spec, x, scales, get) for x in arrays)
-    entries = Entries(images.without_scales(spec), get, normalised, products, None)
-    return entries, scales.astype(rows[0].log_nngp.dtype), rows
-
-
-def _prepared(arrays, bias_variance):
-    with precision_of(*arrays):  # a thread has settings of its own
-        return tuple(prepare(v, bias_variance) for v in arrays)
-
-
-def _norm_for(spec, engine, arrays):
-    """That of the inputs, for a profile; `None`: the recursion is to be used."""
-    if engine == "recursion":
-        return None
-    try:
-        return common_norm(spec, *arrays)
-    except ValueError:
-        if engine == "profile":
-            raise
-        return None
+def plan_for(
+    spec: Any,
+    get: tuple[str, ...],
+    normalised: bool,
+    engine: str,
+    products: str,
+    inputs: tuple[Any, ...],
+    mesh: Mesh,
+    side: int,
+    scales: Any = None,
+) -> Plan:
+    """The plan of matrices between inputs that have been checked."""
+    dtype = np.result_type(*(np.dtype(v.dtype) for v in inputs))
+    symmetric = len(inputs) == 1
+    tiling = Tiling(len(inputs[0]), len(inputs[-1]), side, symmetric)
+    arrays = tuple(np.asarray(v, dtype) for v in inputs)
+    with precision_of(*arrays):
+        found = choose(spec, get, normalised, engine, products, arrays, scales)
+    with precision_of(*jax.tree.leaves(found.rows)):
+        data, rows = everywhere_on(mesh, (found.data, found.rows))
+    return Plan(spec, found.engine, data, rows, tiling, mesh)
 
 
 def _check_data(spec, x, x2):
@@ -152,6 +98,12 @@ def _mesh(devices, everywhere):
         )
     if len({d.platform for d in devices}) > 1:
         raise ValueError(f"devices must be of one kind, got {devices!r}.")
+    return mesh_of(tuple(devices))
+
+
+@functools.lru_cache(maxsize=32)
+def mesh_of(devices: tuple[jax.Device, ...]) -> Mesh:
+    """The devices as one axis of tiles."""
     return Mesh(np.array(devices), ("tile",))
 
 

@@ -1,4 +1,4 @@
-"""The compiled program for a tile, and how it is there when it is wanted."""
+"""The compiled programs for tiles of a matrix, and for whole matrices."""
 
 import functools
 from typing import Any
@@ -7,20 +7,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
-from ntk_resnet.kernels._inputs import precision_of
-from ntk_resnet.kernels._lookup import likely_table
-from ntk_resnet.kernels._tiling import Tiling
-from ntk_resnet.kernels.entries import Block, Entries, Rows, block
-from ntk_resnet.kernels.images import ImageRows
-
-_MOST = 2**22  # numbers in the data beyond which compiling is the lesser part
+from ntk_resnet.architectures import Architecture
+from ntk_resnet.convolutional import Convolutional
+from ntk_resnet.kernels._tiling import Tiling, side_for_rows
+from ntk_resnet.kernels.engines import (
+    Block,
+    Engine,
+    RecursionEngine,
+    ReferenceEngine,
+    choose,
+    matrices_of_images,
+)
 
 
 @functools.lru_cache(maxsize=32)
 def program(
-    mesh: Mesh, entries: Entries, shape: tuple[int, int], symmetric: bool, refine: bool
+    mesh: Mesh, engine: Engine, shape: tuple[int, int], symmetric: bool, refine: bool
 ) -> Any:
     """Compiled: the tiles of each device, from the rows and corners `(devices, k, 2)`.
 
@@ -31,10 +35,11 @@ def program(
     def one(data, rows, corners, wanted):
         def tile(corner):
             at = data, rows, *corner
-            return tile_at(entries, shape, symmetric, *at, refine=refine)
+            return tile_at(engine, shape, symmetric, *at, refine=refine)
 
         def nothing(corner):
-            return Block(jnp.zeros(shape, rows[0].x.dtype), jnp.asarray(False))
+            none = jnp.zeros(shape, rows[0].x.dtype)
+            return Block((none,) * len(engine.get), jnp.asarray(False))
 
         def if_wanted(given):
             return jax.lax.cond(given[0], tile, nothing, given[1])
@@ -57,11 +62,11 @@ def program(
 
 
 def tile_at(
-    entries: Entries,
+    engine: Engine,
     shape: tuple[int, int],
     symmetric: bool,
     data: Any,
-    rows: tuple[Rows | ImageRows, ...],
+    rows: tuple[Any, ...],
     begin1: Int[Array, ""],
     begin2: Int[Array, ""],
     *,
@@ -73,7 +78,7 @@ def tile_at(
     second = jax.tree.map(lambda v: cut(v, begin2, shape[1]), rows[-1])
     nowhere = jnp.asarray(sum(shape), begin1.dtype)
     shift = begin2 - begin1 if symmetric else nowhere
-    return block(entries, data, first, second, shift, refine)
+    return engine.block(data, first, second, shift, refine)
 
 
 def everywhere_on(mesh: Mesh, tree: Any) -> Any:
@@ -81,31 +86,81 @@ def everywhere_on(mesh: Mesh, tree: Any) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-@functools.lru_cache(maxsize=32)
-def _compiled_for(mesh, entries, shape, symmetric, sizes, dtype):
-    """Runs the program once, on nothing: then it is compiled."""
-    rows = tuple(_no_rows(size, dtype) for size in sizes)
-    with precision_of(*jax.tree.leaves(rows)):
-        data = likely_table(dtype), np.zeros((), dtype)
-        given = everywhere_on(mesh, (data, rows))
-        corners = np.zeros((mesh.size, 1, 2), np.int32)
-        compiled = program(mesh, entries, shape, symmetric, False)
-        jax.block_until_ready(compiled(*given, corners, np.ones((mesh.size, 1), bool)))
+# ----------------------------------------------------------------------- whole matrices
 
 
-def compile_ahead(
-    mesh: Mesh, tiling: Tiling, entries: Entries, sizes: list[Any], dtype: Any
-) -> None:
-    """Compiles the program for tiles of a profile that is not known yet.
+def matrices(
+    spec: Architecture,
+    get: tuple[str, ...],
+    normalised: bool,
+    engine: str,
+    arrays: tuple[Any, ...],
+    scales: Any = None,
+) -> tuple[Float[Array, "n1 n2"], ...]:
+    """Each of `get`, by one program, between all inputs; for `jit`, `vmap` and `grad`.
 
-    What it depends on is mostly as `entries` and `likely_table` say; where it is not,
-    the program is compiled when it is wanted.
+    The arguments are those of `engines.choose`.
     """
-    if sum(map(np.prod, sizes)) <= _MOST:
-        at = tiling.block_shape, tiling.symmetric, tuple(sizes), np.dtype(dtype)
-        _compiled_for(mesh, entries, *at)
+    if isinstance(spec, Convolutional) and engine != "neural_tangents":
+        return matrices_of_images(spec, get, normalised, arrays, scales)
+    found = choose(spec, get, normalised, engine, "split", arrays, scales)
+    if isinstance(found.engine, ReferenceEngine):
+        return _whole(*found)
+    n = max(map(len, arrays))
+    side = side_for_rows(n, np.dtype(arrays[0].dtype), jax.local_devices()[0])
+    tiling = Tiling(len(arrays[0]), len(arrays[-1]), side, len(arrays) == 1)
+    return _matrices(found.engine, tiling, found.data, found.rows)
 
 
-def _no_rows(size, dtype):
-    some: Any = np.zeros(size, dtype)
-    return Rows(some, some, some, some, some[:, 0])
+def _whole(engine, data, rows):
+    if isinstance(engine, RecursionEngine):  # inside a trace they are not checked
+        data = jnp.where(data < 0, jnp.nan, data)
+    nowhere = sum(len(of.x) for of in rows)
+    shift = 0 if len(rows) == 1 else nowhere
+    return engine.block(data, rows[0], rows[-1], shift, True).values
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _in_tiles(engine, tiling, data, rows):
+    """Tile by tile: half of a symmetric matrix, in the processor's caches."""
+    work = tiling.pairs()
+    if len(work) == 1:
+        return _whole(engine, data, rows)
+    shape = tiling.block_shape
+
+    def one_more(matrices, tile):
+        place, corner = tile
+        values = tile_at(engine, shape, tiling.symmetric, data, rows, *corner).values
+        # A block at the far edge begins earlier: what lies before is that of others.
+        own1, own2 = (
+            begin + jnp.arange(length) >= start
+            for begin, length, start in zip(corner, shape, place, strict=True)
+        )
+        own = own1[:, None] & own2
+        matrices = _put(matrices, values, corner, own)
+        if tiling.symmetric:
+            turned = [value.T for value in values]
+            matrices = _put(matrices, turned, corner[::-1], own.T)
+        return matrices, None
+
+    empty = jnp.empty((tiling.rows, tiling.columns), rows[0].coarse.dtype)
+    tiles = np.array([[np.multiply(p, tiling.tile), tiling.corner(*p)] for p in work])
+    tiles = tuple(tiles.astype(np.int32).swapaxes(0, 1))
+    return jax.lax.scan(one_more, (empty,) * len(engine.get), tiles)[0]
+
+
+def _put(matrices, values, corner, own):
+    def put(matrix, value):
+        there = jax.lax.dynamic_slice(matrix, corner, value.shape)
+        value = jnp.where(own, value, there)
+        return jax.lax.dynamic_update_slice(matrix, value, corner)
+
+    return tuple(map(put, matrices, values))
+
+
+@_in_tiles.defjvp
+def _(engine, tiling, primals, tangents):
+    return jax.jvp(functools.partial(_whole, engine), primals, tangents)
+
+
+_matrices = jax.jit(_in_tiles, static_argnums=(0, 1))

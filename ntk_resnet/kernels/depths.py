@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 from ntk_resnet.architectures import Architecture, ResNet
 from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels._inputs import precision_of
-from ntk_resnet.kernels.pairs import quantities, symmetric
+from ntk_resnet.kernels.pairs import symmetric
 
 # Pairs that are computed side by side (fewer: the overhead of an operation shows).
 _WIDTH = 2**15
@@ -105,7 +105,7 @@ def _run(shape, restart, state, scales, times, lanes):
 
 def _variables(shape, state):
     kernels = recursion.readout(shape, state)
-    pairs = quantities(kernels)
+    pairs = recursion.quantities(kernels)
     if kernels.nngp_gap.ndim == 2:
         pairs = jax.tree.map(symmetric, pairs)
     return {

@@ -2,8 +2,7 @@
 
 import collections
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -13,20 +12,24 @@ from jaxtyping import Array, ArrayLike, Float, Num
 
 from ntk_resnet._checks import check_choice
 from ntk_resnet.architectures import Architecture, ResNet, check_network
-from ntk_resnet.convolutional import Convolutional, ConvResNet
-from ntk_resnet.kernels import images, pairs, recursion
+from ntk_resnet.convolutional import ConvResNet
+from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels._inputs import (
     check_inputs_of,
     check_pair,
     is_traced,
-    log_variance,
     precision_of,
 )
-from ntk_resnet.kernels.pairs import symmetric
-from ntk_resnet.kernels.profile import common_norm, has_profile, profile
-
-ENGINES = ("auto", "profile", "recursion", "convolution", "neural_tangents")
-KERNELS = ("nngp", "ntk")
+from ntk_resnet.kernels._make_plan import mesh_of, plan_for
+from ntk_resnet.kernels._programs import matrices
+from ntk_resnet.kernels._tiling import side_for_rows
+from ntk_resnet.kernels.engines import (
+    KERNELS,
+    check_engine,
+    log_diagonals,
+    usual_engine,
+)
+from ntk_resnet.kernels.gram import in_memory
 
 
 def kernel_fn(
@@ -66,7 +69,6 @@ def kernel_fn(
         ValueError: `spec` is not a network specification, or no such engine.
     """
     check_network(spec, convolutional=True)
-    check_choice("engine", engine, ENGINES)
     check_engine(spec, engine)
     if not isinstance(normalised, bool):
         raise ValueError(f"normalised must be True or False, got {normalised!r}.")
@@ -151,40 +153,21 @@ class KernelFunction:
     @property
     def engine(self) -> str:
         """What computes the kernel: `"auto"` is settled when this is first asked."""
-        if self.requested != "auto":
-            return self.requested
-        if isinstance(self.spec, Convolutional):
-            return "convolution"
-        one_for_all = self.spec.homogeneous and has_profile(self.spec)
-        return "profile" if one_for_all else "recursion"
+        return usual_engine(self.spec) if self.requested == "auto" else self.requested
 
     def _evaluate(self, names, x1, x2, scales):
-        engine = self.engine
-        if scales is not None and engine == "profile" and self.requested == "auto":
-            engine = "recursion"
-        if scales is not None and engine not in ("recursion", "convolution"):
-            raise ValueError(
-                "scales as data need engine='recursion' (images: 'convolution'); for "
-                "others put them into the specification."
-            )
-        if engine == "neural_tangents":
-            return _by_neural_tangents(self.spec, self.normalised, names, x1, x2)
-        dtype = jnp.result_type(x1, *([] if x2 is None else [x2]))
-        x1 = jnp.asarray(x1, dtype)
-        x2 = x2 if x2 is None else jnp.asarray(x2, dtype)
-        if engine == "profile":
-            found = profile(self.spec, input_kernel=common_norm(self.spec, x1, x2))
-            powers = tuple(getattr(found.powers, name) for name in names)
-            tables = tuple(found.table(name, dtype) for name in names)
-            logs = tuple(found.log_diagonal(name) for name in names)
-            return _by_profile(powers, self.normalised, tables, logs, x1, x2)
-        if scales is None:
-            scales = recursion.block_scales(self.spec)
-        if engine == "convolution":
-            return images.matrix(self.spec, names, self.normalised, x1, x2, scales)
-        scales = jnp.asarray(scales, dtype)
-        shape = recursion.shape_of(self.spec)
-        return _by_recursion(shape, names, self.normalised, x1, x2, scales)
+        dtype = np.result_type(*(v.dtype for v in (x1, x2) if v is not None))
+        arrays = tuple(v.astype(dtype) for v in (x1, x2) if v is not None)
+        # Scales as data leave to "auto" what takes them.
+        engine = self.requested if scales is not None else self.engine
+        how = self.spec, names, self.normalised, engine
+        device = _one_device(*arrays)
+        if device is None or is_traced(scales) or engine in _WHOLE:
+            return matrices(*how, arrays, scales)
+        side = side_for_rows(max(map(len, arrays)), dtype, device)
+        given = arrays, mesh_of((device,)), side, scales
+        found = in_memory(plan_for(*how, "split", *given), checked=False)
+        return tuple(jax.device_put(values, device) for values in found)
 
     def _check_range(self, names, values, x1, x2, scales):
         used = recursion.block_scales(self.spec) if scales is None else scales
@@ -192,6 +175,9 @@ class KernelFunction:
             return  # nothing is trained: a block NTK of zeros, normalised NaN
         for name, value in zip(names, values, strict=True):
             host = np.asarray(value)
+            with np.errstate(over="ignore"):  # a sum is cheaper than a test of each
+                if self.normalised and np.isfinite(host.sum()):
+                    continue
             bad = ~np.isfinite(host) if self.normalised else np.isnan(host)
             if bad.any():
                 raise ValueError(_not_a_number(name, host.dtype, self.spec))
@@ -236,9 +222,7 @@ def diag(
     check_choice("get", get, KERNELS)
     x = check_inputs_of(spec, "x", x)
     with precision_of(x):
-        x = jnp.asarray(x)
-        scales = jnp.asarray(recursion.block_scales(spec), x.dtype)
-        logs = _log_diagonals(spec, x, scales)[KERNELS.index(get)]
+        logs = log_diagonals(spec, x)[KERNELS.index(get)]
         values = logs if log else jnp.exp(logs)
     if is_traced(values):
         return values
@@ -279,77 +263,13 @@ def check_scales(spec: Architecture, scales: Any) -> None:
         raise ValueError(f"scales must be finite numbers >= 0, got {scales!r}.")
 
 
-# ---------------------------------------------------------------------- our own engines
+_WHOLE = ("neural_tangents", "convolution")  # engines that take all inputs at once
 
 
-@functools.partial(jax.jit, static_argnames=("spec", "names", "normalised"))
-def _by_recursion(spec, names, normalised, x1, x2, scales):
-    scales = jnp.where(scales < 0, jnp.nan, scales)
-    values = pairs.by_recursion(spec, names, normalised, x1, x2, scales)
-    return values if x2 is not None else tuple(map(symmetric, values))
-
-
-@functools.partial(jax.jit, static_argnames=("powers", "normalised"))
-def _by_profile(powers, normalised, tables, log_diagonals, x1, x2):
-    values = pairs.by_profile(powers, normalised, tables, log_diagonals, x1, x2)
-    return values if x2 is not None else tuple(map(symmetric, values))
-
-
-def _log_diagonals(spec, x, scales):
-    """ln of the raw NNGP and NTK of every input with itself."""
-    if isinstance(spec, Convolutional):
-        return images.log_diagonals(spec, x, scales)
-    return _log_diag(recursion.shape_of(spec), x, scales)
-
-
-@functools.partial(jax.jit, static_argnames="spec")
-def _log_diag(spec, x, scales):
-    logs = log_variance(x, spec.bias_variance)
-    first = jnp.zeros((), x.dtype) if spec.homogeneous else logs
-    rows = jax.lax.scan(
-        lambda rows, scale: (recursion.step_rows(spec, rows, scale)[0], None),
-        recursion.first_rows(spec, first),
-        scales,
-    )[0]
-    results = recursion.log_diagonals(spec, rows)
-    return tuple(logs + log if spec.homogeneous else log for log in results)
-
-
-def check_engine(spec: Architecture, engine: str) -> None:
-    """Raises a `ValueError` if the engine is not for such networks."""
-    convolutional = isinstance(spec, Convolutional)
-    others = ("profile", "recursion") if convolutional else ("convolution",)
-    if engine in others:
-        kind = "convolutional" if convolutional else "fully connected"
-        raise ValueError(
-            f"engine={engine!r} is not for {kind} networks; pass engine='auto'."
-        )
-
-
-# ---------------------------------------------------------------------- neural-tangents
-
-
-@functools.cache
-def _reference_kernel(spec: Architecture) -> Callable:
-    from ntk_resnet.stax import stax
-
-    return stax(spec)[2]
-
-
-def _by_neural_tangents(spec, normalised, names, x1, x2):
-    kernel = _reference_kernel(spec)
-    x1 = jnp.asarray(x1)
-    x2 = x2 if x2 is None else jnp.asarray(x2)
-    values = kernel(x1, x2, names)
-    if not normalised:
-        return tuple(values)
-    # By our diagonals: neural-tangents' own cancel to the root of eps.
-    scales = jnp.asarray(recursion.block_scales(spec), values[0].dtype)
-    logs = [
-        dict(zip(KERNELS, _log_diagonals(spec, x, scales), strict=True))
-        for x in ((x1,) if x2 is None else (x1, x2))
-    ]
-    return tuple(
-        value * jnp.exp(-(logs[0][name][:, None] + logs[-1][name][None, :]) / 2)
-        for name, value in zip(names, values, strict=True)
-    )
+def _one_device(*arrays):
+    """The device that computes; `None` in a trace, or where several hold the data."""
+    there = jnp.zeros(())
+    if is_traced(arrays, there):
+        return None
+    on = [v.devices() for v in arrays if isinstance(v, jax.Array)] or [there.devices()]
+    return next(iter(on[0])) if len(set.union(*on)) == 1 else None

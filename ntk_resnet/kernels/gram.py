@@ -1,9 +1,11 @@
 """Gram matrices of any size: in memory, on the device, or in a store on disk."""
 
 import functools
+import math
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +17,10 @@ from ntk_resnet.architectures import Architecture
 from ntk_resnet.kernels import _tile_store
 from ntk_resnet.kernels._inputs import precision_of
 from ntk_resnet.kernels._make_plan import make_plan
-from ntk_resnet.kernels.plan import Plan, check_finite
+from ntk_resnet.kernels.plan import Plan
 from ntk_resnet.kernels.stored import StoredGram, open_gram
+
+_BOUNDARY = 64  # bytes, at multiples of which JAX wants arrays on a CPU to begin
 
 
 def gram(
@@ -82,7 +86,7 @@ def gram(
     within 2^16 numbers (`tests/test_gram.py`, `tests/test_image_tiles.py`).
     """
     how = get, normalised, engine, products, tile, devices, store
-    plan = make_plan(spec, x, x2, *how, ahead=True)
+    plan = make_plan(spec, x, x2, *how)
     if store is not None:
         return fill(plan, store, progress)
     if jax.process_count() > 1:
@@ -90,19 +94,39 @@ def gram(
             "store is None, but there are several processes; name a folder that all of "
             "them can write to."
         )
+    return in_memory(plan, progress)[0]
+
+
+def in_memory(
+    plan: Plan, progress: Progress | None = None, *, checked: bool = True
+) -> tuple[Any, ...]:
+    """The matrix of each quantity, on the plan's device if `gram` leaves it there."""
     if plan.fits_its_device():
-        return _on_device(plan, progress)
+        matrices = _on_device(plan, progress)
+        if checked:
+            plan.check(matrices)
+        return matrices
     pairs = plan.tiling.pairs()
     _say(progress, plan, 0, len(pairs))
-    matrix = np.empty((plan.tiling.rows, plan.tiling.columns), plan.dtype)
-    for done, (i, j, values) in enumerate(plan.tiles(pairs), start=1):
+    shape = plan.tiling.rows, plan.tiling.columns
+    matrices = tuple(_empty(shape, plan.dtype) for _ in plan.engine.get)
+    for done, (i, j, tile) in enumerate(plan.tiles(pairs, checked=checked), start=1):
         rows, columns = plan.tiling.slices(i, j)
-        matrix[rows, columns] = values
-        if plan.tiling.symmetric and i != j:
-            # In one order, then in the other: NumPy is slow at both in one.
-            matrix[columns, rows] = np.ascontiguousarray(values.T)
+        for matrix, values in zip(matrices, tile, strict=True):
+            matrix[rows, columns] = values
+            if plan.tiling.symmetric and i != j:
+                # In one order, then in the other: NumPy is slow at both in one.
+                matrix[columns, rows] = np.ascontiguousarray(values.T)
         _say(progress, plan, done, len(pairs))
-    return matrix
+    return matrices
+
+
+def _empty(shape, dtype):
+    """An array that JAX can take over without a copy."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + _BOUNDARY, np.uint8)
+    begin = -memory.ctypes.data % _BOUNDARY
+    return memory[begin : begin + size].view(dtype).reshape(shape)
 
 
 def _say(progress, plan, done, total):
@@ -111,34 +135,38 @@ def _say(progress, plan, done, total):
 
 
 def _on_device(plan, progress):
-    """The matrix in the memory of the one device that computes it."""
+    """The matrices in the memory of the one device that computes them."""
     pairs = plan.tiling.pairs()
     _say(progress, plan, 0, len(pairs))
     with precision_of(plan.rows[0].x):
-        matrix = jnp.zeros((plan.tiling.rows, plan.tiling.columns), plan.dtype)
+        shape = plan.tiling.rows, plan.tiling.columns
+        matrices = tuple(jnp.zeros(shape, plan.dtype) for _ in plan.engine.get)
         coarse = []
         for done, pair in enumerate(pairs, start=1):
             tile = plan.start([[pair]])
-            matrix = _put(matrix, tile.values, *_place(plan.tiling, pair))
+            matrices = _put(matrices, tile.values, *_place(plan.tiling, pair))
             coarse.append(tile.coarse)
             _say(progress, plan, done, len(pairs))
         for index in np.flatnonzero(jnp.concatenate(coarse)):
             tile = plan.start([[pairs[index]]], refine=True)
-            matrix = _put(matrix, tile.values, *_place(plan.tiling, pairs[index]))
-        check_finite(matrix, plan.entries, plan.spec)
-    return matrix
+            matrices = _put(matrices, tile.values, *_place(plan.tiling, pairs[index]))
+    return matrices
 
 
 def _place(tiling, pair):
     return *tiling.corner(*pair), tiling.symmetric
 
 
-@functools.partial(jax.jit, static_argnames="mirror", donate_argnames="matrix")
-def _put(matrix, tiles, row, column, mirror):
-    tile = tiles[0, 0]
+@functools.partial(jax.jit, static_argnames="mirror", donate_argnames="matrices")
+def _put(matrices, tiles, row, column, mirror):
+    put = jax.lax.dynamic_update_slice
+    tiles = [tile[0, 0] for tile in tiles]
     if mirror:
-        matrix = jax.lax.dynamic_update_slice(matrix, tile.T, (column, row))
-    return jax.lax.dynamic_update_slice(matrix, tile, (row, column))
+        matrices = [
+            put(m, t.T, (column, row)) for m, t in zip(matrices, tiles, strict=True)
+        ]
+    both = zip(matrices, tiles, strict=True)
+    return tuple(put(matrix, tile, (row, column)) for matrix, tile in both)
 
 
 def fill(
@@ -168,7 +196,7 @@ def _write_share(plan, store, progress):
     missing = store.missing(share)
     done = len(share) - len(missing)
     _say(progress, plan, done, len(share))
-    for i, j, values in plan.tiles(missing):
+    for i, j, (values,) in plan.tiles(missing):
         store.write(i, j, values)
         done += 1
         _say(progress, plan, done, len(share))

@@ -69,8 +69,8 @@ def matrix(
     spec: Any,
     names: tuple[str, ...],
     normalised: bool,
-    x1: Float[Array, "n1 H W C"],
-    x2: Float[Array, "n2 H W C"] | None,
+    x1: Float[Array, "n1 H W C"] | Float[np.ndarray, "n1 H W C"],
+    x2: Float[Array, "n2 H W C"] | Float[np.ndarray, "n2 H W C"] | None,
     scales: Float[Array, " depth"] | Float[np.ndarray, " depth"],
 ) -> tuple[Float[Array, "n1 n2"], ...]:
     """Each of `names` between images, in their dtype; `x2=None` means `x1`."""
@@ -82,21 +82,23 @@ def matrix(
 
 def log_diagonals(
     spec: Convolutional,
-    x: Float[Array, "n H W C"],
+    x: Float[Array, "n H W C"] | Float[np.ndarray, "n H W C"],
     scales: Float[Array, " depth"] | Float[np.ndarray, " depth"],
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """ln of the raw NNGP and NTK of every image with itself, in the images' dtype."""
-    rows = image_rows(spec, x, scales, "ntk")
+    rows = image_rows(spec, x, scales, ("ntk",))
     return rows.log_nngp.astype(x.dtype), rows.log_ntk.astype(x.dtype)
 
 
-def image_rows(spec: Convolutional, x: Any, scales: Any, get: str) -> ImageRows:
+def image_rows(
+    spec: Convolutional, x: Any, scales: Any, get: tuple[str, ...]
+) -> ImageRows:
     """Images with their own kernels, a few at a time.
 
     The logarithms are in the dtype of computing, the images in their own.
     """
-    (wide,), scales = _as_computed(spec, (x,), scales, (get,))
-    ntk = get.startswith("ntk")
+    (wide,), scales = _as_computed(spec, (x,), scales, get)
+    ntk = any(name.startswith("ntk") for name in get)
     image = x.shape[1:]
     most = min(2**18 // math.prod(image[:2]), _KEPT // numbers_per_image(spec, image))
     n, some = len(x), min(len(x), max(1, most))

@@ -130,7 +130,7 @@ class GramOperator:
         return GramOperator(dataclasses.replace(self.plan, tiling=tiling, rows=rows))
 
     def __repr__(self) -> str:
-        engine = self.plan.engine
+        engine = self.plan.engine.name
         return (
             f"<GramOperator {self.shape} {self.dtype} by {engine}, {self.plan.spec!r}>"
         )
@@ -147,7 +147,7 @@ class GramOperator:
         """
         v = self._check(v)
         plan = self.plan
-        static = plan.entries, plan.tiling, plan.mesh
+        static = plan.engine, plan.tiling, plan.mesh
         if is_traced(v, plan):
             return _product(*static, plan.data, plan.rows, v)
         with precision_of(plan.rows[0].x):
@@ -172,13 +172,14 @@ class GramOperator:
                 "the rows and columns of this matrix are different inputs, so that its "
                 "diagonal means nothing; leave x2 out."
             )
-        entries, x = self.plan.entries, self.plan.rows[0].x
+        engine, x = self.plan.engine, self.plan.rows[0].x
+        (get,) = engine.get
         with precision_of(x):
-            if entries.get.endswith("_gap"):
+            if get.endswith("_gap"):
                 return jnp.zeros(len(x), x.dtype)
-            if entries.normalised:
+            if engine.normalised:
                 return jnp.ones(len(x), x.dtype)
-            return diag(self.plan.spec, x, "nngp" if entries.get == "nngp" else "ntk")
+            return diag(self.plan.spec, x, get)
 
     def _check(self, v):
         v = v if isinstance(v, jax.Array) else np.asarray(v)
@@ -224,11 +225,11 @@ def _transposed(tiling):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _product(entries, tiling, mesh, data, rows, v):
-    return _multiply(entries, tiling, mesh, data, rows, v)
+def _product(engine, tiling, mesh, data, rows, v):
+    return _multiply(engine, tiling, mesh, data, rows, v)
 
 
-def _forward(entries, tiling, mesh, data, rows, v):
+def _forward(engine, tiling, mesh, data, rows, v):
     if any(
         leaf.perturbed for leaf in jax.tree.leaves((data, rows), is_leaf=_is_primal)
     ):
@@ -237,18 +238,18 @@ def _forward(entries, tiling, mesh, data, rows, v):
             "use kernel_fn for those with respect to the inputs."
         )
     data, rows, v = jax.tree.map(lambda p: p.value, (data, rows, v), is_leaf=_is_primal)
-    return _multiply(entries, tiling, mesh, data, rows, v), (data, rows)
+    return _multiply(engine, tiling, mesh, data, rows, v), (data, rows)
 
 
 def _is_primal(value):
     return hasattr(value, "perturbed")
 
 
-def _backward(entries, tiling, mesh, kept, cotangent):
+def _backward(engine, tiling, mesh, kept, cotangent):
     data, rows = kept
     if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
         cotangent = jnp.zeros(cotangent.shape, cotangent.dtype)
-    args = entries, _transposed(tiling), mesh, data, rows[::-1]
+    args = engine, _transposed(tiling), mesh, data, rows[::-1]
     return None, None, _product(*args, cotangent)
 
 
@@ -256,12 +257,12 @@ _product.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _multiply(entries, tiling, mesh, data, rows, v):
+def _multiply(engine, tiling, mesh, data, rows, v):
     """The product, its tiles divided among the devices."""
 
     def share(data, rows, v, tiles):
         total = recursion.start(jnp.zeros((tiling.rows, v.shape[1]), v.dtype))
-        step = functools.partial(_add_tile, entries, tiling, data, rows, v)
+        step = functools.partial(_add_tile, engine, tiling, data, rows, v)
         total, _ = jax.lax.scan(lambda t, tile: (step(t, tile), None), total, tiles)
         return sum(jax.lax.psum(tuple(total), "tile"))
 
@@ -296,10 +297,10 @@ def _shares(tiling, count):
     )
 
 
-def _add_tile(entries, tiling, data, rows, v, total, work):
+def _add_tile(engine, tiling, data, rows, v, total, work):
     tile, begins = work
     shape = tiling.block_shape
-    values, _ = tile_at(entries, shape, tiling.symmetric, data, rows, *begins)
+    (values,), _ = tile_at(engine, shape, tiling.symmetric, data, rows, *begins)
     # A block at the far edge begins earlier: what lies before is that of others.
     own1, own2 = (
         begin + jnp.arange(length) >= start

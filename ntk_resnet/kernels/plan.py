@@ -21,7 +21,7 @@ from ntk_resnet.kernels._inputs import precision_of
 from ntk_resnet.kernels._programs import program
 from ntk_resnet.kernels._rounds import rounds
 from ntk_resnet.kernels._tiling import Tiling, bytes_for, memory_of
-from ntk_resnet.kernels.entries import Block, Entries, Rows
+from ntk_resnet.kernels.engines import Block, Engine
 from ntk_resnet.kernels.images import ImageRows
 
 _AHEAD = 2  # rounds of tiles under way while one is put in its place
@@ -30,29 +30,22 @@ _AHEAD = 2  # rounds of tiles under way while one is put in its place
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("data", "rows"),
-    meta_fields=("spec", "entries", "tiling", "mesh"),
+    meta_fields=("spec", "engine", "tiling", "mesh"),
 )
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """All that is needed to make any tile."""
 
     spec: Architecture
-    entries: Entries
-    data: Any  # what depends on the depth, see `entries.block`
-    rows: tuple[Rows | ImageRows, ...]  # of one array, or of two
+    engine: Engine
+    data: Any  # what depends on the depth, see `Engine.block`
+    rows: tuple[Any, ...]  # of one array, or of two
     tiling: Tiling
     mesh: Mesh
 
     @property
     def dtype(self) -> np.dtype:
         return np.dtype(self.rows[0].x.dtype)
-
-    @property
-    def engine(self) -> str:
-        """What computes the entries: `"profile"`, `"recursion"` or `"convolution"`."""
-        if isinstance(self.rows[0], ImageRows):
-            return "convolution"
-        return "recursion" if self.entries.powers is None else "profile"
 
     @property
     def tile_bytes(self) -> int:
@@ -77,29 +70,31 @@ class Plan:
         return _identity.identity_of(
             self.spec,
             *(rows.x for rows in self.rows),
-            get=self.entries.get,
-            normalised=int(self.entries.normalised),
-            engine=self.engine,
-            products=self.entries.products,
+            get=" ".join(self.engine.get),
+            normalised=int(self.engine.normalised),
+            engine=self.engine.name,
+            products=getattr(self.engine, "products", "split"),
             platform=self.mesh.local_devices[0].platform,
         )
 
     def tiles(
-        self, pairs: Sequence[tuple[int, int]]
-    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        self, pairs: Sequence[tuple[int, int]], *, checked: bool = True
+    ) -> Iterator[tuple[int, int, tuple[np.ndarray, ...]]]:
         """Each of the tiles, in an order of its own, as `(i, j, values)`.
 
+        There is an array of values for each quantity of the engine.
+
         Raises:
-            ValueError: an entry is not a finite number.
+            ValueError: an entry is not a finite number, and they are to be `checked`.
         """
-        halves = self.tiling.symmetric and self.engine == "convolution"
+        halves = self.tiling.symmetric and self.engine.name == "convolution"
         under_way: collections.deque = collections.deque()
         for shares in rounds(pairs, self.mesh.size, self._each, halves=halves):
             under_way.append((shares, self.start(shares)))
             if len(under_way) > _AHEAD:
-                yield from self._finished(*under_way.popleft())
+                yield from self._finished(*under_way.popleft(), checked)
         while under_way:
-            yield from self._finished(*under_way.popleft())
+            yield from self._finished(*under_way.popleft(), checked)
 
     @property
     def _each(self) -> int:
@@ -107,7 +102,7 @@ class Plan:
 
         Those of images on the diagonal cost half, so that two share out more evenly.
         """
-        return 1 + (self.mesh.size > 1 and self.engine == "convolution")
+        return 1 + (self.mesh.size > 1 and self.engine.name == "convolution")
 
     def fits_its_device(self) -> bool:
         """Whether one accelerator computes it and has room for it twice."""
@@ -131,29 +126,35 @@ class Plan:
             for place, pair in enumerate(share):
                 corners[device, place] = tiling.corner(*pair)
         compiled = program(
-            self.mesh, self.entries, tiling.block_shape, tiling.symmetric, refine
+            self.mesh, self.engine, tiling.block_shape, tiling.symmetric, refine
         )
         with precision_of(*jax.tree.leaves(self.rows)):
             return compiled(self.data, self.rows, corners, wanted)
 
-    def _finished(self, shares, started):
+    def _finished(self, shares, started, checked):
         """Those of this process's devices."""
-        made, coarse = map(_by_device, started)
-        for device in sorted(made):
-            if not shares[device]:
-                continue
-            blocks, rough = np.asarray(made[device])[0], np.asarray(coarse[device])[0]
-            for pair, values, again in zip(shares[device], blocks, rough, strict=False):
-                if again and not self.mesh.is_multi_process:  # all would have to
+        made, coarse = [_by_device(v) for v in started.values], _by_device(started[1])
+        for device in sorted(coarse):
+            blocks = [np.asarray(of[device])[0] for of in made if shares[device]]
+            rough = np.asarray(coarse[device])[0]
+            for place, pair in enumerate(shares[device]):
+                values = tuple(block[place] for block in blocks)
+                if rough[place] and not self.mesh.is_multi_process:  # all would have to
                     values = self._refined(pair)
                 height, width = self.tiling.shape(*pair)
-                values = values[-height:, -width:]
-                check_finite(values, self.entries, self.spec)
+                values = tuple(v[-height:, -width:] for v in values)
+                if checked:
+                    self.check(values)
                 yield *pair, values
 
+    def check(self, values: tuple[Any, ...]) -> None:
+        """Raises the error behind an entry that is not a finite number."""
+        for name, found in zip(self.engine.get, values, strict=True):
+            check_finite(found, name, self.engine.normalised, self.spec)
+
     def _refined(self, pair):
-        made = _by_device(self.start([[pair]], refine=True).values)
-        return np.asarray(made[0])[0, 0]
+        started = self.start([[pair]], refine=True).values
+        return tuple(np.asarray(_by_device(values)[0])[0, 0] for values in started)
 
 
 def _by_device(array):
@@ -161,19 +162,19 @@ def _by_device(array):
     return {s.index[0].start or 0: s.data for s in array.addressable_shards}
 
 
-def check_finite(values: Any, entries: Entries, spec: Architecture) -> None:
+def check_finite(values: Any, get: str, normalised: bool, spec: Architecture) -> None:
     """Raises the error behind an entry that is not a finite number."""
     # A sum is cheaper; it can overflow where no entry does.
     with np.errstate(over="ignore"):
         if np.isfinite(values.sum()) or np.isfinite(values).all():
             return
-    if np.isnan(values).any() or entries.normalised:
+    if np.isnan(values).any() or normalised:
         raise ValueError(
-            f"the {entries.get} of {spec!r} is not a number for some of these inputs: "
+            f"the {get} of {spec!r} is not a number for some of these inputs: "
             "they or the scales are beyond the range of the dtype, of the activation's "
             "quadrature, or nothing is trained."
         )
     raise ValueError(
-        f"the raw {entries.get} is beyond the range of {values.dtype}; ask for "
+        f"the raw {get} is beyond the range of {values.dtype}; ask for "
         "normalised=True, or take nr.diag(..., log=True)."
     )

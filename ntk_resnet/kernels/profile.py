@@ -18,7 +18,6 @@ import contextlib
 import dataclasses
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +34,6 @@ from ntk_resnet.kernels import _lookup
 from ntk_resnet.kernels._build_profile import Both, Tables, build
 from ntk_resnet.kernels._inputs import (
     as_floats,
-    host_log_variance,
     is_traced,
     precision_of,
 )
@@ -174,36 +172,6 @@ def has_profile(spec: Architecture, input_kernel: float = 1.0) -> bool:
     except ValueError:
         return False
     return True
-
-
-def common_norm(spec: Architecture, *inputs: Any) -> float:
-    """`|x|^2 / d` of all rows, for networks whose profile depends on it; else 1.
-
-    Raises:
-        ValueError: the rows differ in norm by more than rounding, or are traced.
-    """
-    if spec.homogeneous:
-        return 1.0
-    if is_traced(inputs):
-        raise ValueError(
-            "engine='profile' must see the norms of the inputs of this network, which "
-            "a trace hides; use engine='recursion' there."
-        )
-    given = [np.asarray(x) for x in inputs if x is not None]
-    logs = np.concatenate([host_log_variance(x.astype(np.float64)) for x in given])
-    if not np.isfinite(logs).all():
-        raise ValueError("a row of zeros has no angle: remove it for engine='profile'.")
-    # Below the rounding of data and logarithm the norm differs between parts of the
-    # same data, which are to share one profile.
-    size = 2 ** np.ceil(np.log2(max(1, np.abs(logs).max())))
-    step = 8 * float(np.finfo(np.result_type(*given)).eps) + size * 2.0**-50
-    if not np.ptp(logs) <= step:
-        raise ValueError(
-            "engine='profile' needs inputs of one norm for a network with a bias or an "
-            "activation that is not homogeneous; these differ by a factor "
-            f"{np.exp(np.ptp(logs) / 2):.6g}; use engine='recursion'."
-        )
-    return float(np.exp(np.round(logs.mean() / step) * step))
 
 
 def likely_powers(spec: Architecture, get: str) -> tuple[int, int]:

@@ -374,6 +374,16 @@ def cosine(kernels: Kernels) -> Float[Array, "..."]:
     return jnp.where(acute, 1 - kernels.nngp_gap, kernels.nngp_cogap - 1)
 
 
+def quantities(kernels: Kernels) -> dict[str, Array]:
+    """The normalised kernels and their gaps, by name."""
+    return {
+        "nngp": cosine(kernels),
+        "ntk": 1 - kernels.ntk_gap,
+        "nngp_gap": kernels.nngp_gap,
+        "ntk_gap": kernels.ntk_gap,
+    }
+
+
 # ----------------------------------------------------------------------- all the blocks
 
 
