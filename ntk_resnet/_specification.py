@@ -74,6 +74,7 @@ class Architecture:
     """What all networks have in common."""
 
     depth: int
+    trained: str = "all"
     # Names and None are accepted; from construction on these hold the resolved values.
     activation: Any = "relu"
     weight_variance: Any = None
@@ -82,6 +83,7 @@ class Architecture:
     def __post_init__(self):
         settle = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
         settle("depth", check_count("depth", self.depth))
+        check_choice("trained", self.trained, TRAINED)
         settle("activation", activations.as_activation(self.activation))
         if self.weight_variance is None:
             moment = self.activation.unit_second_moment
@@ -96,6 +98,14 @@ class Architecture:
             check_number("weight_variance", self.weight_variance, positive=True),
         )
         settle("bias_variance", check_number("bias_variance", self.bias_variance))
+
+    @property
+    def trains_readout(self) -> bool:
+        """Whether the readout is trained, and the first layer of residual networks.
+
+        Otherwise the blocks alone are: of plain networks, all layers but the readout.
+        """
+        return self.trained == "all"
 
     @property
     def homogeneous(self) -> bool:
@@ -137,7 +147,6 @@ class Residual(Architecture):
         if not isinstance(self.branch_scale, BranchScale):
             object.__setattr__(self, "branch_scale", ConstantScale(self.branch_scale))
         check_choice("block", self.block, self.blocks)
-        check_choice("trained", self.trained, TRAINED)
 
     @property
     def has_outer_weights(self) -> bool:
