@@ -18,6 +18,10 @@ class BranchScale(abc.ABC):
     depends_on_depth: ClassVar[bool]
     """Whether `a_l` changes when the network gets deeper."""
 
+    def common(self, depth: int) -> float | None:
+        """The one scale of all blocks; `None` if they differ."""
+        return None
+
     @abc.abstractmethod
     def values(self, depth: int) -> np.ndarray:
         """`a_1 .. a_depth`, float64, of shape `(depth,)`."""
@@ -33,8 +37,11 @@ class ConstantScale(BranchScale):
     def __post_init__(self):
         object.__setattr__(self, "alpha", check_number("branch_scale", self.alpha))
 
+    def common(self, depth: int) -> float:
+        return self.alpha
+
     def values(self, depth: int) -> np.ndarray:
-        return np.full(depth, self.alpha)
+        return np.full(depth, self.common(depth))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +58,11 @@ class DepthScale(BranchScale):
     def __post_init__(self):
         object.__setattr__(self, "gamma", check_number("gamma", self.gamma))
 
+    def common(self, depth: int) -> float:
+        return float(depth) ** -self.gamma
+
     def values(self, depth: int) -> np.ndarray:
-        return np.full(depth, float(depth) ** -self.gamma)
+        return np.full(depth, self.common(depth))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +118,12 @@ class Architecture:
         return self.trained == "all"
 
     @property
+    def common_scale(self) -> float | None:
+        """The one branch scale of all blocks, 1 without branches; `None` if they
+        differ."""
+        return 1.0
+
+    @property
     def homogeneous(self) -> bool:
         """Whether the kernels are `|x| |x'|` times a function of the angle alone."""
         return self.activation.homogeneous and self.bias_variance == 0
@@ -160,6 +176,10 @@ class Residual(Architecture):
         if self.block != "preactivation":
             h = activate(h)
         return outer(h) if self.has_outer_weights else h
+
+    @property
+    def common_scale(self) -> float | None:
+        return self.branch_scale.common(self.depth)
 
     @property
     def scales(self) -> np.ndarray:
