@@ -17,6 +17,7 @@ from ntk_resnet.kernels import recursion
 SMALLEST = {np.float64: 1e-6, np.float32: 1e-3}
 FAMILIES = {
     "plain": nr.FeedForward(depth=1),
+    "plain, readout frozen": nr.FeedForward(depth=1, trained="blocks"),
     "plain, absolute value": nr.FeedForward(depth=1, activation="abs"),
     "plain, leaky ReLU": nr.FeedForward(depth=1, activation="leaky_relu"),
     "residual, gamma 1": nr.ResNet(depth=1, branch_scale=nr.DepthScale(1.0)),
@@ -56,7 +57,7 @@ def gap_errors(spec, angles):
             angle,
             recursion.block_scales(spec).astype(dtype),  # as the kernel receives them
             share=spec.activation.kink,
-            trained=getattr(spec, "trained", "all"),
+            trained=spec.trained,
         )
         for angle in angles
     ]

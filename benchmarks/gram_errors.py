@@ -41,11 +41,12 @@ def planted(angle, pairs, d, dtype):
 def exact_gaps(spec, x):
     """The gaps of both kernels for the planted pairs, as exact numbers."""
     family = spec.block if isinstance(spec, nr.ResNet) else "feed_forward"
-    trained = getattr(spec, "trained", "all")
     scales = recursion.block_scales(spec)
     half = len(x) // 2
     found = [
-        reference.gaps(family, reference.angle_between(a, b), scales, trained=trained)
+        reference.gaps(
+            family, reference.angle_between(a, b), scales, trained=spec.trained
+        )
         for a, b in zip(x[:half], x[half:], strict=True)
     ]
     return dict(zip(KERNELS, zip(*found, strict=True), strict=True))

@@ -24,7 +24,8 @@ def gaps(family, angle, scales, *, share=0.5, trained="blocks"):
 
     `family` is "feed_forward", "two_layer", "preactivation" or "postactivation";
     `scales` is the float branch scale of each block (their number is the depth). He's
-    variance.
+    variance. A plain network whose readout is frozen has all the gradients but the
+    readout's, `Theta_L - rho_L`.
     """
     ctx.dps = DIGITS
     share = arb(float(share))
@@ -60,6 +61,8 @@ def gaps(family, angle, scales, *, share=0.5, trained="blocks"):
             k, v = k + a * a * v * kappa + cross, v + a * a * v + cross
         k, v, ntk, size = (_mid(value) for value in (k, v, ntk, size))
         mean = _mid(mean)
+    if family == "feed_forward" and trained == "blocks":
+        ntk, size = ntk - k, size - v
     if family != "feed_forward" and trained == "all":
         ntk, size = ntk + k, size + v
     return 1 - k / v, 1 - ntk / size

@@ -18,6 +18,10 @@ class BranchScale(abc.ABC):
     depends_on_depth: ClassVar[bool]
     """Whether `a_l` changes when the network gets deeper."""
 
+    def common(self, depth: int) -> float | None:
+        """The one scale of all blocks; `None` if they differ."""
+        return None
+
     @abc.abstractmethod
     def values(self, depth: int) -> np.ndarray:
         """`a_1 .. a_depth`, float64, of shape `(depth,)`."""
@@ -33,8 +37,11 @@ class ConstantScale(BranchScale):
     def __post_init__(self):
         object.__setattr__(self, "alpha", check_number("branch_scale", self.alpha))
 
+    def common(self, depth: int) -> float:
+        return self.alpha
+
     def values(self, depth: int) -> np.ndarray:
-        return np.full(depth, self.alpha)
+        return np.full(depth, self.common(depth))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +58,11 @@ class DepthScale(BranchScale):
     def __post_init__(self):
         object.__setattr__(self, "gamma", check_number("gamma", self.gamma))
 
+    def common(self, depth: int) -> float:
+        return float(depth) ** -self.gamma
+
     def values(self, depth: int) -> np.ndarray:
-        return np.full(depth, float(depth) ** -self.gamma)
+        return np.full(depth, self.common(depth))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +84,7 @@ class Architecture:
     """What all networks have in common."""
 
     depth: int
+    trained: str = "all"
     # Names and None are accepted; from construction on these hold the resolved values.
     activation: Any = "relu"
     weight_variance: Any = None
@@ -82,6 +93,7 @@ class Architecture:
     def __post_init__(self):
         settle = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
         settle("depth", check_count("depth", self.depth))
+        check_choice("trained", self.trained, TRAINED)
         settle("activation", activations.as_activation(self.activation))
         if self.weight_variance is None:
             moment = self.activation.unit_second_moment
@@ -96,6 +108,20 @@ class Architecture:
             check_number("weight_variance", self.weight_variance, positive=True),
         )
         settle("bias_variance", check_number("bias_variance", self.bias_variance))
+
+    @property
+    def trains_readout(self) -> bool:
+        """Whether the readout is trained, and the first layer of residual networks.
+
+        Otherwise the blocks alone are: of plain networks, all layers but the readout.
+        """
+        return self.trained == "all"
+
+    @property
+    def common_scale(self) -> float | None:
+        """The one branch scale of all blocks, 1 without branches; `None` if they
+        differ."""
+        return 1.0
 
     @property
     def homogeneous(self) -> bool:
@@ -137,7 +163,6 @@ class Residual(Architecture):
         if not isinstance(self.branch_scale, BranchScale):
             object.__setattr__(self, "branch_scale", ConstantScale(self.branch_scale))
         check_choice("block", self.block, self.blocks)
-        check_choice("trained", self.trained, TRAINED)
 
     @property
     def has_outer_weights(self) -> bool:
@@ -151,6 +176,10 @@ class Residual(Architecture):
         if self.block != "preactivation":
             h = activate(h)
         return outer(h) if self.has_outer_weights else h
+
+    @property
+    def common_scale(self) -> float | None:
+        return self.branch_scale.common(self.depth)
 
     @property
     def scales(self) -> np.ndarray:

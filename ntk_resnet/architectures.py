@@ -34,11 +34,17 @@ class FeedForward(Architecture):
                  + \sigma_b b_\ell\Big), \quad
         f = v \cdot h_L / \sqrt{m},
 
-    all entries of `W, b, v` standard normal (NTK parametrisation), and all of them
-    trained. At unit-variance weights the normalised NTK tends to 1/4 with depth.
+    all entries of `W, b, v` standard normal (NTK parametrisation). The readout's
+    gradient adds the NNGP kernel to the NTK, :math:`\Theta_L = \Theta'_L + K_L`; with
+    `trained="blocks"` it is :math:`\Theta'_L` alone. Both, normalised, tend to 1/4 with
+    depth at weights of unit variance, as :math:`1/4 + (3/8) \ln L / L`.
 
     Args:
         depth: hidden layers, `L >= 1`.
+        trained: `"all"` weights, as in neural-tangents, or `"blocks"`, the hidden
+            layers: v is frozen at initialisation, as in Huang et al. 2020. The word is
+            that of `ResNet`, whose default is the paper's: give both the same one to
+            compare them.
         activation: a name (`"relu"`, `"leaky_relu"`, `"abs"`, `"erf"`, `"gelu"`,
             `"tanh"`, `"linear"`) or an activation object.
         weight_variance: `sigma_w^2 > 0`; `None` means `1 / E phi(g)^2`, which keeps a

@@ -11,6 +11,8 @@ from ntk_resnet.architectures import BLOCKS, TRAINED
 
 SPECS = [
     nr.FeedForward(depth=3),
+    nr.FeedForward(depth=3, trained="blocks"),
+    nr.ConvNet(depth=3, trained="blocks"),
     nr.FeedForward(depth=2, activation="tanh", weight_variance=1.5, bias_variance=0.1),
     nr.FeedForward(depth=2, activation=nr.LeakyReLU(0.3)),
     nr.ResNet(depth=4, branch_scale=0.5),
@@ -33,6 +35,16 @@ def test_json_round_trip_and_value_semantics(spec):
     assert hash(again) == hash(spec)
     assert spec.replace(depth=spec.depth + 1) != spec
     assert json.loads(nr.to_json(spec))["kind"] == type(spec).__name__
+
+
+@pytest.mark.parametrize("kind", ["FeedForward", "ConvNet"])
+def test_plain_networks_of_older_files_train_all_weights(kind):
+    """JSON from before there was a choice has no such field."""
+    spec = nr.from_json(f'{{"kind": "{kind}", "depth": 3}}')
+    assert spec.trained == "all"
+    assert spec == getattr(nr, kind)(depth=3)
+    assert spec.trains_readout
+    assert not spec.replace(trained="blocks").trains_readout
 
 
 def test_defaults_are_resolved_so_that_equal_networks_are_equal():
@@ -78,6 +90,8 @@ BAD = [
     (lambda: nr.ResNet(depth=1, branch_scale="half"), "branch_scale must be"),
     (lambda: nr.ResNet(depth=1, branch_scale=1.0, block="v3"), "block must be one of"),
     (lambda: nr.ResNet(depth=1, branch_scale=1.0, trained="some"), "trained must be"),
+    (lambda: nr.FeedForward(depth=1, trained="some"), "trained must be one of"),
+    (lambda: nr.ConvNet(depth=1, trained=True), "trained must be one of"),
     (
         lambda: nr.ResNet(depth=1, branch_scale=1.0, input_activation="no"),
         "input_activation must be True or False",

@@ -63,7 +63,7 @@ def exact_gaps(spec, angle):
         angle,
         recursion.block_scales(spec),
         share=spec.activation.kink,
-        trained=getattr(spec, "trained", "all"),
+        trained=spec.trained,
     )
 
 

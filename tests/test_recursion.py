@@ -18,7 +18,7 @@ from ntk_resnet.kernels import recursion
 ACCURACY = {np.float64: 1e-11, np.float32: 2e-5}
 
 
-FEW = ("plain", "residual, gamma 1/2", "post-activation")
+FEW = ("plain", "plain, readout frozen", "residual, gamma 1/2", "post-activation")
 
 
 def of_each_family(case):
@@ -43,6 +43,68 @@ def test_gaps_against_fifty_digits(family, depth, dtype):
 def test_gaps_at_depth_thirty_thousand(family, dtype):
     spec = FAMILIES[family].replace(depth=30_000)
     assert max(gap_errors(spec, angles_of(dtype)[[0, 3, -1]])) <= ACCURACY[dtype]
+
+
+# Huang et al. 2020: the readout frozen, at the cosines -.9, -.5, 0, .3, .7, .95.
+HUANG = {
+    1: (-0.129210, -0.166667, 0, 0.179096, 0.522772, 0.853972),
+    2: (-0.030099, -0.015420, 0.095989, 0.218526, 0.490046, 0.815474),
+    5: (0.147590, 0.161934, 0.211250, 0.268931, 0.429027, 0.722367),
+    10: (0.230253, 0.237753, 0.260784, 0.288835, 0.378931, 0.616828),
+    50: (0.267508, 0.268807, 0.272645, 0.277471, 0.295113, 0.373480),
+    200: (0.258100, 0.258413, 0.259335, 0.260496, 0.264775, 0.285042),
+    2000: (0.251284, 0.251315, 0.251407, 0.251522, 0.251946, 0.253963),
+}
+COSINES = (-0.9, -0.5, 0, 0.3, 0.7, 0.95)
+
+
+def test_the_plain_network_of_huang_et_al():
+    """Values computed once with plain cosines, to the six digits written down."""
+    spec = nr.FeedForward(depth=1, trained="blocks")
+    found = nr.sweep_depth(spec, list(HUANG), angles=np.arccos(COSINES)).ntk
+    np.testing.assert_allclose(found, list(HUANG.values()), rtol=0, atol=5.1e-7)
+
+
+@pytest.mark.parametrize(
+    ("depth", "least", "place"), [(1, -0.17860, -0.652), (2, -0.03483, -0.787)]
+)
+def test_its_kernels_are_negative_where_the_paper_draws_them(depth, least, place):
+    spec = nr.FeedForward(depth=depth, trained="blocks")
+    cosines = np.linspace(-1, 1, 20_001)  # steps of 1e-4
+    ntk = nr.sweep_depth(spec, depth, angles=np.arccos(cosines)).ntk[0].values
+    np.testing.assert_allclose(ntk.min(), least, rtol=0, atol=5.1e-6)
+    np.testing.assert_allclose(cosines[ntk.argmin()], place, rtol=0, atol=5.5e-4)
+
+
+def test_one_hidden_layer_with_its_readout_frozen():
+    """`u kappa0(u)`, of the hidden weights; the residual block trains two."""
+    u = np.linspace(-1, 1, 41)
+    kappa0 = 1 - np.arccos(u) / np.pi
+    kappa1 = u * kappa0 + np.sqrt(1 - u * u) / np.pi
+    plain, block = (
+        nr.sweep_depth(spec, 1, angles=np.arccos(u)).ntk[0].values
+        for spec in (
+            nr.FeedForward(depth=1, trained="blocks"),
+            nr.ResNet(depth=1, branch_scale=0.3),
+        )
+    )
+    np.testing.assert_allclose(plain, u * kappa0, atol=1e-15)
+    np.testing.assert_allclose(block, (u * kappa0 + kappa1) / 2, atol=1e-15)
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.3])
+@pytest.mark.parametrize("activation", ["relu", "erf", "tanh"])
+def test_the_readout_adds_the_nngp_to_the_raw_ntk(activation, bias):
+    """At unequal norms, where the diagonals of all rows differ."""
+    spec = nr.FeedForward(depth=3, activation=activation, bias_variance=bias)
+    x = np.random.default_rng(0).normal(size=(5, 4)) * np.geomspace(0.3, 2, 5)[:, None]
+    kernel = nr.kernel_fn(spec, normalised=False)
+    both = kernel(x, get=("nngp", "ntk"))
+    hidden = nr.kernel_fn(spec.replace(trained="blocks"), normalised=False)(x)
+    np.testing.assert_allclose(hidden, both.ntk - both.nngp, rtol=1e-13)
+    np.testing.assert_allclose(
+        nr.diag(spec.replace(trained="blocks"), x), np.diag(hidden), rtol=1e-13
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])

@@ -6,9 +6,8 @@ it, at Chebyshev nodes of a few panels in ln(r + s), gives what the tables are m
 from, and at other angles the values that they are checked against.
 """
 
-import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,39 +15,13 @@ from jaxtyping import Float
 
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.kernels import _lookup, recursion
+from ntk_resnet.kernels._lookup import Both, Tables
 from ntk_resnet.kernels._quick_jit import quick_jit
-
-
-class Both(NamedTuple):
-    """One thing for each kernel."""
-
-    nngp: Any
-    ntk: Any
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Tables:
-    """What the recursion has told about both kernels."""
-
-    log_nngp_diag: float
-    """ln of the raw NNGP at angle 0, in neural-tangents' normalisation."""
-    log_ntk_diag: float
-    """ln of the raw NTK at angle 0."""
-    error: float
-    """The worst relative difference from the recursion at the angles of the check."""
-    powers: Both
-    """To which powers of the distance to 0, and to pi, the gaps are proportional."""
-    offsets: Float[np.ndarray, "2"]
-    """Of the tables, see `ntk_resnet.kernels._lookup`."""
-    coefficients: Both
-    """Of the tables, in Chebyshev's polynomials."""
-
 
 _PROBES = _lookup.END * 2.0 ** -np.arange(40)
 _ORDER = 4  # probes by which the next larger one is predicted
 _NODES = 40  # of a panel
 _PANEL = 2.5  # its length in ln(r + s); singularities are no nearer than about pi/2
-_CHECKS = 24  # angles of the check, a side
 _ROUNDS = 4
 _AT_ONCE = 256  # angles of one run of the recursion: one shape, one compilation
 
@@ -79,9 +52,15 @@ def build(spec: Architecture, input_kernel: float, accuracy: float) -> Tables:
         for kernel in (0, 1):
             own = [values[kernel] for values in logs]
             fits = [_fit(side, values) for side, values in zip(sides, own, strict=True)]
-            found.append(_lookup.tabulate(fits, offsets))
+            rows = [
+                _lookup.chebyshev_coefficients(fit(_lookup.row_nodes(offset)))
+                for fit, offset in zip(fits, offsets, strict=True)
+            ]
+            found.append(np.concatenate(rows, axis=1))
             table = _lookup.make_table(found[-1], offsets, np.float64, accuracy / 10)
-            errors = np.maximum(errors, _compare(table, sides, own))
+            exact = [np.exp(v[s.nodes.size :]) for s, v in zip(sides, own, strict=True)]
+            checks = [side.checks for side in sides]
+            errors = np.maximum(errors, _lookup.worst_errors(table, checks, exact))
         if errors.max() <= accuracy:
             pairs = (tuple(map(int, column)) for column in powers.T)
             return Tables(
@@ -175,11 +154,8 @@ class _Side(NamedTuple):
         edges = np.linspace(low, high, int(np.ceil((high - low) / _PANEL)) + 1)
         t = np.cos(np.pi * (np.arange(_NODES) + 0.5) / _NODES)[:, None]
         nodes = edges[:-1] * (1 - t) / 2 + edges[1:] * (1 + t) / 2
-        # Evenly over ln(r + offset), by the golden ratio; and next to both ends.
-        golden = (np.arange(_CHECKS) + 0.5) * (np.sqrt(5) - 1) / 2 % 1
-        inner = offset * np.expm1(golden * np.log1p(_lookup.END / offset))
-        checks = np.array([*inner, 5e-9, _lookup.END])
-        return cls(offset, edges, offset * np.expm1(nodes - low), checks)
+        points = offset * np.expm1(nodes - low)
+        return cls(offset, edges, points, _lookup.check_points(offset))
 
     @property
     def points(self) -> Float[np.ndarray, " points"]:
@@ -197,26 +173,6 @@ def _fit(side, logs):
         panel = np.clip(panel, 0, len(side.edges) - 2)
         low, high = side.edges[panel], side.edges[panel + 1]
         t = (2 * w - low - high) / (high - low)
-        return np.exp(_clenshaw(coefficients[:, panel], t))
+        return np.exp(_lookup.chebyshev_sum(coefficients[:, panel], t))
 
     return function
-
-
-def _clenshaw(coefficients, t):
-    one, two = np.zeros_like(t), np.zeros_like(t)
-    for column in coefficients[:0:-1]:
-        one, two = column + 2 * t * one - two, one
-    return coefficients[0] + t * one - two
-
-
-def _compare(table, sides, logs):
-    """The worst relative error of a table at the checks, by side."""
-    errors = []
-    for obtuse, (side, own) in enumerate(zip(sides, logs, strict=True)):
-        values = np.asarray(_look_up(table, side.checks, bool(obtuse)))
-        exact = np.exp(own[side.nodes.size :])
-        errors.append(np.abs(values / exact - 1).max())
-    return np.array(errors)
-
-
-_look_up = quick_jit(_lookup.look_up)

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ntk_resnet.architectures import Architecture
@@ -22,7 +21,7 @@ def is_traced(*values: Any) -> bool:
 
 def default_float() -> np.dtype:
     """float64 where JAX's x64 mode is on, else float32."""
-    return jnp.zeros(()).dtype
+    return jax.dtypes.canonicalize_dtype(np.float64)
 
 
 def precision_of(*arrays: Any) -> contextlib.AbstractContextManager:

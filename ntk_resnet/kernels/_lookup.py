@@ -9,10 +9,9 @@ geometrically: errors are relative to the function itself, wherever it is small,
 price of an entry does not depend on how finely the function varies.
 """
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy import fft
@@ -21,12 +20,39 @@ ROWS_PER_OCTAVE = 8
 END = np.sqrt(0.5)  # the tables reach at least to here
 _LEADING_BITS = 3  # log2 of ROWS_PER_OCTAVE
 ACCURACY = 5e-13
-"""Relative error of both gaps, unless another is asked for; the check is against the
-recursion at angles that are no nodes."""
+"""Relative error of both gaps, unless another is asked for; it is checked at angles
+that are no nodes."""
+_CHECKS = 24  # angles of the check, a side
 # Few shapes, few compilations: rows are padded to a multiple, and terms, for the usual
 # accuracy, to as many as most networks need.
 _BLOCK = 256
 _TERMS = {np.dtype("float32"): 6, np.dtype("float64"): 10}
+
+
+class Both(NamedTuple):
+    """One thing for each kernel."""
+
+    nngp: Any
+    ntk: Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tables:
+    """What is known of both kernels of a network as functions of the angle."""
+
+    log_nngp_diag: float
+    """ln of the raw NNGP at angle 0, in neural-tangents' normalisation."""
+    log_ntk_diag: float
+    """ln of the raw NTK at angle 0."""
+    error: float
+    """The worst relative difference from what the gaps are at the angles of the check:
+    by the recursion, or by a composition in another order."""
+    powers: Both
+    """To which powers of the distance to 0, and to pi, the gaps are proportional."""
+    offsets: Float[np.ndarray, "2"]
+    """Of the tables: `s` of either side."""
+    coefficients: Both
+    """Of the tables, in Chebyshev's polynomials."""
 
 
 class Table(NamedTuple):
@@ -48,19 +74,12 @@ def row_edges(offset: float) -> Float[np.ndarray, " edges"]:
     return edges[: np.searchsorted(edges, END) + 1]
 
 
-def tabulate(functions, offsets: Float[np.ndarray, "2"], terms: int = 14):
-    """Both functions in Chebyshev's polynomials, `(terms, rows)`, one row a column.
-
-    The functions are positive, of `r`, and take arrays.
-    """
+def row_nodes(offset: float, terms: int = 14) -> Float[np.ndarray, "terms rows"]:
+    """Chebyshev's nodes, in `r`, of the rows of a side with this `s`."""
     nodes = np.cos(np.pi * (np.arange(terms) + 0.5) / terms)
-    columns = []
-    for function, offset in zip(functions, offsets, strict=True):
-        edges = row_edges(offset)
-        low, high = edges[:-1], edges[1:]
-        r = low + (high - low) * (1 + nodes[:, None]) / 2
-        columns.append(chebyshev_coefficients(function(r)))
-    return np.concatenate(columns, axis=1)
+    edges = row_edges(offset)
+    low, high = edges[:-1], edges[1:]
+    return low + (high - low) * (1 + nodes[:, None]) / 2
 
 
 def make_table(
@@ -91,14 +110,6 @@ def make_table(
     return Table(powers.astype(dtype), offsets, base)
 
 
-def likely_table(dtype: np.dtype | type) -> Table:
-    """One of the shapes that most networks have."""
-    dtype = np.dtype(dtype)
-    sides = np.ones(2, dtype)
-    columns = np.ones((_TERMS[dtype], _BLOCK), dtype)
-    return Table(columns, sides, sides.astype(_INTEGERS[dtype]))
-
-
 def chebyshev_coefficients(
     values: Float[np.ndarray, "nodes *batch"],
 ) -> Float[np.ndarray, "nodes *batch"]:
@@ -109,6 +120,34 @@ def chebyshev_coefficients(
     return coefficients
 
 
+def chebyshev_sum(
+    coefficients: Float[np.ndarray, "nodes *batch"], t: Float[np.ndarray, "..."]
+) -> Float[np.ndarray, "..."]:
+    """The series at `t` in [-1, 1], by Clenshaw's recurrence."""
+    one, two, double = coefficients[-1], np.zeros_like(t), 2 * t
+    for column in coefficients[-2:0:-1]:
+        one, two = column + double * one - two, one
+    return coefficients[0] + t * one - two
+
+
+def check_points(offset: float) -> Float[np.ndarray, " checks"]:
+    """Where, in `r`, a side with this `s` is checked.
+
+    Evenly over ln(r + s), by the golden ratio; and next to both ends.
+    """
+    golden = (np.arange(_CHECKS) + 0.5) * (np.sqrt(5) - 1) / 2 % 1
+    inner = offset * np.expm1(golden * np.log1p(END / offset))
+    return np.array([*inner, 5e-9, END])
+
+
+def worst_errors(table: Table, points, exact) -> Float[np.ndarray, "2"]:
+    """The worst relative error at the points of each side, whose values are given."""
+    sides = zip(points, exact, (False, True), strict=True)
+    return np.array(
+        [np.abs(look_up(table, r, side) / own - 1).max() for r, own, side in sides]
+    )
+
+
 def _leading_bits(y: np.ndarray) -> np.ndarray:
     whole, mantissa = _INTEGERS[y.dtype], np.finfo(y.dtype).nmant
     return np.asarray(y).view(whole) >> (mantissa - _LEADING_BITS)
@@ -117,22 +156,27 @@ def _leading_bits(y: np.ndarray) -> np.ndarray:
 _INTEGERS = {np.dtype("float32"): np.int32, np.dtype("float64"): np.int64}
 
 
-def look_up(table: Table, r: Float[Array, "..."], obtuse: Array) -> Float[Array, "..."]:
-    """The function of the side at `r` in `[0, END]`; differentiable in `r`."""
-    dtype = np.dtype(r.dtype)
-    mantissa = np.finfo(dtype).nmant
-    y = r + jnp.where(obtuse, table.offset[1], table.offset[0])
-    bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(y), _INTEGERS[dtype])
+Values = Float[Array, "..."] | Float[np.ndarray, "..."]
+
+
+def look_up(table: Table, r: Values, obtuse: Any) -> Values:
+    """The function of the side at `r` in `[0, END]`; differentiable in `r`.
+
+    In NumPy or in JAX, as `r` is.
+    """
+    xp, dtype = r.__array_namespace__(), np.dtype(r.dtype)
+    whole, mantissa = _INTEGERS[dtype], np.finfo(dtype).nmant
+    y = r + xp.where(obtuse, table.offset[1], table.offset[0])
+    bits = y.view(whole)
     leading = bits >> (mantissa - _LEADING_BITS)
-    row = leading - jnp.where(obtuse, table.base[1], table.base[0])
+    row = leading - xp.where(obtuse, table.base[1], table.base[0])
     # 2^-exponent, by negating its bits: exact, and a constant to derivatives.
-    exponents = bits >> mantissa
     bias = 2 * (np.finfo(dtype).maxexp - 1)
-    scale = jax.lax.bitcast_convert_type((bias - exponents) << mantissa, dtype)
+    scale = ((bias - (bits >> mantissa)) << mantissa).view(dtype)
     middle = 1 + 2 * (leading & (ROWS_PER_OCTAVE - 1)) + 2 * ROWS_PER_OCTAVE
     t = 2 * ROWS_PER_OCTAVE * (y * scale) - middle.astype(dtype)
-    columns = jnp.asarray(table.coefficients)
-    value = columns[-1].at[row].get(mode="clip")
+    columns = xp.asarray(table.coefficients)
+    value = xp.take(columns[-1], row, mode="clip")
     for column in columns[-2::-1]:
-        value = value * t + column.at[row].get(mode="clip")
+        value = value * t + xp.take(column, row, mode="clip")
     return value

@@ -19,6 +19,8 @@ from ntk_resnet._checks import check_choice
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.convolutional import Convolutional
 from ntk_resnet.kernels import images, recursion
+from ntk_resnet.kernels._composed import composes
+from ntk_resnet.kernels._composed import log_diagonals as at_unit_kernel
 from ntk_resnet.kernels.norms import common_norm, log_variances
 from ntk_resnet.kernels.pairs import (
     defined,
@@ -320,10 +322,12 @@ def log_diagonals(
     spec: Architecture, x: Any
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """ln of the raw NNGP and NTK of every input with itself; traceable."""
-    scales = recursion.block_scales(spec)
     if isinstance(spec, Convolutional):
-        return images.log_diagonals(spec, x, scales)
+        return images.log_diagonals(spec, x, recursion.block_scales(spec))
     logs = jnp.asarray(log_variances(x, spec.bias_variance))
+    if composes(spec):  # whatever the depth
+        return tuple(logs + own for own in at_unit_kernel(spec))
+    scales = recursion.block_scales(spec)
     return _log_diagonals(recursion.shape_of(spec), logs, jnp.asarray(scales, x.dtype))
 
 

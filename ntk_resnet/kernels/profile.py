@@ -13,31 +13,26 @@ over :math:`r`, to which it is proportional near 0 where the activation has a ki
 whose width, 1/L or the branch scale, is found by the machine.
 """
 
-import concurrent.futures
-import contextlib
 import dataclasses
 import functools
+import importlib
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
-from jaxtyping import Array, ArrayLike, Float, Num
+from jaxtyping import ArrayLike, Num
 
-from ntk_resnet import records
-from ntk_resnet._cache import cached
 from ntk_resnet._checks import check_number
-from ntk_resnet._duals.piecewise import PiecewiseLinear
 from ntk_resnet.architectures import Architecture, check_network
-from ntk_resnet.kernels import _lookup
-from ntk_resnet.kernels._build_profile import Both, Tables, build
+from ntk_resnet.kernels import _composed, _lookup
 from ntk_resnet.kernels._inputs import (
     as_floats,
+    default_float,
     is_traced,
-    precision_of,
 )
-from ntk_resnet.kernels._lookup import ACCURACY
+from ntk_resnet.kernels._lookup import ACCURACY, Tables, Values
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,7 +42,9 @@ class Profile(Tables):
     The methods take angles in radians in [0, pi], scalars or arrays of any shape, in
     float32 or float64, and give the normalised kernels in the same shape and dtype,
     under `jit`, `vmap` and `grad` too: `ntk`, `nngp`, and `ntk_gap`, `nngp_gap`, one
-    minus them, accurate relative to themselves.
+    minus them, accurate relative to themselves. Angles that are known are looked up in
+    NumPy: nothing is compiled. What is float64 while JAX's x64 mode is off is handed
+    out as a NumPy array, which keeps its digits.
     """
 
     spec: Architecture
@@ -56,29 +53,33 @@ class Profile(Tables):
     accuracy: float
     """Bound of the relative error of both gaps."""
 
-    def nngp(self, theta: Num[ArrayLike, "..."]) -> Float[Array, "..."]:
+    def nngp(self, theta: Num[ArrayLike, "..."]) -> Values:
         """The NNGP divided by its diagonal."""
         return self._at("nngp", theta, value=True)
 
-    def ntk(self, theta: Num[ArrayLike, "..."]) -> Float[Array, "..."]:
+    def ntk(self, theta: Num[ArrayLike, "..."]) -> Values:
         """The NTK divided by its diagonal."""
         return self._at("ntk", theta, value=True)
 
-    def nngp_gap(self, theta: Num[ArrayLike, "..."]) -> Float[Array, "..."]:
+    def nngp_gap(self, theta: Num[ArrayLike, "..."]) -> Values:
         """One minus the normalised NNGP."""
         return self._at("nngp", theta)
 
-    def ntk_gap(self, theta: Num[ArrayLike, "..."]) -> Float[Array, "..."]:
+    def ntk_gap(self, theta: Num[ArrayLike, "..."]) -> Values:
         """One minus the normalised NTK."""
         return self._at("ntk", theta)
 
     def _at(self, kernel, theta, *, value=False):
         theta = _check_theta(theta)
-        with precision_of(theta):
-            theta = jnp.asarray(theta)
-            table = self.table(kernel, theta.dtype)
-            gap = _gap_at(table, getattr(self.powers, kernel), theta)
+        table, powers = self.table(kernel, theta.dtype), getattr(self.powers, kernel)
+        if is_traced(theta):
+            gap = _gap_at(table, powers, theta)
             return 1 - gap if value else gap
+        gap = _gap_on_host(table, powers, np.asarray(theta))
+        gap = np.asarray(1 - gap if value else gap)
+        if gap.dtype == np.float64 and default_float() == np.float32:
+            return gap  # JAX would round what is computed from its own arrays
+        return jax.device_put(gap)
 
     def log_diagonal(self, kernel: str) -> float:
         """ln of the raw kernel on the diagonal over `|x|^2 / d`."""
@@ -97,14 +98,15 @@ def _cast(profile, kernel, dtype):
 
 
 def gap_from(
-    table: _lookup.Table,
-    powers: tuple[int, int],
-    r: Float[Array, "..."],
-    obtuse: Array,
-) -> Float[Array, "..."]:
-    r"""The gap, from :math:`\sin(\theta/2)`, or :math:`\cos(\theta/2)` if `obtuse`."""
+    table: _lookup.Table, powers: tuple[int, int], r: Values, obtuse: Any
+) -> Values:
+    r"""The gap, from :math:`\sin(\theta/2)`, or :math:`\cos(\theta/2)` if `obtuse`.
+
+    In NumPy or in JAX, as `r` is.
+    """
+    xp = r.__array_namespace__()
     acute_factor, obtuse_factor = (r**power if power else 1 for power in powers)
-    factor = jnp.where(obtuse, obtuse_factor, acute_factor)
+    factor = xp.where(obtuse, obtuse_factor, acute_factor)
     return factor * _lookup.look_up(table, r, obtuse)
 
 
@@ -117,6 +119,14 @@ def _gap_at(table, powers, theta):
     r = jnp.where(obtuse, cosine, jnp.sin(theta / 2))
     inside = (theta >= 0) & (theta <= theta.dtype.type(np.pi))
     return jnp.where(inside, gap_from(table, powers, r, obtuse), jnp.nan)
+
+
+def _gap_on_host(table, powers, theta):
+    """The same of angles that are known: nothing is compiled."""
+    flat = theta.ravel()  # NumPy makes scalars of arrays without axes
+    obtuse = flat > np.pi / 2
+    r = np.where(obtuse, np.abs(np.cos(flat / 2)), np.sin(flat / 2))
+    return gap_from(table, powers, r, obtuse).reshape(theta.shape)
 
 
 def _check_theta(theta):
@@ -174,62 +184,13 @@ def has_profile(spec: Architecture, input_kernel: float = 1.0) -> bool:
     return True
 
 
-def likely_powers(spec: Architecture, get: str) -> tuple[int, int]:
-    """The `powers` that most networks have, for one of `QUANTITIES`.
-
-    A kink makes the NTK linear in the angle next to 0.
-    """
-    bent = isinstance(spec.activation, PiecewiseLinear) and spec.activation.kink > 0
-    return (1 if bent and get.startswith("ntk") else 2), 0
-
-
 @functools.lru_cache(maxsize=64)
 def _profile(spec, input_kernel, accuracy):
     about = {"spec": spec, "input_kernel": input_kernel, "accuracy": accuracy}
-
-    def compute():
-        # A thread of its own knows nothing of a trace that the caller may be in.
-        with concurrent.futures.ThreadPoolExecutor(1) as thread:
-            tables = thread.submit(_built, *about.values()).result()
-        return _to_dataset(tables).assign_attrs(records.provenance(**about))
-
-    return Profile(**about, **_from_dataset(cached("profile", about, compute)))
-
-
-def _built(spec, input_kernel, accuracy):
-    """In float64 and on the host, whatever the caller's settings."""
-    with jax.enable_x64(), _on_host():
-        return build(spec, input_kernel, accuracy)
-
-
-def _on_host():
-    try:
-        return jax.default_device(jax.local_devices(backend="cpu")[0])
-    except RuntimeError:  # JAX was told to have no CPU
-        return contextlib.nullcontext()
-
-
-_NUMBERS = ("log_nngp_diag", "log_ntk_diag", "error")
-
-
-def _to_dataset(tables):
-    return xr.Dataset(
-        {
-            "offsets": ("side", tables.offsets),
-            "powers": (("kernel", "side"), np.array(tables.powers)),
-            **{name: getattr(tables, name) for name in _NUMBERS},
-            **{
-                name: (("term", "row"), coefficients)
-                for name, coefficients in tables.coefficients._asdict().items()
-            },
-        }
-    )
-
-
-def _from_dataset(dataset):
-    return {
-        **{name: dataset[name].item() for name in _NUMBERS},
-        "powers": Both(*map(tuple, dataset.powers.values.tolist())),
-        "offsets": dataset.offsets.values,
-        "coefficients": Both(*(dataset[name].values for name in Both._fields)),
-    }
+    if _composed.composes(spec):
+        tables = _composed.tables(**about)
+    else:  # imported where it is needed: it loads what reads and writes files
+        scanned = importlib.import_module("ntk_resnet.kernels._scanned")
+        tables = scanned.tables(**about)
+    fields = dataclasses.fields(tables)
+    return Profile(**about, **{f.name: getattr(tables, f.name) for f in fields})

@@ -300,7 +300,7 @@ def first_rows(spec: Architecture, log_variance: Float[Array, "..."]) -> Rows:
     zero = jnp.zeros_like(log_variance)
     if not isinstance(spec, ResNet):
         return Rows(start(log_variance), start(zero), start(zero))
-    growth = zero + (spec.trained == "all")
+    growth = zero + spec.trains_readout
     mean = zero
     if spec.input_activation:
         moments = spec.activation.moments(log_variance)
@@ -319,24 +319,20 @@ def first_state(
     rows = tuple(first_rows(spec, value) for value in log_variances)
     ntk_gap = jnp.zeros_like(gap)
     if isinstance(spec, ResNet):
-        if spec.trained == "all":
+        if spec.trains_readout:
             ntk_gap = gap
         if spec.input_activation:
             dual = spec.activation.dual(*_spread(log_variances), gap, cogap)
-            if spec.trained == "all":
+            if spec.trains_readout:
                 ntk_gap = _product(dual.slope_gap, dual.slope_cogap, gap, cogap)
             gap, cogap = dual.gap, cogap + dual.drop
     return State(rows, start(gap), start(cogap), start(ntk_gap))
 
 
-def _trains_readout(spec: Architecture) -> bool:
-    return not isinstance(spec, ResNet) or spec.trained == "all"
-
-
 def log_diagonals(spec: Architecture, rows: Rows) -> tuple[Array, Array]:
     """ln K(x, x) and ln Theta(x, x); -inf where nothing has been trained."""
     log_variance, growth = rows.log_variance.value, rows.log_growth.value
-    if _trains_readout(spec):  # the readout's gradient adds K
+    if spec.trains_readout:  # whose gradient adds K
         return log_variance, log_variance + growth
     nothing = growth == 0
     safe = jnp.where(nothing, 1, growth)
@@ -351,7 +347,7 @@ def readout(spec: Architecture, state: State) -> Kernels:
     """
     logs = [log_diagonals(spec, rows) for rows in state.rows]
     gap, ntk_gap = state.gap.value, state.ntk_gap.value
-    if _trains_readout(spec):
+    if spec.trains_readout:
         own = [jnp.exp(-rows.log_growth.value) for rows in state.rows]
         rest = [-jnp.expm1(-rows.log_growth.value) for rows in state.rows]
         clash = _clash(own, rest)
