@@ -124,6 +124,11 @@ class Architecture:
         return 1.0
 
     @property
+    def trains_nothing(self) -> bool:
+        """Whether no weight is trained that matters: an NTK of zeros."""
+        return False
+
+    @property
     def homogeneous(self) -> bool:
         """Whether the kernels are `|x| |x'|` times a function of the angle alone."""
         return self.activation.homogeneous and self.bias_variance == 0
@@ -180,6 +185,11 @@ class Residual(Architecture):
     @property
     def common_scale(self) -> float | None:
         return self.branch_scale.common(self.depth)
+
+    @property
+    def trains_nothing(self) -> bool:
+        # Scales that differ are positive.
+        return self.trained == "blocks" and self.common_scale == 0
 
     @property
     def scales(self) -> np.ndarray:

@@ -12,7 +12,6 @@ from scipy import stats
 
 from ntk_resnet import records
 from ntk_resnet._progress import Progress
-from ntk_resnet._specification import Residual
 from ntk_resnet.analysis.phases import predicted_condition_number
 from ntk_resnet.analysis.spectrum import spectrum
 from ntk_resnet.architectures import Architecture, FeedForward, ResNet, check_network
@@ -24,7 +23,7 @@ from ntk_resnet.kernels._inputs import (
     check_inputs_of,
     precision_of,
 )
-from ntk_resnet.kernels.depths import kernels_at
+from ntk_resnet.kernels.depths import by_profiles, kernels_at, profiles_at
 from ntk_resnet.kernels.image_depths import matrices_at
 from ntk_resnet.kernels.pairs import distances, gaps, prepare, symmetric
 
@@ -51,7 +50,8 @@ def sweep_depth(
     `spec.depth` is replaced by each of `depths`. Where the network of depth `l` is the
     first `l` blocks of a deeper one (plain networks, scales that do not depend on the
     depth) one pass serves all depths; else the networks run side by side
-    (`ntk_resnet.kernels.depths`; of images, `ntk_resnet.kernels.image_depths`).
+    (`ntk_resnet.kernels.depths`; of images, `ntk_resnet.kernels.image_depths`). Where
+    it is cheaper, kernels between rows of data are those of `gram`, depth by depth.
 
     Args:
         spec: the family; a convolutional one has one stage.
@@ -134,8 +134,11 @@ def _kernels(
     if isinstance(spec, Convolutional):
         yield from matrices_at(spec, depths, x, progress)
         return
-    inputs = _pairs(spec, angles, x)
-    for count, (index, values) in enumerate(kernels_at(spec, depths, *inputs), 1):
+    if x is not None and by_profiles(spec, depths, len(x)):
+        found = profiles_at(spec, depths, x)
+    else:
+        found = kernels_at(spec, depths, *_pairs(spec, angles, x))
+    for count, (index, values) in enumerate(found, 1):
         yield index, values
         if progress is not None:
             progress(count, len(depths), f"depth {depths[index]}")
@@ -210,7 +213,7 @@ def degeneracy(
     if n < 2:
         raise ValueError("x has one row; degeneracy is about pairs, pass two or more.")
     depths = check_depths("depths", depths)
-    if isinstance(spec, Residual) and _trains_nothing(spec):
+    if spec.trains_nothing:
         raise ValueError(
             "branch_scale is 0, so that nothing is trained and the NTK is zero; pass a "
             "positive scale, or trained='all'."
@@ -242,10 +245,6 @@ def degeneracy(
         coords={"depth": depths},
         attrs=records.provenance(spec=spec, dtype=str(data.dtype), n=n),
     )
-
-
-def _trains_nothing(spec: Residual) -> bool:
-    return spec.trained == "blocks" and not spec.scales.any()
 
 
 def _rms(values):

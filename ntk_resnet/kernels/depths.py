@@ -17,11 +17,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from ntk_resnet.architectures import Architecture, ResNet
 from ntk_resnet.kernels import recursion
+from ntk_resnet.kernels._composed import composes
 from ntk_resnet.kernels._inputs import precision_of
+from ntk_resnet.kernels._make_plan import mesh_of, plan_for
+from ntk_resnet.kernels._tiling import side_for_rows
+from ntk_resnet.kernels.engines import log_diagonals
+from ntk_resnet.kernels.gram import in_memory
 from ntk_resnet.kernels.pairs import symmetric
 
 # Pairs that are computed side by side (fewer: the overhead of an operation shows).
@@ -77,6 +82,36 @@ def kernels_at(
             here["log_nngp_diag"] = here["log_nngp_diag"] + shift
             here["log_ntk_diag"] = here["log_ntk_diag"] + shift
             yield stop.which, here
+
+
+def by_profiles(spec: Architecture, depths: list[int], n: int) -> bool:
+    """Whether n rows of data are served best by the profile of each depth.
+
+    A composition costs about as much as 2^14 pairs in one block, and to compile the
+    pass through the blocks as much as thirty compositions.
+    """
+    through = depths[-1] if _nested(spec) else sum(depths)
+    cheaper = len(depths) <= 30 or len(depths) * 2**14 <= through * n * n
+    return cheaper and composes(spec) and not spec.trains_nothing
+
+
+def profiles_at(
+    spec: Architecture, depths: list[int], x: Num[ArrayLike, "n d"]
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """As `kernels_at`, between the rows of `x`, by the tiles of a Gram matrix."""
+    x = np.asarray(x)
+    device = next(iter(jnp.zeros(()).devices()))
+    side = side_for_rows(len(x), x.dtype, device)
+    get = "nngp_gap", "ntk_gap"
+    for index, depth in enumerate(depths):
+        deep = spec.replace(depth=depth)
+        how = get, True, "profile", "split", (x,), mesh_of((device,)), side
+        gaps = [np.asarray(gap) for gap in in_memory(plan_for(deep, *how))]
+        with precision_of(x):
+            logs = [np.asarray(log) for log in log_diagonals(deep, x)]
+        here = dict(zip(get, gaps, strict=True))
+        here |= {"nngp": 1 - gaps[0], "ntk": 1 - gaps[1]}
+        yield index, here | {"log_nngp_diag": logs[0], "log_ntk_diag": logs[1]}
 
 
 @functools.partial(jax.jit, static_argnames="shape")

@@ -13,7 +13,6 @@ from jaxtyping import Array, ArrayLike, Float, Num
 from ntk_resnet._checks import check_choice
 from ntk_resnet.architectures import Architecture, ResNet, check_network
 from ntk_resnet.convolutional import ConvResNet
-from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels._inputs import (
     check_inputs_of,
     check_pair,
@@ -170,9 +169,8 @@ class KernelFunction:
         return tuple(jax.device_put(values, device) for values in found)
 
     def _check_range(self, names, values, x1, x2, scales):
-        used = recursion.block_scales(self.spec) if scales is None else scales
-        if not np.any(used):
-            return  # nothing is trained: a block NTK of zeros, normalised NaN
+        if self.spec.trains_nothing if scales is None else not np.any(scales):
+            return  # a block NTK of zeros, normalised NaN
         for name, value in zip(names, values, strict=True):
             host = np.asarray(value)
             with np.errstate(over="ignore"):  # a sum is cheaper than a test of each
