@@ -189,7 +189,7 @@ class Residual(Architecture):
     @property
     def trains_nothing(self) -> bool:
         # Scales that differ are positive.
-        return self.trained == "blocks" and self.common_scale == 0
+        return not self.trains_readout and self.common_scale == 0
 
     @property
     def scales(self) -> np.ndarray:

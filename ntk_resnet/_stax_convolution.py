@@ -15,11 +15,12 @@ def convolutional_network(
 ) -> tuple:
     """The triple of `spec`; `activation` is its activation's layer."""
     layers = _Layers(spec, width, nt_stax, activation)
-    readout, stages = nt_stax.Dense(out_features), layers.plain_stages()
+    stages = layers.plain_stages()
     if isinstance(spec, ConvResNet):
         stages = layers.residual_stages()
-        if spec.trained == "blocks":
-            readout = layers.frozen(readout)
+    readout = nt_stax.Dense(out_features)
+    if not spec.trains_readout:
+        readout = layers.frozen(readout)
     pool = nt_stax.GlobalAvgPool if spec.readout == "pool" else nt_stax.Flatten
     network = nt_stax.serial(*stages, pool(), readout)
     return *network[:2], _without_warnings(network[2])
@@ -57,7 +58,7 @@ class _Layers:
 
     def residual_stages(self):
         stem = self.conv(1.0)
-        yield self.frozen(stem) if self.spec.trained == "blocks" else stem
+        yield stem if self.spec.trains_readout else self.frozen(stem)
         scales = self.spec.scales.tolist()
         for number, blocks in enumerate(self.spec.stages):
             own, scales = scales[:blocks], scales[blocks:]
@@ -88,7 +89,7 @@ class _Layers:
         trunk = self.stax.Identity()
         if stride > 1:
             trunk = self.conv(1.0, stride=stride, size=1)
-            trunk = self.frozen(trunk) if self.spec.trained == "blocks" else trunk
+            trunk = trunk if self.spec.trains_readout else self.frozen(trunk)
         sides = self.stax.parallel(trunk, self.stax.serial(*branch))
         return self.stax.serial(self.stax.FanOut(2), sides, self.stax.FanInSum())
 

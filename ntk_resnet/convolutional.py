@@ -75,11 +75,13 @@ class ConvNet(Convolutional):
                  + \sigma_b b_\ell\Big),
 
     with `k x k` windows, then the readout: `v . mean_pixels(h_L) / sqrt(m)` or
-    `v . h_L / sqrt(m H W)`. All weights are standard normal and trained; a bias is one
-    number a channel.
+    `v . h_L / sqrt(m H W)`. All weights are standard normal; a bias is one number a
+    channel.
 
     Args:
         depth: convolutional layers, `L >= 1`.
+        trained: `"all"` weights, or `"blocks"`, the convolutions: v is frozen. The
+            default of `ConvResNet` is the other one; give both the same to compare.
         kernel_size: `k`, odd.
         padding: `"zero"`, or `"circular"`: the image goes round.
         readout: `"pool"` (global average) or `"flatten"`.

@@ -101,13 +101,16 @@ def _plain_network(spec, width, out_features):
         _activation(spec.activation),
     )
     others = _composed([layer] * (spec.depth - 1), alike=True)
-    return nt_stax.serial(layer, *others, nt_stax.Dense(out_features))
+    readout = nt_stax.Dense(out_features)
+    if not spec.trains_readout:
+        readout = _frozen(readout)
+    return nt_stax.serial(layer, *others, readout)
 
 
 def _residual_network(spec, width, out_features):
     nt_stax = _neural_tangents_stax()
     first, readout = nt_stax.Dense(width), nt_stax.Dense(out_features)
-    if spec.trained == "blocks":
+    if not spec.trains_readout:
         first, readout = _frozen(first), _frozen(readout)
     if spec.input_activation:
         first = nt_stax.serial(first, _activation(spec.activation))

@@ -9,7 +9,8 @@ from ntk_resnet.analysis.regression import kernel_ridge
 
 U = np.array([-0.9, -0.5, 0.0, 0.3, 0.7, 0.95])
 ANGLES = np.arccos(U)
-PLAIN = nr.FeedForward(depth=1)
+PLAIN = nr.FeedForward(depth=1, trained="blocks")  # as the paper's
+BOTH = [PLAIN, PLAIN.replace(trained="all")]
 
 
 def residual(scale):
@@ -21,6 +22,13 @@ def ntk(spec, depths, angles=ANGLES):
 
 
 TABLE = """
+Huang 1    -0.129210 -0.166667 0.000000 0.179096 0.522772 0.853972
+Huang 2    -0.030099 -0.015420 0.095989 0.218526 0.490046 0.815474
+Huang 5     0.147590 0.161934 0.211250 0.268931 0.429027 0.722367
+Huang 10    0.230253 0.237753 0.260784 0.288835 0.378931 0.616828
+Huang 50    0.267508 0.268807 0.272645 0.277471 0.295113 0.373480
+Huang 200   0.258100 0.258413 0.259335 0.260496 0.264775 0.285042
+Huang 2000  0.251284 0.251315 0.251407 0.251522 0.251946 0.253963
 FF 1       -0.059836 -0.028834 0.159155 0.330920 0.636431 0.903668
 FF 2        0.087632 0.114621 0.228570 0.344867 0.589388 0.862447
 FF 5        0.236710 0.251184 0.298699 0.353167 0.500921 0.762618
@@ -39,26 +47,58 @@ FF 1000     0.253046 0.253108 0.253291 0.253521 0.254369 0.258401
 
 @pytest.mark.parametrize("row", TABLE.strip().splitlines())
 def test_the_table_of_reference_values_to_all_printed_digits(row):
+    """Huang: plain, the readout frozen as in the paper; FF: plain, all trained."""
     kind, depth, *values = row.split()
-    spec = PLAIN if kind == "FF" else residual(float(kind))
+    plain = dict(zip(("Huang", "FF"), BOTH, strict=True))
+    spec = plain[kind] if kind in plain else residual(float(kind))
     got = ntk(spec, int(depth))[0]
     assert [f"{value:.6f}" for value in got] == [f"{float(v):.6f}" for v in values]
 
 
-def test_1a_plain_networks_tend_to_one_quarter():
-    off = ntk(PLAIN, 1000)[0][U <= 0.7] - 0.25
+@pytest.mark.parametrize(
+    ("depth", "least", "place"), [(1, -0.17860, -0.652), (2, -0.03483, -0.787)]
+)
+def test_the_minima_of_the_papers_panels(depth, least, place):
+    cosines = np.linspace(-1, 1, 20_001)  # steps of 1e-4
+    values = ntk(PLAIN, depth, np.arccos(cosines))[0]
+    np.testing.assert_allclose(values.min(), least, rtol=0, atol=5.1e-6)
+    np.testing.assert_allclose(cosines[values.argmin()], place, rtol=0, atol=5.5e-4)
+
+
+def test_both_conventions_of_plain_networks_are_one_kernel_and_its_readout():
+    r"""L(Omega/L - 1/4) = (L+1)(Theta/(L+1) - 1/4) + 1/4 - rho_L."""
+    depths = [1, 7, 100]
+    blocks, every = (nr.sweep_depth(spec, depths, angles=ANGLES) for spec in BOTH)
+    np.testing.assert_array_equal(blocks.nngp_gap, every.nngp_gap)
+    left = blocks.depth * (blocks.ntk - 0.25)
+    right = (every.depth + 1) * (every.ntk - 0.25) + 0.25 - every.nngp
+    np.testing.assert_allclose(left, right, rtol=0, atol=1e-13 * 100)
+
+
+def layers_trained(spec, depth):
+    return depth + spec.trains_readout
+
+
+@pytest.mark.parametrize("plain", BOTH, ids=lambda spec: spec.trained)
+def test_1a_plain_networks_tend_to_one_quarter(plain):
+    off = ntk(plain, 1000)[0][U <= 0.7] - 0.25
     assert np.abs(off).max() < 6e-3
 
 
-def test_1b_with_the_logarithmic_rate_three_eighths():
+@pytest.mark.parametrize("plain", BOTH, ids=lambda spec: spec.trained)
+def test_1b_with_the_logarithmic_rate_three_eighths(plain):
     depths = np.array([10_000, 100_000])
-    scaled = (depths[:, None] + 1) * (ntk(PLAIN, depths.tolist()) - 0.25)
+    excess = ntk(plain, depths.tolist()) - 0.25
+    scaled = layers_trained(plain, depths)[:, None] * excess
     slopes = (scaled[1] - scaled[0]) / np.log(10)
     assert np.abs(slopes - 0.375).max() <= 0.005
 
 
-def test_1c_the_gap_of_the_features_falls_as_nine_pi_squared_over_two_depth_squared():
-    gap = nr.sweep_depth(PLAIN, 10_000, angles=ANGLES).nngp_gap.values[0]
+@pytest.mark.parametrize("plain", BOTH, ids=lambda spec: spec.trained)
+def test_1c_the_gap_of_the_features_falls_as_nine_pi_squared_over_two_depth_squared(
+    plain,
+):
+    gap = nr.sweep_depth(plain, 10_000, angles=ANGLES).nngp_gap.values[0]
     assert np.abs(gap * 2e8 / (9 * np.pi**2) - 1).max() <= 0.01
 
 
@@ -68,7 +108,7 @@ def test_1d_residual_networks_tend_to_one_block_at_rate_one_minus_two_gamma(gamm
     (NUM: -.194, -.497, -.998), within .01 of 1 - 2 gamma."""
     spec = residual(nr.DepthScale(gamma))
     angles = np.linspace(0, np.arccos(-0.9), 60)
-    one = ntk(PLAIN, 1, angles)[0]
+    one = ntk(residual(1.0), 1, angles)[0]
     depths = [100, 1000, 10_000]
     sup = [np.abs(row - one).max() for row in ntk(spec, depths, angles)]
     slope = np.polyfit(np.log(depths), np.log(sup), 1)[0]
@@ -76,7 +116,7 @@ def test_1d_residual_networks_tend_to_one_block_at_rate_one_minus_two_gamma(gamm
 
 
 def test_1e_with_the_coefficient_d():
-    difference = ntk(residual(nr.DepthScale(1.0)), 1000)[0] - ntk(PLAIN, 1)[0]
+    difference = ntk(residual(nr.DepthScale(1.0)), 1000)[0] - ntk(residual(1.0), 1)[0]
     ratio = 1000 * difference / one_block_correction(ANGLES)
     assert np.abs(ratio[1:] - 1).max() <= 0.01
     assert abs(ratio[0] - 1) <= 0.02
@@ -169,7 +209,7 @@ def test_1j_error_rises_to_chance_for_plain_and_stays_for_residual_networks(seed
         mse = np.mean((predicted - y[test]) ** 2) / y[test].var()
         return mse, np.mean(np.sign(predicted) == np.sign(y[test]))
 
-    error, accuracy = mse_and_accuracy(nr.FeedForward(depth=1000))
+    error, accuracy = mse_and_accuracy(PLAIN.replace(depth=1000))
     assert error > 0.9
     # Chance is 1/2, with a standard error of sqrt(1/4/120).
     assert accuracy > 0.5 + 5 * np.sqrt(0.25 / 120)

@@ -19,6 +19,7 @@ FAMILIES = [
     nr.ResNet(
         depth=1, branch_scale=nr.DepthScale(1.0), bias_variance=0.1, trained="all"
     ),
+    nr.FeedForward(depth=1, activation="erf", bias_variance=0.1, trained="blocks"),
 ]
 
 
@@ -151,6 +152,7 @@ def test_predictions_are_given_where_theory_has_them_and_only_there():
     n = len(X)
     for spec, degenerate, one_block in (
         (nr.FeedForward(depth=1), True, False),
+        (nr.FeedForward(depth=1, trained="blocks"), True, False),
         (constant, True, False),
         (constant.replace(branch_scale=0.0, trained="all"), False, False),
         (gamma(1.0), False, True),

@@ -221,7 +221,8 @@ def test_second_moments_of_the_last_features(block, padding, downsampling, reado
 
 TRAINED = ("blocks", "all")
 SETTINGS = {
-    (None, "zero", "average", "flatten", None),
+    (None, "zero", "average", "flatten", "all"),
+    (None, "circular", "stride", "pool", "blocks"),
     ("two_layer", "circular", "stride", "flatten", "all"),
     ("preactivation", "circular", "average", "pool", "blocks"),
     ("postactivation", "zero", "stride", "pool", "blocks"),
@@ -250,8 +251,7 @@ def test_wide_networks_have_the_limit_kernels(
 
     One (2 to 3 %) is above the bias of order 1/width.
     """
-    what = {} if trained is None else {"trained": trained}
-    spec = setting(block, padding, downsampling, readout, **what)
+    spec = setting(block, padding, downsampling, readout, trained=trained)
     samples = samples_of(spec, images(), 128, 64, ntk=True)
     assert deviation(samples, limits_of(spec, images(), ntk=True)) < 3
 
@@ -333,6 +333,15 @@ def test_frozen_weights_are_no_parameters(trained):
     frozen = ends if trained == "blocks" else set()
     assert names(Frozen) == frozen
     assert names(nnx.Param) == (inner | ends) - frozen
+
+
+@pytest.mark.parametrize("trained", TRAINED)
+def test_the_readout_of_plain_networks_is_frozen_where_asked(trained):
+    model = make(spec_of(None, (1, 2), bias_variance=0.1, trained=trained))
+    assert set(nnx.state(model, Frozen)) == (
+        {"readout"} if trained == "blocks" else set()
+    )
+    assert ("readout" in nnx.state(model, nnx.Param)) == (trained == "all")
 
 
 def test_what_is_trained_changes_no_weight():

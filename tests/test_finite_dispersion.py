@@ -43,10 +43,17 @@ def test_wide_and_narrow_networks_agree_with_theory():
     agrees_with_theory(dispersion_study(PLAIN, [1, 2], [2, 32], 3000))
 
 
+def test_so_do_networks_whose_readout_is_frozen():
+    frozen = PLAIN.replace(trained="blocks")
+    agrees_with_theory(dispersion_study(frozen, [1, 2], [2, 32], 3000))
+
+
 @pytest.mark.slow
-def test_very_narrow_networks_agree_with_theory():
+@pytest.mark.parametrize("trained", ["blocks", "all"])
+def test_very_narrow_networks_agree_with_theory(trained):
     """A layer without an active unit, which ends everything, is common here."""
-    agrees_with_theory(dispersion_study(PLAIN, [1, 2], [1, 2, 3, 4], 40_000))
+    plain = PLAIN.replace(trained=trained)
+    agrees_with_theory(dispersion_study(plain, [1, 2], [1, 2, 3, 4], 40_000))
 
 
 @pytest.mark.slow
@@ -122,6 +129,9 @@ def test_residual_networks_agree_with_an_independent_table():
 def test_one_layer_by_hand(width):
     """Theta is 2/m times a sum of chi^2 of 2 degrees over the active units."""
     assert exact_dispersion(1, width) == pytest.approx(1 + 3 / width, rel=1e-14)
+    # The readout frozen: 2/m times a sum over the active units of v^2, of mean 1.
+    frozen = exact_dispersion(1, width, trained="blocks")
+    assert frozen == pytest.approx(1 + 5 / width, rel=1e-14)
     assert exact_feature_dispersion(1, width) == pytest.approx(1 + 5 / width, rel=1e-14)
 
 
@@ -164,7 +174,7 @@ def test_theory_out_of_range_is_infinite():
 
 
 def test_theory_is_left_alone_where_there_is_none(monkeypatch):
-    def never(*_):
+    def never(*_, **__):
         raise AssertionError
 
     monkeypatch.setattr(dispersion, "exact_dispersion", never)

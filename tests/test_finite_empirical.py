@@ -62,9 +62,10 @@ def test_reductions_over_outputs_and_batches_of_rows():
     np.testing.assert_allclose(cross, expected["mean"][:, :3], rtol=1e-12)
 
 
-def test_frozen_variables_do_not_count():
+@pytest.mark.parametrize("name", ["plain_blocks", "two_layer"])
+def test_frozen_variables_do_not_count(name):
     """The difference between the two settings is the gradients of A and v."""
-    x, spec = rows(), SPECS["two_layer"]
+    x, spec = rows(), SPECS[name]
     blocks, all_trained = make(spec), make(spec.replace(trained="all"))
     np.testing.assert_array_equal(blocks(x), all_trained(x))  # the same weights
     leaves = explicit(all_trained, x, x) - explicit(blocks, x, x)
@@ -240,7 +241,13 @@ def deviation(samples, exact):
     return np.max(np.abs(samples.mean(axis=0) - exact) / error)
 
 
-QUICK = {"plain_erf_bias", "two_layer_all_bias", "pre", "post_input_all"}
+QUICK = {
+    "plain_blocks",
+    "plain_erf_bias",
+    "two_layer_all_bias",
+    "pre",
+    "post_input_all",
+}
 
 
 @pytest.mark.parametrize("name", slow_but_for(SPECS, QUICK.__contains__))

@@ -126,7 +126,7 @@ def test_second_moments_after_an_input_activation(block):
     moments_agree(spec_of(block, input_activation=True))
 
 
-@pytest.mark.parametrize("block", nr.architectures.BLOCKS)
+@pytest.mark.parametrize("block", [None, *nr.architectures.BLOCKS])
 def test_what_is_trained_changes_no_weight(block):
     frozen, trained = (
         make(spec_of(block, bias_variance=0.1, trained=trained)).hidden(rows())
@@ -145,6 +145,15 @@ def test_frozen_weights_are_no_parameters(trained):
     params = nnx.state(model, nnx.Param)
     assert {"weights", "outer_weights"} <= set(params)
     assert not set(params) & set(frozen)
+
+
+@pytest.mark.parametrize("trained", ["blocks", "all"])
+def test_the_readout_of_plain_networks_is_frozen_where_asked(trained):
+    model = make(nr.FeedForward(depth=2, bias_variance=0.1, trained=trained))
+    frozen = {"readout"} if trained == "blocks" else set()
+    hidden = {"input_weight", "input_bias", "weights", "biases"}
+    assert set(nnx.state(model, Frozen)) == frozen
+    assert set(nnx.state(model, nnx.Param)) == (hidden | {"readout"}) - frozen
 
 
 def test_an_nnx_optimizer_trains_it_and_leaves_frozen_weights_alone():

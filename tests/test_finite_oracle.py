@@ -37,15 +37,14 @@ def limit_kernels(spec, x):
     """`(nngp, ntk)` of a specification on the rows of `x`."""
     dual = lambda k: expectations(activation_name(spec), k)  # noqa: E731
     affine = lambda k: spec.weight_variance * k + spec.bias_variance  # noqa: E731
-    k = x @ x.T / x.shape[1]
+    k, everything = x @ x.T / x.shape[1], spec.trained == "all"
     if isinstance(spec, nr.FeedForward):
         ntk = 0 * k
         for _ in range(spec.depth):
             before = affine(k)
             k, slope, _ = dual(before)
             ntk = slope * (spec.weight_variance * ntk + before)
-        return k, ntk + k
-    everything = spec.trained == "all"
+        return k, ntk + everything * k
     ntk, mean = everything * k, np.zeros(len(x))
     if spec.input_activation:
         k, slope, mean = dual(k)
@@ -69,6 +68,7 @@ def limit_kernels(spec, x):
 
 SPECS = {
     "plain": nr.FeedForward(depth=3),
+    "plain_blocks": nr.FeedForward(depth=3, trained="blocks"),
     "plain_erf_bias": nr.FeedForward(depth=2, activation="erf", bias_variance=0.3),
     "two_layer": nr.ResNet(depth=4, branch_scale=0.5),
     "two_layer_all_bias": nr.ResNet(

@@ -266,8 +266,26 @@ def test_parity_imbalance(gamma, ratio):
 def test_imbalance_of_vanishing_parities():
     odd = mercer(nr.FeedForward(depth=1, activation="erf"), dim=3, max_degree=5)
     assert np.isnan(parity_imbalance(odd)).all()
-    layer = mercer(nr.FeedForward(depth=1), dim=3, max_degree=5)
-    np.testing.assert_array_equal(parity_imbalance(layer), 0)
+    for trained in ("blocks", "all"):
+        layer = mercer(nr.FeedForward(depth=1, trained=trained), dim=3, max_degree=7)
+        np.testing.assert_array_equal(parity_imbalance(layer), 0)
+        assert (layer.eigenvalue[[0, 1, 2, 4, 6]] > 0).all()
+        np.testing.assert_array_equal(layer.eigenvalue[[3, 5, 7]], 0)
+        assert (layer.log10_eigenvalue[[3, 5, 7]] == -np.inf).all()
+
+
+def test_one_relu_layer_with_its_readout_frozen():
+    """By hand on S^2: integrals of u kappa0 = u/2 + u asin(u)/pi times 1, u, P_2.
+
+    Two layers have odd degrees again.
+    """
+    frozen = nr.FeedForward(depth=1, trained="blocks")
+    found = mercer(frozen, dim=3, max_degree=4)
+    np.testing.assert_allclose(
+        found.eigenvalue[:3], [1 / 8, 1 / 6, 7 / 128], rtol=1e-14
+    )
+    deeper = mercer(frozen.replace(depth=2), dim=3, max_degree=5)
+    assert (deeper.eigenvalue[[3, 5]] > 0).all()
 
 
 def test_values_on_the_circle():

@@ -160,11 +160,15 @@ def test_condition_numbers_of_critical_erf():
         np.testing.assert_allclose(exact, 51, rtol=0.02)
 
 
-def test_condition_numbers_of_relu():
+@pytest.mark.parametrize("trained", ["blocks", "all"])
+def test_condition_numbers_of_relu(trained):
     """(m + 3)/3 up to ln L / L: (3/8) ln L / L above 1/4 is 0.7 % of it at 3000."""
     x = on_sphere(60, 10)
-    assert float(predicted_condition_number(plain(), 60, 10)[0]) == 21
-    found = [condition_number(plain(depth), x) / 21 - 1 for depth in (300, 3000)]
+    spec = plain(trained=trained)
+    assert float(predicted_condition_number(spec, 60, 10)[0]) == 21
+    found = [
+        condition_number(spec.replace(depth=depth), x) / 21 - 1 for depth in (300, 3000)
+    ]
     assert 0 < found[1] < 0.02
     assert found[1] < found[0] / 4
 
@@ -194,8 +198,9 @@ def test_chaotic_networks_are_perfectly_conditioned():
     [
         {"activation": "erf", "weight_variance": 1.3, "bias_variance": 0.3},
         {"weight_variance": 1.5, "bias_variance": 0.1},
+        {"weight_variance": 1.5, "bias_variance": 0.1, "trained": "blocks"},
     ],
-    ids=["smooth", "kink"],
+    ids=["smooth", "kink", "kink, readout frozen"],
 )
 def test_ordered_networks_are_worse_with_depth_at_the_predicted_rate(options):
     """Up to a factor of the data's, which no longer moves with depth: 10 %."""

@@ -45,37 +45,6 @@ def test_gaps_at_depth_thirty_thousand(family, dtype):
     assert max(gap_errors(spec, angles_of(dtype)[[0, 3, -1]])) <= ACCURACY[dtype]
 
 
-# Huang et al. 2020: the readout frozen, at the cosines -.9, -.5, 0, .3, .7, .95.
-HUANG = {
-    1: (-0.129210, -0.166667, 0, 0.179096, 0.522772, 0.853972),
-    2: (-0.030099, -0.015420, 0.095989, 0.218526, 0.490046, 0.815474),
-    5: (0.147590, 0.161934, 0.211250, 0.268931, 0.429027, 0.722367),
-    10: (0.230253, 0.237753, 0.260784, 0.288835, 0.378931, 0.616828),
-    50: (0.267508, 0.268807, 0.272645, 0.277471, 0.295113, 0.373480),
-    200: (0.258100, 0.258413, 0.259335, 0.260496, 0.264775, 0.285042),
-    2000: (0.251284, 0.251315, 0.251407, 0.251522, 0.251946, 0.253963),
-}
-COSINES = (-0.9, -0.5, 0, 0.3, 0.7, 0.95)
-
-
-def test_the_plain_network_of_huang_et_al():
-    """Values computed once with plain cosines, to the six digits written down."""
-    spec = nr.FeedForward(depth=1, trained="blocks")
-    found = nr.sweep_depth(spec, list(HUANG), angles=np.arccos(COSINES)).ntk
-    np.testing.assert_allclose(found, list(HUANG.values()), rtol=0, atol=5.1e-7)
-
-
-@pytest.mark.parametrize(
-    ("depth", "least", "place"), [(1, -0.17860, -0.652), (2, -0.03483, -0.787)]
-)
-def test_its_kernels_are_negative_where_the_paper_draws_them(depth, least, place):
-    spec = nr.FeedForward(depth=depth, trained="blocks")
-    cosines = np.linspace(-1, 1, 20_001)  # steps of 1e-4
-    ntk = nr.sweep_depth(spec, depth, angles=np.arccos(cosines)).ntk[0].values
-    np.testing.assert_allclose(ntk.min(), least, rtol=0, atol=5.1e-6)
-    np.testing.assert_allclose(cosines[ntk.argmin()], place, rtol=0, atol=5.5e-4)
-
-
 def test_one_hidden_layer_with_its_readout_frozen():
     """`u kappa0(u)`, of the hidden weights; the residual block trains two."""
     u = np.linspace(-1, 1, 41)

@@ -95,11 +95,11 @@ def by_hand(spec, activation, x1, x2):
     k = x1 @ x2.T / D
     p = [np.sum(x * x, axis=1) / D for x in (x1, x2)]
     ntk = np.zeros_like(k)
+    ends = spec.trained == "all"
     if isinstance(spec, nr.FeedForward):
         for _ in range(spec.depth):
             k, p, ntk = activated(*affine(k, p, ntk))
-        return k, k + ntk
-    ends = spec.trained == "all"
+        return k, ntk + (k if ends else 0)
     ntk = k if ends else ntk
     if spec.input_activation:
         k, p, ntk = activated(k, p, ntk)
@@ -120,6 +120,9 @@ def specs():
         yield activation, plain(depth=2, activation=activation)
     yield "relu", plain(depth=1, bias_variance=0.2)
     yield "erf", plain(depth=5, activation="erf", weight_variance=1.3)
+    yield "relu", plain(depth=1, trained="blocks")
+    yield "relu", plain(depth=4, trained="blocks", bias_variance=0.2)
+    yield "tanh", plain(depth=2, trained="blocks", activation="tanh")
     for block in ("two_layer", "preactivation"):
         residual = functools.partial(nr.ResNet, block=block)
         for trained in ("blocks", "all"):
@@ -154,7 +157,7 @@ SPECS = list(specs())
 
 def name_of(spec):
     kind = type(spec).__name__ if isinstance(spec, nr.FeedForward) else spec.block
-    return f"{kind}-{getattr(spec, 'trained', '')}"
+    return f"{kind}-{spec.trained}"
 
 
 @pytest.mark.parametrize(
@@ -173,6 +176,19 @@ def test_kernels_are_those_of_the_formulas(activation, spec):
         assert found.shape == (3, 2)
         scale = np.max(np.abs(expected))
         np.testing.assert_allclose(found, expected, rtol=0, atol=rtol * scale)
+
+
+@pytest.mark.parametrize("depth", [1, 4, 64])
+def test_a_frozen_readout_leaves_the_ntk_without_the_nngp(depth):
+    """neural-tangents' own two kernels of all weights, against ours and its frozen."""
+    x1, x2 = rows(4, 0) * np.geomspace(0.3, 3, 4)[:, None], rows(3, 1)
+    spec = nr.FeedForward(depth=depth, trained="blocks")
+    nngp, ntk = nr.stax(spec.replace(trained="all"))[2](x1, x2, ("nngp", "ntk"))
+    scale = np.abs(ntk).max()
+    hidden = nr.stax(spec)[2](x1, x2, "ntk")
+    np.testing.assert_allclose(hidden, ntk - nngp, rtol=0, atol=1e-13 * scale)
+    ours = nr.kernel_fn(spec, normalised=False)(x1, x2)
+    np.testing.assert_allclose(ours, ntk - nngp, rtol=0, atol=1e-12 * scale)
 
 
 def test_a_thousand_layers():

@@ -58,8 +58,9 @@ class Network:
     def __init__(self, spec: Architecture, get: str, input_kernel: float):
         self._input = arb(input_kernel)
         self._ntk = get == "ntk"
-        self._trains_ends = not isinstance(spec, ResNet) or spec.trained == "all"
-        self._trains_first = isinstance(spec, ResNet) and self._trains_ends
+        self._trains_readout = spec.trains_readout
+        # That of plain networks belongs to their first block.
+        self._trains_first = isinstance(spec, ResNet) and spec.trains_readout
         self._first, mean = None, arb(0)
         if isinstance(spec, ResNet) and spec.input_activation:
             self._first = gaussian_pair(spec.activation, self._input)
@@ -93,7 +94,7 @@ class Network:
     def _readout(self, nngp, ntk):
         if not self._ntk:
             return nngp
-        return nngp + ntk if self._trains_ends else ntk
+        return nngp + ntk if self._trains_readout else ntk
 
 
 @no_type_check  # nor the pairs: called a million times, a check costs what they do

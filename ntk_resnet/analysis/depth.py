@@ -177,7 +177,8 @@ def degeneracy(
 
     A kernel that is the same for all distinct inputs tells nothing about them: its
     regression predicts one number everywhere. The degenerate NTK of ReLU networks at
-    He's variance is 1 on the diagonal and 1/4 off it.
+    He's variance is 1 on the diagonal and 1/4 off it. By default a `FeedForward` trains
+    its readout and a `ResNet` does not: give both the same `trained` to compare them.
 
     Args:
         spec, depths, progress: as in `sweep_depth`.
@@ -194,7 +195,8 @@ def degeneracy(
         (`analysis.phases`, NaN in the ordered phase, where only its growth is known);
         nothing of convolutional networks:
 
-        * plain networks and residual ones with a constant positive scale degenerate:
+        * plain networks and residual ones with a constant positive scale degenerate,
+          whatever is trained:
           `predicted_ntk` = :math:`1/4 + (3/8) \ln L / L`, `predicted_nngp_gap` =
           :math:`9\pi^2 / (2 a_e^2 L^2)` with :math:`a_e = 1` or
           :math:`\alpha^2/(1+\alpha^2)`, and the limit `predicted_condition_number` =
@@ -307,7 +309,7 @@ def _he_relu(spec):
 def _one_block_exponent(spec):
     """1 - 2 gamma where the kernel tends to that of one block, else NaN."""
     huang = isinstance(spec, ResNet) and spec.block == "two_layer"
-    huang = huang and spec.trained == "blocks" and not spec.input_activation
+    huang = huang and not spec.trains_readout and not spec.input_activation
     gamma = getattr(spec.branch_scale, "gamma", 0.0) if huang else 0.0
     return 1 - 2 * gamma if _he_relu(spec) and gamma > 0.5 else np.nan
 

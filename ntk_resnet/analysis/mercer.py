@@ -81,9 +81,9 @@ def mercer(
         An exact zero has the log10 `-inf`. All powers of the cosine have coefficients
         >= 0, so eigenvalues vanish if the even (odd) part of the kernel is zero, or,
         from degree 2 on, if it is constant (linear): odd degrees from 3 on of one ReLU
-        layer, even ones of odd activations without bias. These are told from small
-        eigenvalues by what the part is beyond that, at a few angles: exactly zero, or
-        below 2^-1024 in 2,048 bits.
+        layer, whether its readout is trained or frozen, even ones of odd activations
+        without bias. These are told from small eigenvalues by what the part is beyond
+        that, at a few angles: exactly zero, or below 2^-1024 in 2,048 bits.
 
     Raises:
         ValueError: bad arguments; nothing is trained; an activation of the user's own,
@@ -198,7 +198,7 @@ def _predicted_exponent(spec, get, dim):
     if isinstance(spec, ResNet):
         bent = bent or spec.input_activation
         # The last weights see the activation below them, and not its slope.
-        alone = spec.block == "preactivation" and spec.trained == "blocks"
+        alone = spec.block == "preactivation" and not spec.trains_readout
         slopes = slopes and not (alone and scales == 1)
     kink = isinstance(spec.activation, PiecewiseLinear) and spec.activation.kink > 0
     if not (kink and bent):

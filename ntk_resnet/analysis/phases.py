@@ -53,7 +53,7 @@ def phase(spec: FeedForward) -> xr.Dataset:
           :math:`\xi_{c^*} = -1/\ln\chi_{c^*}`: infinite where it is 1;
         * `ntk_limit`, the normalised NTK of two distinct inputs at infinite depth: 1
           (ordered), 1/3 (critical, smooth), 1/4 (critical with a kink, as ReLU), 0
-          (chaotic).
+          (chaotic), whether the readout is trained or frozen.
 
         The attribute `phase` is `"ordered"`, `"critical"` or `"chaotic"`, as the slope
         of C at 1 is below, at (to 1e-5) or above 1. That is :math:`\chi_1` where

@@ -160,7 +160,7 @@ class Width:
                 progress=progress,
             )
             dispersion = dispersion_of_families(
-                {"plain ReLU": FeedForward(depth=1), name: spec},
+                {"plain ReLU": FeedForward(depth=1, trained=spec.trained), name: spec},
                 depths,
                 32,
                 self.networks,

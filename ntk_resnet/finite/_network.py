@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from ntk_resnet.architectures import Architecture
 from ntk_resnet.finite._rows import check_rows
 
 
@@ -79,6 +80,11 @@ class Network(nnx.Module):
         if bias is None:
             return z
         return z + math.sqrt(self.spec.bias_variance) * bias.astype(self.dtype)
+
+
+def ends_of(spec: Architecture) -> type[nnx.Variable]:
+    """What the weights outside the blocks are: the readout, and A of residual ones."""
+    return nnx.Param if spec.trains_readout else Frozen
 
 
 def value_of(variable: nnx.Variable | None) -> Array | None:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from ntk_resnet._checks import check_count
 from ntk_resnet.convolutional import Convolutional, ConvResNet
-from ntk_resnet.finite._network import Frozen, Network, normal, value_of
+from ntk_resnet.finite._network import Network, ends_of, normal, value_of
 
 
 class Run(NamedTuple):
@@ -87,9 +87,7 @@ class ConvolutionalNetwork(Network):
     ):
         self.spec, self.in_features = spec, in_features
         self.width, self.dtype = width, dtype
-        residual = isinstance(spec, ConvResNet)
-        frozen = residual and spec.trained == "blocks"
-        ends = Frozen if frozen else nnx.Param
+        ends, residual = ends_of(spec), isinstance(spec, ConvResNet)
         drawn = normal(rngs, param_dtype, **self._shapes(out_features))
         self.input_weight = ends(drawn["input_weight"]) if residual else None
         self.runs = nnx.List(

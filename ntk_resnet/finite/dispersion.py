@@ -17,10 +17,10 @@ from jaxtyping import ArrayLike, Float, Num
 from scipy import special
 
 from ntk_resnet import records
-from ntk_resnet._checks import check_count, check_number
+from ntk_resnet._checks import check_choice, check_count, check_number
 from ntk_resnet._progress import Progress
 from ntk_resnet.analysis.depth import sweep_depth
-from ntk_resnet.architectures import Architecture, FeedForward
+from ntk_resnet.architectures import TRAINED, Architecture, FeedForward
 from ntk_resnet.finite._models import as_function
 from ntk_resnet.finite.empirical import ntk_block
 from ntk_resnet.finite.networks import build, check_spec
@@ -206,7 +206,7 @@ def _theory(spec, width):
     if not known:
         return dict.fromkeys((f"{name}_dispersion" for name in names), np.nan)
     return {
-        "predicted_dispersion": exact_dispersion(depth, width),
+        "predicted_dispersion": exact_dispersion(depth, width, trained=spec.trained),
         "limit_dispersion": float(predicted_dispersion(depth / width)),
         "predicted_feature_dispersion": exact_feature_dispersion(depth, width),
     }
@@ -225,7 +225,7 @@ def exact_feature_dispersion(depth: int, width: int) -> float:
         return float(np.exp(depth * np.log1p(5 / width)))
 
 
-def exact_dispersion(depth: int, width: int) -> float:
+def exact_dispersion(depth: int, width: int, *, trained: str = "all") -> float:
     r"""The dispersion of the NTK of plain ReLU networks without bias, at any width m.
 
     Exact, by a recursion over the layers. With :math:`a_l = |h_l|^2/|h_{l-1}|^2`, the
@@ -240,11 +240,12 @@ def exact_dispersion(depth: int, width: int) -> float:
 
     independent over l. So the second moments of :math:`T_l`, of the sum over the layers
     above and of :math:`\nu^2 |h_L|^2/m` obey a linear recursion. `E[Theta]` is that of
-    the closed form at every width.
+    the closed form at every width. With the readout frozen the sum ends at :math:`T_L`.
 
     Args:
         depth: L >= 1.
         width: m >= 1.
+        trained: `"all"`, or `"blocks"`: as in `FeedForward`.
 
     Accuracy:
         Rounding only; equals samples of the networks within 3 standard errors, also at
@@ -252,13 +253,17 @@ def exact_dispersion(depth: int, width: int) -> float:
         moment leaves the range of float64: depth / width above 140, or less if narrow.
     """
     depth, width = check_count("depth", depth), check_count("width", width)
+    check_choice("trained", trained, TRAINED)
     m, dead = width, 2.0**-width  # the probability that no unit of a layer is active
     # Means over k and over both chi^2, c = tilde chi^2: of a^2, a^2 / c, ...
     a2, a2_c, a2_cc = 1 + 5 / m, 2 / m, 4 / m**2 * (1 - dead)
     a2x_c, a2x_cc = 1 - 1 / m, 4 / m**2 * (m / 2 - 1 + dead)
     a2xx_cc = 4 / m**2 * (m * (m + 1) / 4 - 1 + dead)
-    # Means of products of t = T_l, s = T_l + ... + T_(L+1) and f = nu^2 |h_L|^2 / m.
-    tt = ts = ss = tf = sf = 1.0
+    # Means of products of t = T_l, s = T_l + ... + T_(L+1) and f = nu^2 |h_L|^2 / m;
+    # s is without T_(L+1) where the readout is frozen.
+    readout = 1.0 if trained == "all" else 0.0
+    tt = tf = 1.0
+    ts = ss = sf = readout
     ff = 3.0
     for _ in range(depth):
         tt = a2_cc * ff + 2 * a2x_cc * tf + a2xx_cc * tt
@@ -266,7 +271,7 @@ def exact_dispersion(depth: int, width: int) -> float:
         tf = a2_c * ff + a2x_c * tf
         ts, ss = cross + tt, a2 * ss + 2 * cross + tt
         sf, ff = a2 * sf + tf, a2 * ff
-    return ss / (depth + 1) ** 2 if np.isfinite(ss) else np.inf
+    return ss / (depth + readout) ** 2 if np.isfinite(ss) else np.inf
 
 
 def predicted_dispersion(ratio: Num[ArrayLike, "..."]) -> Float[np.ndarray, "..."]:
@@ -281,6 +286,8 @@ def predicted_dispersion(ratio: Num[ArrayLike, "..."]) -> Float[np.ndarray, "...
     output, which both gradients contain. With :math:`e^{-4u}`, its tangent at 0, in its
     place the bracket is :math:`1/(2\lambda) - (1-e^{-4\lambda})/(8\lambda^2)`, too
     small: by 3.4 % at a ratio of 1/4.
+
+    The readout is one layer of many: trained or frozen, the limit is the same.
 
     Args:
         ratio: depth / width, >= 0; any shape.

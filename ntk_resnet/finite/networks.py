@@ -19,7 +19,7 @@ from ntk_resnet._checks import check_count, check_width
 from ntk_resnet.architectures import Architecture, FeedForward, ResNet
 from ntk_resnet.convolutional import ConvNet, Convolutional, ConvResNet
 from ntk_resnet.finite._network import Frozen as Frozen
-from ntk_resnet.finite._network import Network, normal, value_of
+from ntk_resnet.finite._network import Network, ends_of, normal, value_of
 from ntk_resnet.finite.convolutional_networks import (
     ConvolutionalNetwork,
     check_image_shape,
@@ -72,7 +72,7 @@ class DenseNetwork(Network):
 
 
 class FeedForwardNetwork(DenseNetwork):
-    """`FeedForward` at finite width; all of its variables are `nnx.Param`.
+    """`FeedForward` at finite width; with `trained="blocks"` v is `Frozen`.
 
     Attributes:
         input_weight: `(in_features, width)`; input_bias: `(width,)` or `None`.
@@ -99,7 +99,7 @@ class FeedForwardNetwork(DenseNetwork):
         self.input_bias = nnx.Param(drawn["input_bias"]) if biased else None
         self.weights = nnx.Param(drawn["weights"])
         self.biases = nnx.Param(drawn["biases"]) if biased else None
-        self.readout = nnx.Param(drawn["readout"])
+        self.readout = ends_of(spec)(drawn["readout"])
 
     def _first(self, x):
         bias = value_of(self.input_bias)
@@ -139,7 +139,7 @@ class ResidualNetwork(DenseNetwork):
             outer_weights=stacked if two_layer else None,
             readout=(width, out_features),
         )
-        ends = nnx.Param if spec.trained == "all" else Frozen
+        ends = ends_of(spec)
         self.input_weight = ends(drawn["input_weight"])
         self.weights = nnx.Param(drawn["weights"])
         self.biases = nnx.Param(drawn["biases"]) if biased else None

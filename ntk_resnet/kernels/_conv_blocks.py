@@ -133,5 +133,5 @@ def trunk_of(spec: Convolutional, planes: Planes, windows: Windows) -> Planes | 
     if stride == 1:
         return planes
     nngp, ntk = jax.tree.map(lambda p: _planes.strided(p, size, stride), planes)
-    trained = ntk is not None and spec.trained == "all"
+    trained = ntk is not None and spec.trains_readout
     return Planes(nngp, nngp + ntk if trained else ntk)

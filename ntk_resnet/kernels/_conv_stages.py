@@ -92,7 +92,7 @@ def enter(spec, pairs, ntk, d) -> Planes:
     nngp = nngp.reshape(len(nngp), -1) / shifted.shape[1]
     planes = Planes(nngp, jnp.zeros_like(nngp) if ntk else None)
     if isinstance(spec, ConvResNet):
-        held, trained = pairs.scales[0] >= 0, spec.trained == "all"
+        held, trained = pairs.scales[0] >= 0, spec.trains_readout
         at = windows_at(spec, pairs.size, d, nngp.dtype).outer, held
         convolved = convolve(spec, Pending(planes), *at, 1.0, trained=trained)
         return convolved.finish(convolved.planes)

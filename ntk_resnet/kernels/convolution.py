@@ -225,7 +225,6 @@ def _read_out(spec, totals, size, half, pairs):
         return share * (once + twice + jnp.where(half, opposite, 0))
 
     found = jax.tree.map(finished, totals)
-    residual = isinstance(spec, ConvResNet)
-    if found.ntk is not None and not (residual and spec.trained == "blocks"):
+    if found.ntk is not None and spec.trains_readout:
         return found._replace(ntk=found.ntk + found.nngp)  # the readout's gradient
     return found
