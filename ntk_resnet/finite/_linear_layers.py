@@ -138,6 +138,23 @@ class Embedding(Layer):
         return (same & inside[..., None]).astype(self.output.dtype)
 
 
+LAYER_PARAMETERS = {
+    "dot_general": [
+        {"dimension_numbers", "precision", "preferred_element_type", "out_sharding"}
+    ],
+    "conv_general_dilated": [
+        {"dimension_numbers", "window_strides", "padding", "lhs_dilation"}
+        | {"rhs_dilation", "feature_group_count", "batch_group_count"}
+        | {"precision", "preferred_element_type", "out_sharding"}
+    ],
+    "gather": [
+        {"dimension_numbers", "slice_sizes", "mode", "fill_value"}
+        | {"indices_are_sorted", "unique_indices"}
+    ],
+}
+"""The equations that may be layers, and their parameters in all versions of JAX."""
+
+
 def layer_of(
     equation: Any, held: Sequence[Any], loops: tuple[int, ...]
 ) -> Layer | None:
@@ -152,7 +169,7 @@ def layer_of(
     kind = _kind(equation, operand, weight.shape, y.ndim)
     if kind is None or 0 in weight.shape:
         return None
-    return kind(
+    layer = kind(
         *held[operand],
         operand,
         dict(equation.params),
@@ -160,6 +177,11 @@ def layer_of(
         jax.ShapeDtypeStruct(y.shape, y.dtype),
         loops,
     )
+    # Here and not later, so that what cannot be read is found out.
+    h = jax.eval_shape(layer.inputs, equation.invars[1 - operand].aval)
+    delta = jax.eval_shape(layer.gradients, layer.output)
+    fits = len(h) == len(delta) == layer.positions
+    return layer if fits and delta.shape[1] == layer.fan_out else None
 
 
 def _kind(equation, operand, shape, axes):

@@ -10,6 +10,7 @@ such `y`, by which it is differentiated, and with every `h` put aside.
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,20 +20,36 @@ import numpy as np
 from jax.extend import core
 from jaxtyping import Array
 
-from ntk_resnet.finite._linear_layers import Layer, layer_of
+from ntk_resnet.finite._linear_layers import LAYER_PARAMETERS, Layer, layer_of
 
 Path = tuple[int, ...]
 """Of an equation: its number in the program, after those of the ones around it."""
 
-# They move the entries of a weight, which keeps the inner products of its gradients.
-_MOVES = {"reshape", "transpose", "squeeze", "rev", "copy", "copy_p", "neg"}
-# Equations that run another program, and under which name they hold it.
-_CALLS = {
-    "jit": "jaxpr",
-    "remat2": "jaxpr",
-    "checkpoint": "jaxpr",
-    "closed_call": "call_jaxpr",
+# The parameters of the equations that are understood here, in all versions of JAX. With
+# others, an equation may mean something else: it is one of no kind known here.
+_MOVES = {  # of the entries of a weight, which keep the inner products of its gradients
+    "reshape": [{"new_sizes", "dimensions", "sharding"}],
+    "transpose": [{"permutation"}],
+    "squeeze": [{"dimensions"}],
+    "rev": [{"dimensions"}],
+    "copy": [set()],
+    "neg": [set()],
+    "convert_element_type": [{"new_dtype", "weak_type", "sharding"}],
 }
+_PRODUCTS = {"mul": [{"out_dtype"}], "div": [set()]}
+_CALLS = {  # of another program, in `jaxpr`
+    "jit": [
+        {"jaxpr", "name", "inline", "keep_unused", "donated_invars", "ctx_mesh"}
+        | {"in_shardings", "out_shardings", "in_layouts", "out_layouts"}
+        | {"compiler_options_kvs"}
+    ],
+    "remat2": [{"jaxpr", "policy", "prevent_cse", "differentiated"}],
+    "scan": [
+        {"jaxpr", "length", "reverse", "unroll", *counts}
+        for counts in (("num_consts", "num_carry"), ("ft_in", "ft_out"))
+    ],
+}
+PARAMETERS = _MOVES | _PRODUCTS | _CALLS | LAYER_PARAMETERS
 
 
 class Weight(NamedTuple):
@@ -40,6 +57,14 @@ class Weight(NamedTuple):
 
     leaf: int
     factor: float = 1.0
+
+
+class Call(NamedTuple):
+    """The program that an equation runs, and what is a weight in it."""
+
+    program: core.Jaxpr
+    weights: dict[Any, Weight]
+    loops: tuple[int, ...]  # the length of a loop
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -115,22 +140,19 @@ def _walk(jaxpr, weights, path, loops, found, others):
         if not any(held):
             continue
         here = (*path, number)
-        inner = _inner(equation, held)
-        if inner is not None:
-            program, lengths = inner
-            given = zip(program.invars, held, strict=True)
-            known = {v: weight for v, weight in given if weight}
-            returned = _walk(program, known, here, loops + lengths, found, others)
-            if lengths:  # a loop has stacked them
-                others.update(weight.leaf for weight in returned.values())
-            else:
-                weights |= {equation.outvars[i]: w for i, w in returned.items()}
-        elif (moved := _moved(equation, held)) is not None:
-            weights[equation.outvars[0]] = moved
-        elif (layer := layer_of(equation, held, loops)) is not None:
-            found.append((here, layer))
-        else:
-            others.update(weight.leaf for weight in held if weight)
+        match _use(equation, held, loops):
+            case Call(program, known, steps):
+                returned = _walk(program, known, here, loops + steps, found, others)
+                if steps:  # a loop has stacked them
+                    others.update(weight.leaf for weight in returned.values())
+                else:
+                    weights |= {equation.outvars[i]: w for i, w in returned.items()}
+            case Weight() as moved:
+                weights[equation.outvars[0]] = moved
+            case Layer() as layer:
+                found.append((here, layer))
+            case None:
+                others.update(weight.leaf for weight in held if weight)
     outputs = enumerate(_held(weights, atom) for atom in jaxpr.outvars)
     return {i: weight for i, weight in outputs if weight}
 
@@ -139,17 +161,52 @@ def _held(weights, atom):
     return None if isinstance(atom, core.Literal) else weights.get(atom)
 
 
-def _inner(equation, held):
-    """The program in an equation and the length of its loop; `None`: out of sight."""
-    name, params = equation.primitive.name, equation.params
-    if name in _CALLS:
-        return _opened(params[_CALLS[name]])[0], ()
-    if name == "scan":
-        # A weight that is the same at every step is used many times.
-        same = params["num_consts"] + params["num_carry"]
-        if not any(held[:same]):
-            return params["jaxpr"].jaxpr, (params["length"],)
-    return None
+def _use(equation, held, loops):
+    """What an equation makes of weights: one of no kind known here, `None`."""
+    name = equation.primitive.name
+    if set(equation.params) not in PARAMETERS.get(name, ()):
+        return None
+    try:
+        if name in _CALLS:
+            return _call(equation, held)
+        if name in LAYER_PARAMETERS:
+            return layer_of(equation, held, loops)
+        return _moved(equation, held)
+    except Exception:  # a parameter is not of the form that it had, whatever it has now
+        return None
+
+
+def _call(equation, held):
+    """The program in an equation; `None`: a weight in it is used at many steps."""
+    program, _ = _opened(equation.params["jaxpr"])
+    weights = {v: w for v, w in zip(program.invars, held, strict=True) if w}
+    if equation.primitive.name != "scan":
+        return Call(program, weights, ())
+    same, carried = _parts_of_loop(equation)
+    steps = (operator.index(equation.params["length"]),)
+    return None if any(held[: same + carried]) else Call(program, weights, steps)
+
+
+def _parts_of_loop(equation):
+    """How many operands of a `scan` are the same at every step, and how many carried.
+
+    By their axes, since parameters say it in a way that depends on the version of JAX:
+    what has one more outside than inside is sliced, or stacked, and comes last.
+    """
+    program, _ = _opened(equation.params["jaxpr"])
+    before = _more_axes(equation.invars, program.invars)
+    after = _more_axes(equation.outvars, program.outvars)
+    carried, same = after.count(0), before.count(0) - after.count(0)
+    first = [_shape(v) for v in program.invars[same : same + carried]]
+    last = [_shape(v) for v in program.outvars[:carried]]
+    known = sorted(before) == before and sorted(after) == after and first == last
+    if not known or {*before, *after} - {0, 1}:
+        raise ValueError("the operands of scan are in another order")
+    return same, carried
+
+
+def _more_axes(outside, inside):
+    return [a.aval.ndim - b.aval.ndim for a, b in zip(outside, inside, strict=True)]
 
 
 def _opened(program):
@@ -161,12 +218,8 @@ def _moved(equation, held):
     """The weight that the result is: moved, or times a number of the program's text."""
     name = equation.primitive.name
     if name in _MOVES:
-        return held[0]
-    if name == "convert_element_type":
-        wanted = equation.outvars[0].aval.dtype
-        return held[0] if jnp.issubdtype(wanted, jnp.floating) else None
-    if name not in ("mul", "div"):
-        return None
+        of_floats = jnp.issubdtype(equation.outvars[0].aval.dtype, jnp.floating)
+        return held[0] if of_floats else None
     at = 0 if held[0] else 1
     number = equation.invars[1 - at]
     if not isinstance(number, core.Literal) or (name, at) == ("div", 1):
@@ -202,15 +255,16 @@ def _run(layers, jaxpr, consts, values, perturbations, path):
 
 
 def _run_call(layers, equation, operands, perturbations, path):
-    jaxpr, consts = _opened(equation.params[_CALLS[equation.primitive.name]])
+    jaxpr, consts = _opened(equation.params["jaxpr"])
     return _run(layers, jaxpr, consts, operands, perturbations, path)
 
 
 def _run_loop(layers, equation, operands, perturbations, path):
     params = equation.params
     jaxpr, constants = _opened(params["jaxpr"])
-    first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
-    same, carry, sliced = operands[:first], operands[first:last], operands[last:]
+    first, carried = _parts_of_loop(equation)
+    same, rest = operands[:first], operands[first:]
+    carry, sliced = rest[:carried], rest[carried:]
 
     def step(carry, one):
         values, perturbations = one
