@@ -1,16 +1,25 @@
 """Empirical kernels: against explicit Jacobians, and against the closed forms."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen, nnx
+from flax.core import FrozenDict
 from quick import slow_but_for
 from test_finite_networks import equations, make
 from test_finite_oracle import SPECS, limit_kernels, rows
 
 import ntk_resnet as nr
-from ntk_resnet.finite import build, empirical_nngp, empirical_ntk
+from ntk_resnet.finite import (
+    build,
+    empirical_nngp,
+    empirical_ntk,
+    empirical_ntk_operator,
+    ntk_methods,
+)
 from ntk_resnet.finite._models import as_function
 from ntk_resnet.finite.empirical import feature_kernel, ntk_of_rows
 from ntk_resnet.finite.seeds import over_seeds, seed_keys
@@ -97,6 +106,53 @@ def test_plain_functions_linen_and_other_nnx_modules():
         2,
         32,
     )
+
+
+class Normalised(linen.Module):
+    """An affine map after batch normalisation by what it has seen, without a scale."""
+
+    @linen.compact
+    def __call__(self, x, train=False):
+        norm = linen.BatchNorm(use_scale=False, use_bias=False, dtype=float)
+        return linen.Dense(1, param_dtype=float)(norm(x, use_running_average=not train))
+
+
+def test_only_params_of_linen_variables_are_trained():
+    """f(x) = a . (x - m) / sqrt(s) + b, m and s fixed: the kernel is z . z' + 1."""
+    x, module = rows(), Normalised()
+    variables = module.init(jax.random.key(0), x)
+    mean, var = np.arange(5.0), np.arange(1.0, 6)
+    statistics = {"BatchNorm_0": {"mean": mean, "var": var}}
+    variables = {"params": variables["params"], "batch_stats": statistics}
+    z = (x - mean) / np.sqrt(var + 1e-5)  # linen's epsilon
+    for model in (
+        (module, variables),
+        module.bind(variables),
+        (module.apply, variables),
+        (jax.jit(module.apply), variables),
+        (functools.partial(module.apply, train=False), variables),
+        (lambda v, x: module.apply(v, x, train=False), FrozenDict(variables)),
+    ):
+        for _ in range(2):  # what is compiled is remembered
+            found = empirical_ntk(model, x, outputs="mean")
+            np.testing.assert_allclose(found, z @ z.T + 1, rtol=1e-12)
+        names = {method.parameter for method in ntk_methods(model, x)}
+        assert names == {"['Dense_0']['kernel']", "['Dense_0']['bias']"}
+        diagonal = empirical_ntk_operator(model, x).diagonal()
+        np.testing.assert_allclose(diagonal, np.diag(z @ z.T + 1), rtol=1e-12)
+
+
+def test_a_mapping_with_params_that_is_no_linen_variables_is_trained_whole():
+    x = rows()
+    expected = x @ x.T * 10  # of x . (a + 3 b)
+    for a, b in ((np.ones((5, 1)),) * 2, ({"w": np.ones((5, 1))},) * 2):
+        leaf = jax.tree.leaves
+
+        def function(p, x):
+            return x @ (leaf(p["params"])[0] + 3 * leaf(p["head"])[0])  # noqa: B023
+
+        found = empirical_ntk((function, {"params": a, "head": b}), x, outputs="mean")
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_works_inside_jit_and_needs_no_second_compile():

@@ -254,6 +254,34 @@ def test_a_stored_matrix_gives_what_the_operator_gives(tmp_path):
     assert ticks[-1][1:] == (31, "products")
 
 
+def test_nothing_is_called_back_from_compiled_code(tmp_path):
+    """Such calls ran on a thread without local x64 mode, and failed now and then."""
+    import threading
+
+    import jax
+
+    x = RNG.integers(0, 17, size=(600, 64)).astype(float)  # like digits
+    threads, precisions = set(), set()
+
+    def progress(*_):
+        threads.add(threading.get_ident())
+        precisions.add(str(jax.numpy.zeros(()).dtype))
+
+    options = {"probes": 4, "steps": 20, "top": 3}
+    with jax.enable_x64(False):
+        stored = nr.gram(nr.FeedForward(depth=4), x, store=tmp_path / "k")
+        found = [nr.spectrum(stored, progress=progress, **options) for _ in range(3)]
+        nr.spectrum(nr.gram_operator(RESIDUAL, X[:60]), progress=progress, **options)
+    assert threads == {threading.get_ident()}
+    assert precisions == {"float32"}  # the user's own settings
+    values = np.linalg.eigvalsh(stored[:, :])
+    for each in found:
+        distance = np.abs(each.eigenvalue.values[:, None] - values).min(axis=1)
+        assert (distance <= each.residual + float(each.error_bound)).all()
+        assert each.residual[0] < 1e-9 * each.eigenvalue[0]
+        assert each.equals(found[0])
+
+
 def test_operators_in_float64_without_x64():
     import jax
 

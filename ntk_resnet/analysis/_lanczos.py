@@ -3,11 +3,9 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import scipy.linalg
 from jaxtyping import Float
-from matfree import decomp
 
 
 class Krylov(NamedTuple):
@@ -16,7 +14,7 @@ class Krylov(NamedTuple):
     `off[:, -1]` is the length of what is left over after the last step.
     """
 
-    basis: Float[jax.Array, "k m n"]
+    basis: Float[np.ndarray, "k m n"]
     diagonal: Float[np.ndarray, "k m"]
     off: Float[np.ndarray, "k m"]
 
@@ -33,46 +31,44 @@ class Quadrature(NamedTuple):
 
 
 def krylov(
-    product: Any,
+    product: Callable[[np.ndarray], np.ndarray],
     starts: Float[np.ndarray, "k n"],
     steps: int,
-    tick: Callable[[], Any] | None = None,
+    tick: Callable[[], Any],
 ) -> Krylov:
     """`steps` steps from every start vector, side by side, reorthogonalised in full.
 
+    The loop is the host's, in the dtype of the starts: beside a product, whose work is
+    that of the whole matrix, the rest is little.
+
     Args:
-        product: a pytree that is called with a block `(n, k)`, as `GramOperator` is.
+        product: takes a block `(n, k)` to its product with the matrix.
         starts: in the dtype of the products, of any length but 0.
         steps: at most n.
         tick: called after each product.
     """
+    count, n = starts.shape
+    basis = np.zeros((count, steps, n), starts.dtype)
+    diagonal, off = np.zeros((2, count, steps))
+    vectors = _unit(starts, np.linalg.norm(starts, axis=1))
+    for step in range(steps):
+        basis[:, step] = vectors
+        rest = product(vectors.T).T
+        tick()
+        known = basis[:, : step + 1]
+        for _ in range(2):  # twice is enough (Giraud et al. 2005)
+            along = known @ rest[:, :, None]
+            rest = rest - (known.swapaxes(1, 2) @ along)[:, :, 0]
+            diagonal[:, step] += along[:, -1, 0]
+        off[:, step] = np.linalg.norm(rest, axis=1)
+        vectors = _unit(rest, off[:, step])
+    return Krylov(basis, diagonal, off)
 
-    @jax.custom_batching.custom_vmap
-    def multiply(v, product):
-        return product(v)
 
-    @multiply.def_vmap
-    def _(size, batched, block, product):  # one block product instead of k products
-        if tick is not None:
-            jax.debug.callback(tick)
-        return product(block.T).T, True
-
-    # Not tridiag_sym: it averages the lengths with noise where the space is used up.
-    method = decomp.hessenberg(steps, reortho="full", custom_vjp=False)
-
-    @jax.jit
-    def run(product, starts):
-        return jax.vmap(lambda v: method(lambda u: multiply(u, product), v))(starts)
-
-    found = jax.block_until_ready(run(product, starts))
-    inner = np.asarray(found.J_small, np.float64)
-    last = np.linalg.norm(np.asarray(found.residual, np.float64), axis=1)
-    below = np.diagonal(inner, -1, axis1=1, axis2=2)
-    return Krylov(
-        found.Q_tall,
-        np.diagonal(inner, axis1=1, axis2=2),
-        np.concatenate([below, last[:, None]], axis=1),
-    )
+def _unit(vectors, lengths):
+    """Of length 1, or zeros where there is nothing left."""
+    lengths = np.where(lengths > 0, lengths, 1)[:, None]
+    return (vectors / lengths).astype(vectors.dtype)
 
 
 def ritz(
@@ -85,7 +81,7 @@ def ritz(
     diagonal, off = space.diagonal[at], space.off[at]
     steps, n = len(diagonal), space.basis.shape[2]
     scale = np.fmax.accumulate(np.abs(diagonal) + np.abs(off))
-    ended = ~(off > n * eps * scale)  # also of NaN
+    ended = off <= n * eps * scale
     steps = int(np.argmax(ended)) + 1 if ended.any() else steps
     return scipy.linalg.eigh_tridiagonal(diagonal[:steps], off[: steps - 1])
 

@@ -6,8 +6,6 @@ Stochastic Lanczos quadrature, and the leading eigenvalues, see `spectrum`.
 import itertools
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -36,9 +34,8 @@ def spectrum_by_products(matrix, targets, top, ridge, steps, probes, seed, progr
         starts = np.concatenate([starts, targets.astype(starts.dtype)])
     eps = float(np.finfo(starts.dtype).eps)
     product, tick = _product_of(matrix), _counter(progress, steps + 1)
-    with precision_of(starts):
-        space = _lanczos.krylov(product, starts, steps, tick)
-        pairs = _leading(product, space, top, eps)
+    space = _lanczos.krylov(product, starts, steps, tick)
+    pairs = _leading(product, space, top, eps)
     tick()
     nodes, weights = _lanczos.quadrature(space, eps)
     largest, smallest = float(np.nanmax(nodes)), float(np.nanmin(nodes))
@@ -87,13 +84,13 @@ def _leading(product, space, top, eps):
     values, inner = _lanczos.ritz(space, 0, eps)
     values, inner = values[: -top - 1 : -1], inner[:, : -top - 1 : -1]
     basis = space.basis[0, : len(inner)].T
-    vectors = basis @ jnp.asarray(inner, basis.dtype)
-    missed = product(vectors) - vectors * jnp.asarray(values, basis.dtype)
-    lengths = np.linalg.norm(np.asarray(missed, float), axis=0)
+    vectors = basis @ inner.astype(basis.dtype)
+    missed = product(vectors) - vectors * values.astype(basis.dtype)
+    lengths = np.linalg.norm(missed.astype(float), axis=0)
     return {
         "eigenvalue": ("leading", values, {"long_name": "eigenvalue, largest first"}),
         "residual": ("leading", lengths, {"long_name": "length of K u - eigenvalue u"}),
-        "eigenvector": (("row", "leading"), np.asarray(vectors)),
+        "eigenvector": (("row", "leading"), vectors),
     }
 
 
@@ -124,16 +121,14 @@ def _diagonal(matrix):
 
 
 def _product_of(matrix):
-    """What multiplies a block of vectors, as a pytree."""
-    if isinstance(matrix, KernelOperator):
-        return matrix
+    """What multiplies a block of vectors, on the host."""
+    rows = range(0, matrix.shape[0], _ROWS)
 
-    def on_host(block):
-        rows = range(0, len(matrix), _ROWS)
-        return np.concatenate([matrix[i : i + _ROWS] @ np.asarray(block) for i in rows])
+    def by_operator(v):
+        with precision_of(v):
+            return np.asarray(matrix(v))
 
-    def product(block):
-        shape = jax.ShapeDtypeStruct(block.shape, block.dtype)
-        return jax.pure_callback(on_host, shape, block)
+    def from_store(v):
+        return np.concatenate([matrix[i : i + _ROWS] @ v for i in rows])
 
-    return jax.tree_util.Partial(product)
+    return by_operator if isinstance(matrix, KernelOperator) else from_store

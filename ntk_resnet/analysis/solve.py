@@ -269,7 +269,6 @@ def _nystrom(operator, shift, rank):
 
     Seen at n about 2,000: iterations within a quarter of those with pivoted Cholesky of
     that rank, and on clustered data a quarter of those with columns chosen at random.
-    matfree's `nystrom_eigh` computes leave-one-out vectors on top, unused here.
     """
     n = operator.shape[0]
     random = np.random.default_rng(0).standard_normal((n, rank), np.float32)

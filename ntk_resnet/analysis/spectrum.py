@@ -91,7 +91,7 @@ def spectrum(
             that do not fit or are zero; an option out of its range.
 
     Sources: Golub & Welsch 1969 (quadrature), Ubaru, Chen & Saad 2017 (stochastic
-    Lanczos quadrature); Lanczos with full reorthogonalisation by matfree.
+    Lanczos quadrature).
 
     Accuracy: against LAPACK and known matrices, distributions within 3 standard errors
     (`tests/test_spectrum.py`).

@@ -22,7 +22,7 @@ def checked_network(model: Any, x: Array | np.ndarray) -> Network:
         ValueError: it is no model, has nothing to train, or does not map every row to
             real outputs of its own; the last is found out in eager calls only.
     """
-    apply, params, rest = as_function(model)
+    apply, params, rest = as_function(model, x)
     _check_params(params)
     shape = _check_outputs(apply, params, rest, x)
     network = Network.of(apply, params, rest, x)

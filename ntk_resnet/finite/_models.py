@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import nnx
+from flax import linen, nnx
 from jaxtyping import Array
 
 from ntk_resnet.finite._contractions import Factors, factors_of, kernel_of
@@ -37,6 +38,16 @@ class _LinenApply:
 
 
 @dataclasses.dataclass(frozen=True)
+class _VariablesApply:
+    """A function that applies linen modules to variables, of their `params` alone."""
+
+    function: Callable[[Any, Any], Any]
+
+    def __call__(self, params, rest, x):
+        return self.function({**rest, "params": params}, x)
+
+
+@dataclasses.dataclass(frozen=True)
 class _PlainApply:
     """An `(apply_fn, params)` pair: `apply_fn(params, x)`."""
 
@@ -47,8 +58,11 @@ class _PlainApply:
         return self.function(params, x)
 
 
-def as_function(model: Any) -> tuple[Callable, Any, Any]:
-    """`apply, params, rest`: outputs are `apply(params, rest, x)`, `params` trained."""
+def as_function(model: Any, x: Any = None) -> tuple[Callable, Any, Any]:
+    """`apply, params, rest`: outputs are `apply(params, rest, x)`, `params` trained.
+
+    `x` are inputs, of which a pair (function, variables) needs the shape.
+    """
     if isinstance(model, nnx.Module):
         graphdef, params, rest = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
         return _NnxApply(graphdef), params, rest
@@ -56,15 +70,38 @@ def as_function(model: Any) -> tuple[Callable, Any, Any]:
         model = model.unbind()  # a bound linen module
     if isinstance(model, tuple) and len(model) == 2:
         function, params = model
-        if hasattr(function, "apply") and hasattr(params, "get") and "params" in params:
+        if isinstance(params, Mapping) and "params" in params:
             rest = {name: value for name, value in params.items() if name != "params"}
-            return _LinenApply(function), params["params"], rest
+            if hasattr(function, "apply"):
+                return _LinenApply(function), params["params"], rest
+            if _applies_linen(function, params, x):
+                return _VariablesApply(function), params["params"], rest
         if callable(function):
             return _PlainApply(function), params, None
     raise ValueError(
         "model must be an nnx module, a pair (apply_fn, params) or a pair "
         f"(linen module, variables); got {type(model).__name__}."
     )
+
+
+def _applies_linen(function, params, x):
+    """Whether a mapping holds collections of variables, and linen modules take them.
+
+    Any mapping may have an entry called `params`, so the function is looked at.
+    """
+    if not all(isinstance(collection, Mapping) for collection in params.values()):
+        return False
+    found = []
+
+    def look(method, args, kwargs, context):
+        found.append(context.module)
+        return method(*args, **kwargs)
+
+    with linen.intercept_methods(look):
+        # Without a compiled function's memory, and by a function that JAX has not seen.
+        plain = inspect.unwrap(function, stop=inspect.ismethod)
+        jax.eval_shape(lambda *arguments: plain(*arguments), params, x)
+    return bool(found)
 
 
 class Network(NamedTuple):
@@ -91,7 +128,7 @@ class Network(NamedTuple):
         row = jax.ShapeDtypeStruct(x.shape[1:], jax.dtypes.canonicalize_dtype(x.dtype))
         content = apply, structure, fixed_structure, *shapes, row
         inside = is_traced(leaves, fixed, x)
-        if not inside and not isinstance(apply, _PlainApply):
+        if not inside and not isinstance(apply, _PlainApply | _VariablesApply):
             program, constants = _traced_once(*content)
         else:
             program, constants = _traced(*content)

@@ -77,11 +77,13 @@ def empirical_ntk(
 
     Args:
         model: any nnx module, where `p` runs over its `nnx.Param` variables (so
-            `Frozen` ones do not count); a pair (linen module, variables) or a bound
-            linen module, over the collection `params`; or a pair `(apply_fn, params)`
-            with `apply_fn(params, x)`, over all of `params`. Rows of `x` must not see
-            one another, nor chance (no batch normalisation or dropout in training
-            mode); eager calls find that out.
+            `Frozen` ones do not count); a pair (linen module, variables), a bound
+            linen module or a pair (function, variables) that applies linen modules,
+            such as `module.apply`, over the collection `params`, with all others (such
+            as `batch_stats`) held fixed; or any other pair `(apply_fn, params)` with
+            `apply_fn(params, x)`, over all of `params`. Rows of `x` must not see one
+            another, nor chance (no batch normalisation or dropout in training mode);
+            eager calls find that out.
         x1: inputs, one a row, `(n1, ...)`.
         x2: the same, `(n2, ...)`; `None` means `x1`, at half the price, and a kernel
             that is symmetric to the last bit.
@@ -143,7 +145,7 @@ def ntk_methods(
     x1, x2 = check_pair(x1, x2)
     n1, n2 = len(x1), len(x1 if x2 is None else x2)
     program = checked_network(model, x1).program
-    named = jax.tree_util.tree_leaves_with_path(as_function(model)[1])
+    named = jax.tree_util.tree_leaves_with_path(as_function(model, x1)[1])
     count = program.outputs.shape[0]
     pairs = n1 * n2 * (count * count if outputs == "full" else count)
     found = {leaf: ("jacobian", pairs * named[leaf][1].size) for leaf in program.others}
