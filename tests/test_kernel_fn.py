@@ -5,6 +5,7 @@ import pickle
 
 import jax
 import jax.numpy as jnp
+import mpmath as mp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -440,3 +441,86 @@ def test_state_shapes_are_scalars_where_nothing_depends_on_the_row():
         SPEC, jnp.ones((3, 3)), jnp.ones((3, 3)), jnp.zeros(())
     )
     assert state.rows[0].log_variance.value.shape == ()
+
+
+# -------------------------------------------------------------------- the one fast path
+
+PLACES = np.random.default_rng(8).normal(size=(1100, 9))
+PLACES[700] = PLACES[3] * (1 + 1e-9)  # in another tile than the row it all but equals
+PLACES[701] = -PLACES[3] * np.linspace(1, 1 + 1e-8, 9)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("spec", [PLAIN[0], OTHERS[-1]], ids=["profile", "scan"])
+def test_a_call_is_a_gram_matrix_and_jit_all_but_the_same(dtype, spec):
+    """Both kernels, of one array and of two, in tiles that do not divide the matrix."""
+    x = PLACES.astype(dtype)
+    kernel, names = nr.kernel_fn(spec), ("ntk", "nngp")
+    for more in ((), (x[500:],)):
+        called = kernel(x, *more, get=names)
+        traced = jax.jit(lambda *given: kernel(*given, get=names))(x, *more)
+        for name in names:
+            matrix = getattr(called, name)
+            np.testing.assert_array_equal(matrix, nr.gram(spec, x, *more, get=name))
+            again = np.asarray(getattr(traced, name))
+            assert matrix.dtype == again.dtype == dtype
+            assert np.abs(matrix - again).max() <= 16 * np.finfo(dtype).eps
+            if not more:
+                assert (again == again.T).all()
+                assert (np.diag(again) == 1).all()
+
+
+def test_near_duplicates_keep_their_gaps_under_jit():
+    spec = nr.FeedForward(depth=1)
+    places = PLACES[[3, 700, 701]]
+    want = nr.gram(spec, places, get="ntk_gap")
+    for x in (PLACES, places):
+        gap = (
+            1 - jax.jit(nr.kernel_fn(spec))(x)[np.ix_(*2 * [np.isin(x, places).all(1)])]
+        )
+        np.testing.assert_allclose(gap, want, atol=4 * EPS)
+
+
+def test_gradients_between_near_duplicates():
+    """d/dx of 1 - NTK is the NTK's slope at the angle times the turn of the rows."""
+    x, kernel = X1[:1], nr.kernel_fn(nr.FeedForward(depth=1))
+    for step in (1e-3, 1e-6):
+        y = x + step * X2[:1]
+        with mp.workdps(50):
+            a, b, c = ([mp.mpf(float(v)) for v in row] for row in (x[0], y[0], X2[1]))
+
+            def ntk(t, a=a, b=b, c=c):
+                a = [u + t * v for u, v in zip(a, c, strict=True)]
+                u = mp.fdot(a, b) / mp.sqrt(mp.fdot(a, a) * mp.fdot(b, b))
+                angle = mp.acos(u)
+                k0 = 1 - angle / mp.pi
+                return (u * k0 + mp.sin(angle) / mp.pi + u * k0) / 2
+
+            want = float(mp.diff(ntk, 0, h=mp.mpf(10) ** -20))
+        gradient = jax.grad(lambda x: kernel(x, y)[0, 0])(jnp.asarray(x))  # noqa: B023
+        assert abs(float(gradient[0] @ X2[1]) / want - 1) <= 1e-11
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_tiny_rows_are_right_or_refused(dtype, as_users_run_it):
+    """Of rows whose entries a device flushes, as of the same rows made larger."""
+    tiny, x = np.finfo(dtype).tiny, X1.astype(dtype)
+    linear = nr.FeedForward(depth=2, activation="linear")
+    for spec in (PLAIN[0], nr.FeedForward(depth=2, activation="erf")):
+        for power in (3, -2, -6):  # from normal to subnormal numbers
+            small = np.ldexp(x, int(np.log2(tiny)) + power)
+            large = np.ldexp(small.astype(np.float64), -int(np.log2(tiny)) - power)
+            want = nr.kernel_fn(PLAIN[0] if spec.homogeneous else linear)(large)
+            got = nr.kernel_fn(spec)(small)
+            assert np.abs(got - want).max() <= 16 * np.finfo(dtype).eps
+            traced = np.asarray(jax.jit(nr.kernel_fn(spec))(jnp.asarray(small)))
+            assert (np.isnan(traced) | (np.abs(traced - want) < 1e-5)).all()
+
+
+def test_any_depth_at_one_price():
+    deepest = nr.FeedForward(depth=10**12)
+    np.testing.assert_allclose(
+        nr.kernel_fn(deepest)(X1), 0.25 + 0.75 * np.eye(5), atol=1e-10
+    )
+    logs = nr.diag(deepest, X1, log=True)
+    np.testing.assert_allclose(logs, np.log((X1**2).mean(1)) + np.log(1e12 + 1))

@@ -4,6 +4,7 @@ Rows are divided by powers of two first, on the host where nothing is traced: a 
 may flush subnormal numbers to zero. Inside a trace rows that lose digits so are NaN.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -31,7 +32,7 @@ def log_variances(
     reduced, exponents = over_powers_of_two(x)
     mean_square = jnp.mean(reduced**2, axis=1)
     logs = jnp.log(jnp.where(mean_square > 0, mean_square, 1))
-    logs = logs + 2 * np.log(2) * exponents[:, 0].astype(x.dtype)
+    logs = logs + 2 * math.log(2) * exponents[:, 0].astype(x.dtype)
     lost = _flushed(x)
     if bias_variance == 0:
         return jnp.where((mean_square > 0) & ~lost, logs, jnp.nan)
@@ -51,7 +52,7 @@ def host_log_variances(
 
 
 def _floor(bias_variance):
-    return float(np.log(bias_variance)) - 60
+    return math.log(bias_variance) - 60
 
 
 def over_powers_of_two(x):
