@@ -18,7 +18,6 @@ from ntk_resnet.kernels import _lookup, recursion
 from ntk_resnet.kernels._lookup import Both, Tables
 from ntk_resnet.kernels._quick_jit import quick_jit
 
-
 _PROBES = _lookup.END * 2.0 ** -np.arange(40)
 _ORDER = 4  # probes by which the next larger one is predicted
 _NODES = 40  # of a panel
@@ -59,9 +58,7 @@ def build(spec: Architecture, input_kernel: float, accuracy: float) -> Tables:
             ]
             found.append(np.concatenate(rows, axis=1))
             table = _lookup.make_table(found[-1], offsets, np.float64, accuracy / 10)
-            exact = [
-                np.exp(v[s.nodes.size :]) for s, v in zip(sides, own, strict=True)
-            ]
+            exact = [np.exp(v[s.nodes.size :]) for s, v in zip(sides, own, strict=True)]
             checks = [side.checks for side in sides]
             errors = np.maximum(errors, _lookup.worst_errors(table, checks, exact))
         if errors.max() <= accuracy:
@@ -179,4 +176,3 @@ def _fit(side, logs):
         return np.exp(_lookup.chebyshev_sum(coefficients[:, panel], t))
 
     return function
-
