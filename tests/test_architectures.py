@@ -65,6 +65,21 @@ def test_default_weight_variance_keeps_a_unit_variance(name):
     )
 
 
+def test_one_scale_is_one_number():
+    """Also where the array of all would be too large for any memory."""
+    depth = 10**12
+    assert nr.FeedForward(depth=depth).common_scale == 1
+    for scale, common in (
+        (0.3, 0.3),
+        (nr.DepthScale(0.5), 1e-6),
+        (nr.DecreasingScale(), None),
+    ):
+        spec = nr.ResNet(depth=depth, branch_scale=scale)
+        assert nr.from_json(nr.to_json(spec)).common_scale == common
+        short = spec.replace(depth=4)
+        assert common is None or (short.scales == short.common_scale).all()
+
+
 def test_scales():
     assert (nr.ConstantScale(0.3).values(4) == 0.3).all()
     np.testing.assert_allclose(nr.DepthScale(0.5).values(16), np.full(16, 0.25))

@@ -41,6 +41,10 @@ def _kind(spec):
     return spec.block if isinstance(spec, ResNet) else "plain"
 
 
+def _activates_input(spec):
+    return isinstance(spec, ResNet) and spec.input_activation
+
+
 def _growth(spec):
     """The variance of a branch, or plain layer, over that of what enters it."""
     gain = spec.weight_variance * spec.activation.unit_second_moment
@@ -68,13 +72,20 @@ def log_diagonals(spec: Architecture) -> tuple[float, float]:
     is that times :math:`L`, or :math:`w L \rho/(1+\rho)`; a trained readout, and a
     trained first layer, add the NNGP once each. -inf where nothing is trained.
     """
-    residual = isinstance(spec, ResNet)
-    growth = _growth(spec)
-    log_nngp = spec.depth * (math.log1p(growth) if residual else math.log(growth))
-    if residual and spec.input_activation:
-        log_nngp += math.log(spec.activation.unit_second_moment)
-    total = _own_weight(spec) + spec.trains_readout * (1 + residual)
-    return log_nngp, log_nngp + (math.log(total) if total else -math.inf)
+    growth, total = _growth(spec), _own_weight(spec)
+    if isinstance(spec, ResNet):
+        log_nngp = spec.depth * math.log1p(growth)
+        if spec.input_activation:
+            log_nngp += math.log(spec.activation.unit_second_moment)
+        total += 2 * spec.trains_readout
+    else:
+        log_nngp = spec.depth * _log(growth)
+        total += spec.trains_readout
+    return log_nngp, log_nngp + _log(total)
+
+
+def _log(size):
+    return math.log(size) if size > 0 else -math.inf
 
 
 def tables(spec: Architecture, input_kernel: float, accuracy: float) -> Tables:
@@ -115,7 +126,8 @@ def tables(spec: Architecture, input_kernel: float, accuracy: float) -> Tables:
             f"no table of this network's kernels reaches the accuracy {accuracy:.0e}, "
             f"only {error:.0e}; use engine='recursion', or ask for less."
         )
-    return Tables(*map(float, logs), float(error), powers, offsets, Both(*found))
+    log_nngp, log_ntk = logs.tolist()
+    return Tables(log_nngp, log_ntk, float(error), powers, offsets, Both(*found))
 
 
 def _layers(spec, block, count):
@@ -129,9 +141,11 @@ def _layers(spec, block, count):
 
 def _ntk_power(spec, block, count):
     """To which power of r the gap of the NTK is proportional next to 0."""
-    if block.inner == 0 and not spec.trains_readout:
-        return 1 if block.bend * (count - 1) else 2
-    return 1 if block.bend else 2
+    if block.inner or spec.trains_readout:
+        bends = block.bend or block.kink * _activates_input(spec)
+    else:  # a pre-activation block alone: its slopes act on what is before it
+        bends = block.bend * (count - 1)
+    return 1 if bends else 2
 
 
 def _reduced(spec, passage_at, powers, r, side):
@@ -144,8 +158,8 @@ def _reduced(spec, passage_at, powers, r, side):
 
 def _gaps(spec, places, passage_at):
     """Both gaps of the network, with its first and its last layer."""
-    if isinstance(spec, ResNet) and spec.input_activation:
-        first = Block(spec.activation.kink, 1.0, 1.0).at(places)._replace(count=0)
+    if _activates_input(spec):
+        first = Block(spec.activation.kink, 1.0, 1.0).at(places)._replace(number=0)
         passage = first.then(passage_at(places.after(first)))
     else:
         passage = passage_at(places)

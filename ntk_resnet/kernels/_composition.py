@@ -55,9 +55,9 @@ class Places(NamedTuple):
 
 
 class Passage(NamedTuple):
-    """What `count` equal blocks do at some places, in the words of the module."""
+    """What a `number` of equal blocks does at some places, in the module's words."""
 
-    count: int
+    number: int
     shrinkage: Float[np.ndarray, " n"]
     rise: Float[np.ndarray, " n"]
     loss: Float[np.ndarray, " n"]
@@ -65,14 +65,14 @@ class Passage(NamedTuple):
 
     def then(self, other: "Passage") -> "Passage":
         """These blocks, and behind them others, known at the places they lead to."""
-        count = self.count + other.count
+        number = self.number + other.number
         carried = self.ntk_gap + other.loss * (1 - self.ntk_gap)
         return Passage(
-            count,
+            number,
             self.shrinkage + other.shrinkage,
             self.rise + other.rise,
             self.loss + (1 - self.loss) * other.loss,
-            self.count / count * carried + other.count / count * other.ntk_gap,
+            self.number / number * carried + other.number / number * other.ntk_gap,
         )
 
 
@@ -94,13 +94,12 @@ class Block:
     """Of the branch in the features that leave the block: 1 without a trunk."""
     inner: float
     """Of the weights before the activation in the NTK of the block's own."""
+    number: ClassVar[int] = 1
 
     @property
     def bend(self) -> float:
         """mu."""
         return self.share * self.kink * 2 / math.pi
-
-    count: ClassVar[int] = 1
 
     def at(self, places: Places) -> Passage:
         """What it does, in closed form."""
@@ -112,7 +111,7 @@ class Block:
         gap, bend = places.gap, self.kink * 2 / math.pi
         outer, inner = gap - bend * s, gap + bend * theta * (1 - gap)
         return Passage(
-            self.count,
+            self.number,
             shrinkage=-np.log1p(-self.bend * s / gap),
             rise=self.bend * s,
             loss=self.bend * theta,
@@ -134,12 +133,12 @@ class Block:
 class Blocks(NamedTuple):
     """A number of equal blocks, at any place."""
 
-    count: int
+    number: int
     series: "Series"
 
     def at(self, places: Places) -> Passage:
         """What they do, for `r <= 3/4`."""
-        return Passage(self.count, *self.series(places))
+        return Passage(self.number, *self.series(places))
 
 
 class Composition(NamedTuple):
@@ -154,10 +153,10 @@ class Composition(NamedTuple):
     @property
     def blocks(self) -> Block | Blocks:
         """The blocks at any place. Alone, a pre-activation block has t ~ r^2."""
-        if self.whole.count == 1:
+        if self.whole.number == 1:
             return self.block
         series = self.grid.series(np.stack(self.whole[1:]), _POWERS)
-        return Blocks(self.whole.count, series)
+        return Blocks(self.whole.number, series)
 
     def then(self, blocks: Block | Blocks) -> Passage:
         """At the nodes, those blocks behind these."""
@@ -169,14 +168,12 @@ class Composition(NamedTuple):
 
         One by one, or if they are many some of them, then each of the parts once.
         """
-        count = self.whole.count
+        count = self.whole.number
         parts = self.parts if count > _FEW else []
-        singly = count - sum(part.count for part in parts)
-        total = None
-        for part in [self.block] * singly + parts:
-            passage = part.at(places)
-            places = places.after(passage)
-            total = passage if total is None else total.then(passage)
+        singly = count - sum(part.number for part in parts)
+        total = self.block.at(places)
+        for part in [self.block] * (singly - 1) + parts:
+            total = total.then(part.at(places.after(total)))
         return total
 
 
@@ -203,7 +200,7 @@ _NODES = np.cos(np.pi * (np.arange(_TERMS) + 0.5) / _TERMS)
 
 
 class Grid:
-    """Chebyshev nodes of panels in `ln(r + width)`, `r` to 3/4, on both sides."""
+    """Chebyshev's nodes on panels in `ln(r + width)`, on both sides, `r` to 3/4."""
 
     def __init__(self, widths: Float[np.ndarray, "2"]):
         self.widths = widths

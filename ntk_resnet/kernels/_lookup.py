@@ -159,10 +159,10 @@ _INTEGERS = {np.dtype("float32"): np.int32, np.dtype("float64"): np.int64}
 Values = Float[Array, "..."] | Float[np.ndarray, "..."]
 
 
-def look_up(table: Table, r: Values, obtuse: Any) -> Values:
+def look_up(table: Table, r: Values, obtuse: Any) -> Any:
     """The function of the side at `r` in `[0, END]`; differentiable in `r`.
 
-    In NumPy or in JAX, as `r` is.
+    In NumPy or in JAX, as `r` is, and so is the result.
     """
     xp, dtype = r.__array_namespace__(), np.dtype(r.dtype)
     whole, mantissa = _INTEGERS[dtype], np.finfo(dtype).nmant
