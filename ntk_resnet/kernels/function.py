@@ -42,7 +42,8 @@ def kernel_fn(
     r"""The infinite-width kernels of a network as a function of inputs.
 
     `k = kernel_fn(spec)` is called as neural-tangents' kernel functions are,
-    `k(x1, x2=None, get="ntk")`, and `nt.batch` and `nt.predict` accept it.
+    `k(x1, x2=None, get="ntk")`, and `nt.batch` and `nt.predict` accept it. Called as it
+    is, it works as `gram` does, tile by tile; inside a trace in one program.
 
     Args:
         spec: the network.
@@ -117,8 +118,11 @@ class KernelFunction:
             relative to 1: at most 1e-11 in float64 and 2e-5 in float32 at the angle of
             the inputs up to depth 30,000 for the ReLU family without bias
             (`tests/test_recursion.py`; the errors seen are a few eps). Raw values:
-            1e-12 relative in float64 to depth 64. Memory: about ten matrices `(n1,
-            n2)`.
+            1e-12 relative in float64 to depth 64. Rows of any norm, subnormal numbers
+            included, are as exact; in a trace, where a device takes those for zero,
+            rows whose angles that changes are NaN (`tests/test_inputs.py`). Memory: the
+            matrices asked for and about twelve tiles, as `gram`; of a derivative about
+            ten matrices `(n1, n2)`.
 
             Images: values to 1e-10 in float64 and 1e-5 in float32, relative to 1; deep
             networks are computed in float64 for that (`images.computing_dtype`).

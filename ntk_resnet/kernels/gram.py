@@ -48,8 +48,9 @@ def gram(
             kernel, accurate relative to itself.
         normalised: divide the kernel by its diagonals; else it is raw, in
             neural-tangents' normalisation.
-        engine: `"profile"`, `"recursion"`, or `"auto"`: the profile wherever one serves
-            these inputs, else the recursion.
+        engine: `"profile"`, `"recursion"`, `"convolution"` (of images) or
+            `"neural_tangents"`, as in `kernel_fn`; or `"auto"`: the profile wherever
+            one serves these inputs, else the recursion, of images the convolution.
         products: `"split"`, gaps of the inputs that are exact to a few eps at any
             angle; `"plain"`, one product of the unit rows, at half the price: the gap
             then has an absolute error of a few eps, and near-duplicates are not told
