@@ -127,6 +127,8 @@ class ConvResNet(Convolutional, Residual):
         ValueError: an argument is out of its range; the text names it.
     """
 
+    trained: str = "blocks"  # as of `Residual`: `Convolutional` comes first
+
     blocks = ("two_layer", "preactivation", "postactivation", "full_preactivation")
 
 

@@ -47,6 +47,15 @@ def test_plain_networks_of_older_files_train_all_weights(kind):
     assert not spec.replace(trained="blocks").trains_readout
 
 
+@pytest.mark.parametrize("kind", ["ResNet", "ConvResNet"])
+def test_residual_networks_train_their_blocks(kind):
+    spec = nr.from_json(f'{{"kind": "{kind}", "depth": 3, "branch_scale": 0.5}}')
+    assert spec.trained == "blocks"
+    assert spec == getattr(nr, kind)(depth=3, branch_scale=0.5)
+    assert not spec.trains_readout
+    assert spec.replace(trained="all").trains_readout
+
+
 def test_defaults_are_resolved_so_that_equal_networks_are_equal():
     assert nr.FeedForward(depth=3) == nr.FeedForward(depth=3, weight_variance=2.0)
     assert nr.ResNet(depth=3, branch_scale=0.5) == nr.ResNet(
