@@ -5,6 +5,7 @@ two-layer and pre-activation blocks with one branch scale. Everything here is a 
 numbers and NumPy: no loop and no array is as long as the network is deep.
 """
 
+import dataclasses
 import functools
 import math
 
@@ -101,8 +102,9 @@ def tables(spec: Architecture, input_kernel: float, accuracy: float) -> Tables:
             "are beyond the range of float64."
         )
     block = Block(spec.activation.kink, _share(spec), _WEIGHTS[_kind(spec)][1])
-    # Where blocks bend nothing, one is as good as many.
-    count = spec.depth if block.bend else 1
+    count = spec.depth
+    if block.bend * count < _NARROWEST**2:  # to nobody's eyes: one is as good as many
+        block, count = dataclasses.replace(block, share=0.0), 1
     layers = _layers(spec, block, count)
     fewest = _layers(spec, block, min(count, 2))
     made = compose(block, count, Grid(np.minimum(layers, fewest) / 2))
@@ -141,8 +143,10 @@ def _layers(spec, block, count):
 
 def _ntk_power(spec, block, count):
     """To which power of r the gap of the NTK is proportional next to 0."""
-    if block.inner or spec.trains_readout:
+    if spec.trains_readout:
         bends = block.bend or block.kink * _activates_input(spec)
+    elif block.inner:
+        bends = block.kink
     else:  # a pre-activation block alone: its slopes act on what is before it
         bends = block.bend * (count - 1)
     return 1 if bends else 2
