@@ -151,6 +151,25 @@ def test_many_duplicates():
     np.testing.assert_array_equal(nr.gram(PLAIN, np.ones((9, 4))), np.ones((9, 9)))
 
 
+REFERENCE = "neural_tangents"
+
+
+def test_tiles_by_neural_tangents():
+    """The reference goes through the same door: to the root of eps next to 0."""
+    spec, other = nr.FeedForward(depth=3), X[:5] + 1
+    ours, theirs = (nr.gram(spec, X, engine=e, tile=48) for e in ("auto", REFERENCE))
+    np.testing.assert_allclose(theirs, ours, atol=1e-7)
+    off = ~np.eye(len(X), dtype=bool)
+    np.testing.assert_allclose(theirs[off], ours[off], atol=1e-12)
+    gaps = nr.gram(spec, X, other, "nngp_gap", engine=REFERENCE)
+    np.testing.assert_allclose(gaps, nr.gram(spec, X, other, "nngp_gap"), atol=1e-12)
+    images = np.random.default_rng(0).normal(size=(3, 4, 4, 2))
+    convolutional = nr.ConvNet(depth=2)
+    theirs = nr.gram(convolutional, images, engine=REFERENCE, normalised=False)
+    ours = nr.gram(convolutional, images, normalised=False)
+    np.testing.assert_allclose(theirs, ours, rtol=1e-7)
+
+
 def test_what_one_accelerator_keeps_in_its_memory():
     """The same numbers, put together on the device; here the device is a CPU."""
     # The last row all but equals the first: it is refined, in the tile at the corner.
