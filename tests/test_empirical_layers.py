@@ -11,9 +11,11 @@ from jax.extend import core
 
 from ntk_resnet.finite import (
     _contractions,
+    _linear_uses,
     _models,
     empirical_ntk,
     empirical_ntk_operator,
+    ntk_methods,
 )
 from ntk_resnet.finite._models import Network, as_function
 
@@ -206,6 +208,95 @@ def test_every_way_gives_the_same(name, method, monkeypatch):
         want = explicit(function, params, x, x, outputs)
         found = kernel(network.program, factors, second, outputs)
         np.testing.assert_allclose(found, want, rtol=0, atol=200 * EPS * want.max())
+
+
+# ------------------------------------------- equations that JAX has in other versions
+
+
+def convolution(w, x):
+    kernel = w.reshape(1, 3, 1, 5)
+    numbers = ("NHWC", "HWIO", "NHWC")
+    images = x[:, None, :, None]
+    return jax.lax.conv_general_dilated(
+        images, kernel, (1, 1), "SAME", dimension_numbers=numbers
+    ).sum((1, 2))
+
+
+def loop(w, x):
+    blocks = w.reshape(5, 3, 1)
+    h, sums = jax.lax.scan(lambda h, v: (h @ v + h, h.sum(1)), x[:, :3], blocks)
+    return h + sums.sum(0)[:, None]
+
+
+USES = {  # functions of a weight (5, 3), by an equation in which they use it
+    "reshape": lambda w, x: x @ w.reshape(3, 5).T,
+    "transpose": lambda w, x: jnp.einsum("ab,na->nb", w.T, x[:, :3]),
+    "squeeze": lambda w, x: x @ jax.lax.squeeze(w.reshape(1, 5, 3), (0,)),
+    "rev": lambda w, x: x @ jax.lax.rev(w, (0,)),
+    "copy": lambda w, x: x @ jnp.copy(w),
+    "neg": lambda w, x: x @ -w,
+    "convert_element_type": lambda w, x: x.astype("f4") @ w.astype("f4"),
+    "mul": lambda w, x: x @ (w * 3.0),
+    "div": lambda w, x: x @ (w / 3.0),
+    "jit": lambda w, x: jax.jit(jnp.matmul)(x, w),
+    "remat2": lambda w, x: jax.checkpoint(jnp.matmul)(x, w),
+    "scan": loop,
+    "dot_general": lambda w, x: x @ w,
+    "conv_general_dilated": convolution,
+    "gather": lambda w, x: w.at[x.astype(int)].get(mode="fill", fill_value=0).sum(1),
+}
+
+
+def other_parameters(equation):
+    """One dropped, renamed, added, or of a form that says nothing; what was done."""
+    params = dict(equation.params)
+    yield "added", params | {"new": None}
+    for name in params:
+        rest = {key: value for key, value in params.items() if key != name}
+        yield "dropped", rest
+        yield "renamed", rest | {f"new_{name}": params[name]}
+        yield "form", rest | {name: object()}
+
+
+def test_every_equation_of_the_walk_has_a_use():
+    assert set(USES) == set(_linear_uses.PARAMETERS)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("name", USES)
+def test_equations_that_are_not_known_go_by_jacobian(name, monkeypatch):
+    """As in another version of JAX: parameters are others, or the primitive is."""
+    apply = lambda w, x: jnp.tanh(USES[name](w, x))  # noqa: E731
+    model, x = (apply, normal(5, 3) / 4), normal(4, 5)
+    want = explicit(*model, x, x)
+    seen, real = [], _linear_uses._use
+
+    def noted(equation, held, loops):
+        if equation.primitive.name == name:
+            seen.append(equation)
+        return real(equation, held, loops)
+
+    def ways():
+        return [method.method for method in ntk_methods(model, x)]
+
+    def holds():
+        np.testing.assert_allclose(empirical_ntk(model, x), want, rtol=0, atol=1e-6)
+
+    monkeypatch.setattr(_linear_uses, "_use", noted)
+    assert "jacobian" not in ways()
+    holds()
+    for done, params in other_parameters(seen[0]):
+        changed = lambda equation, held, loops, params=params: real(  # noqa: E731
+            equation.replace(params=params) if equation.primitive.name == name
+            else equation, held, loops,
+        )  # fmt: skip
+        monkeypatch.setattr(_linear_uses, "_use", changed)
+        assert ways() == ["jacobian"] or done == "form"
+        holds()
+    monkeypatch.setattr(_linear_uses, "_use", real)
+    monkeypatch.delitem(_linear_uses.PARAMETERS, name)
+    assert ways() == ["jacobian"]
+    holds()
 
 
 class Model(nnx.Module):

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import TraceContextError
 from jax.extend import core
 from jaxtyping import Array
 
@@ -100,7 +101,14 @@ def _check_params(params):
 def _check_outputs(apply, params, rest, x):
     """Their shape and dtype."""
     # A function of its own, for what JAX remembers of equal ones may have changed.
-    shape = jax.eval_shape(lambda *arguments: apply(*arguments), params, rest, x)
+    try:
+        shape = jax.eval_shape(lambda *arguments: apply(*arguments), params, rest, x)
+    except TraceContextError:
+        raise ValueError(
+            "model changes a flax variable that apply_fn holds, such as the count of "
+            "random keys drawn; give the module itself, or let apply_fn call a copy: "
+            "nnx.merge(graphdef, params, rest, copy=True)(x)."
+        ) from None
     if not hasattr(shape, "shape") or shape.shape[:1] != x.shape[:1]:
         raise ValueError(
             "model must map (n, ...) inputs to one array (n, ...) of outputs; got "
