@@ -22,6 +22,12 @@ def pair_gaps(a, b):
     return gaps(near(prepare(a), prepare(b), len(a) + len(b), "split", True))
 
 
+def wide_gaps(a, b):
+    """The same by float64 products of float32 rows."""
+    a, b = (prepare(x, wide=True) for x in (a, b))
+    return gaps(near(a, b, len(a.x) + len(b.x), "split", True))
+
+
 near = jax.jit(distances, static_argnums=(3, 4))
 
 
@@ -40,7 +46,7 @@ def exact_cosine(a, b):
 )
 @pytest.mark.parametrize("size", [1.0, 1.37, 1e-12, 1e15])
 @pytest.mark.parametrize("sign", [1, -1])
-@pytest.mark.parametrize("compute", [pair_gaps, jax.jit(pair_gaps)])
+@pytest.mark.parametrize("compute", [pair_gaps, wide_gaps, jax.jit(pair_gaps)])
 def test_gaps_of_near_duplicates_are_exact(dtype, angle, size, sign, compute):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 64))

@@ -48,7 +48,8 @@ def make_plan(
     normalised = normalised or get.endswith("_gap")  # gaps are of normalised kernels
     mesh = _mesh(devices, everywhere)
     side = _tile_side(spec, tile, store, inputs, get, mesh)
-    return plan_for(spec, (get,), normalised, engine, products, inputs, mesh, side)
+    how = spec, (get,), normalised, engine, products, inputs, mesh, side
+    return plan_for(*how, wide=not everywhere)  # operators are for traces, too
 
 
 def plan_for(
@@ -61,14 +62,22 @@ def plan_for(
     mesh: Mesh,
     side: int,
     scales: Any = None,
+    *,
+    wide: bool = True,
 ) -> Plan:
-    """The plan of matrices between inputs that have been checked."""
+    """The plan of matrices between inputs that have been checked.
+
+    Processors take float64 products for float32 rows, unless not `wide`: inside a trace
+    JAX may know no float64.
+    """
     dtype = np.result_type(*(np.dtype(v.dtype) for v in inputs))
     symmetric = len(inputs) == 1
     tiling = Tiling(len(inputs[0]), len(inputs[-1]), side, symmetric)
     arrays = tuple(np.asarray(v, dtype) for v in inputs)
+    how = spec, get, normalised, engine, products, arrays, scales
+    wide = wide and products == "split" and mesh.local_devices[0].platform == "cpu"
     with precision_of(*arrays):
-        found = choose(spec, get, normalised, engine, products, arrays, scales)
+        found = choose(*how, wide=wide)
     with precision_of(*jax.tree.leaves(found.rows)):
         data, rows = everywhere_on(mesh, (found.data, found.rows))
     return Plan(spec, found.engine, data, rows, tiling, mesh)

@@ -235,6 +235,8 @@ def choose(
     products: str,
     arrays: tuple[Any, ...],
     scales: Any = None,
+    *,
+    wide: bool = False,
 ) -> Choice:
     """What computes these kernels of a network on these inputs.
 
@@ -246,6 +248,7 @@ def choose(
         products: of the profile, see `pairs.distances`.
         arrays: one array of inputs, or two of one dtype; they may be traced.
         scales: branch scales in place of those of the network.
+        wide: see `pairs.prepare`.
 
     Raises:
         ValueError: the engine has no kernels of this network on these inputs.
@@ -264,7 +267,7 @@ def choose(
         return Choice(ReferenceEngine(*how, spec), (), rows)
     if isinstance(spec, Convolutional):
         return _for_images(spec, how, products, arrays, scales)
-    rows = tuple(prepare(x, spec.bias_variance) for x in arrays)
+    rows = tuple(prepare(x, spec.bias_variance, wide=wide) for x in arrays)
     dtype = np.dtype(arrays[0].dtype)
     norm = _norm_for(spec, engine, arrays)
     if norm is None or not (engine == "profile" or has_profile(spec, norm)):

@@ -8,6 +8,8 @@ the products with `l` are small. What is left of the error matters for near-dupl
 alone, which are few: they are found, and their gaps computed from the difference of the
 rows. That is as much to compile as all the rest, so a block can be made without it
 first, to see whether it has any.
+
+On processors float64 products of float32 rows are cheaper than that, and as exact.
 """
 
 import functools
@@ -29,9 +31,9 @@ class Rows(NamedTuple):
     """Inputs, ready for the products; all fields have one row an input."""
 
     x: Float[Array, "n d"]
-    coarse: Float[Array, "n d"]  # the unit row, on the grid
-    fine: Float[Array, "n d"]  # the rest of it, rounded
-    finest: Float[Array, "n d"]  # what that has cut off
+    coarse: Float[Array, "n d"]  # the unit row, on the grid; or whole, in float64
+    fine: Float[Array, "n d"] | None  # the rest of it, rounded
+    finest: Float[Array, "n d"] | None  # what that has cut off
     log_variance: Float[Array, " n"]  # ln(|x|^2 / d); NaN: the row has no angle
 
 
@@ -46,15 +48,19 @@ class Distances(NamedTuple):
 # ------------------------------------------------------------------------------- rows
 
 
-def prepare(x: Any, bias_variance: float = 0.0) -> Rows:
-    """The rows of the data; rows of zeros are at a right angle to all others."""
+def prepare(x: Any, bias_variance: float = 0.0, *, wide: bool = False) -> Rows:
+    """The rows of the data; rows of zeros are at a right angle to all others.
+
+    Unit rows of float32 data are kept in float64 if `wide`, and are not traced.
+    """
     logs = log_variances(x, bias_variance)
     if is_traced(x, logs):
         x = jnp.asarray(x)
         return Rows(x, *_in_parts(x), logs)
     host = np.asarray(x)
     if host.dtype == np.float32:
-        return Rows(host, *_in_parts_on_host(host), logs)
+        parts = (_units(host), None, None) if wide else _in_parts_on_host(host)
+        return Rows(host, *parts, logs)
     exponents = np.frexp(np.abs(host).max(axis=1, keepdims=True))[1]
     return Rows(host, *_quickly_in_parts(np.ldexp(host, -exponents)), logs)
 
@@ -75,13 +81,18 @@ def _in_parts_on_host(x):
     some = max(1, 2**20 // x.shape[1])
     for begin in range(0, len(x), some):
         part = slice(begin, begin + some)
-        wide = x[part].astype(np.float64)
-        norm = np.sqrt(np.sum(wide * wide, axis=1, keepdims=True))
-        unit = wide / np.where(norm > 0, norm, 1)
+        unit = _units(x[part])
         coarse[part] = _on_grid(unit, x.dtype)
         fine[part] = unit - coarse[part]
         finest[part] = unit - coarse[part] - fine[part]
     return coarse, fine, finest
+
+
+def _units(x):
+    """The unit rows of float32 data, in float64."""
+    wide = x.astype(np.float64)
+    norm = np.sqrt(np.sum(wide * wide, axis=1, keepdims=True))
+    return np.divide(wide, np.where(norm > 0, norm, 1), out=wide)
 
 
 def unit_rows(
@@ -147,7 +158,11 @@ def distances(
         products: `"split"`, exact to a few eps, or `"plain"`, one product.
         refine: compute near-duplicates from the difference of the rows.
     """
-    if products == "plain":
+    dtype, d = rows1.x.dtype, rows1.x.shape[1]
+    if rows1.fine is None:
+        cosine = _product(rows1.coarse, rows2.coarse)
+        lesser, obtuse = jnp.maximum(1 - jnp.abs(cosine), 0), cosine < 0
+    elif products == "plain":
         cosine = _product(rows1.coarse + rows1.fine, rows2.coarse + rows2.fine)
         lesser, obtuse = jnp.maximum(1 - jnp.abs(cosine), 0), cosine < 0
     else:
@@ -158,12 +173,14 @@ def distances(
         )
         obtuse = exact + rest < 0
         lesser = jnp.where(obtuse, (1 + exact) + rest, (1 - exact) - rest)
-    index = [jax.lax.broadcasted_iota(int, lesser.shape, axis) for axis in (0, 1)]
+    shape = lesser.shape
+    index = [jax.lax.broadcasted_iota(np.int32, shape, axis) for axis in (0, 1)]
     own = index[0] - index[1] == shift
     lesser = jnp.where(own, 0, lesser)
     if products == "plain":
         return Distances(lesser, obtuse, jnp.asarray(False))
-    near = (lesser < _resolved(lesser.dtype, rows1.x.shape[1])) & ~own
+    near = (lesser < _resolved(lesser.dtype, dtype, d)) & ~own
+    lesser = lesser.astype(dtype)
     if not refine:
         return Distances(lesser, obtuse, near.any())
     lesser = _refined(lesser, obtuse, near, rows1, rows2)
@@ -201,12 +218,15 @@ def _product(a, b):
     return jax.lax.dot_general(a, b, (((1,), (1,)), ((), ())), precision="highest")
 
 
-def _resolved(dtype, d):
+def _resolved(computed, dtype, d):
     """Gaps above this are right to 32 eps (float64: 2^10 eps) by the products alone.
 
     The rest has entries of up to 2^-b/2, so rounding leaves about
-    eps 2^-b sqrt(d / 12) times a few.
+    eps 2^-b sqrt(d / 12) times a few; in float64 it is the rounding of a sum.
     """
+    if computed != dtype:
+        error = 2 * (4 + np.sqrt(d)) * np.finfo(computed).eps
+        return error / (32 * np.finfo(dtype).eps)
     digits = np.finfo(dtype).nmant // 2
     error = 2 * np.finfo(dtype).eps * 2.0**-digits * np.sqrt(d / 12)
     return error / (np.finfo(dtype).eps * (32 if dtype == np.float32 else 1024))
@@ -217,17 +237,18 @@ def _refined(lesser, obtuse, near, rows1, rows2):
 
     One row at a time of those that have any: mostly there are few.
     """
-    parts1, parts2 = ((r.coarse, r.fine, r.finest) for r in (rows1, rows2))
+    parts1, parts2 = ([p for p in r[1:4] if p is not None] for r in (rows1, rows2))
     sign = jnp.where(obtuse, -1, 1).astype(lesser.dtype)
 
     def one_more(state):
         lesser, left = state
         row = jnp.argmax(left)
-        coarse, fine, finest = (
+        # From the finest to the coarsest.
+        difference = sum(
             part1[row] - sign[row][:, None] * part2
-            for part1, part2 in zip(parts1, parts2, strict=True)
+            for part1, part2 in zip(parts1[::-1], parts2[::-1], strict=True)
         )
-        exact = jnp.sum((coarse + (fine + finest)) ** 2, axis=1) / 2
+        exact = (jnp.sum(difference**2, axis=1) / 2).astype(lesser.dtype)
         exact = jnp.where(near[row], exact, lesser[row])
         return lesser.at[row].set(exact), left.at[row].set(False)
 
