@@ -16,9 +16,10 @@ from ntk_resnet.convolutional import Convolutional
 from ntk_resnet.kernels import _tile_store, images, recursion
 from ntk_resnet.kernels._inputs import check_pair, is_traced, precision_of
 from ntk_resnet.kernels._programs import compile_ahead, everywhere_on
+from ntk_resnet.kernels._range import check_scale
 from ntk_resnet.kernels._tiling import Tiling, side_for_images, side_for_rows
 from ntk_resnet.kernels.entries import PRODUCTS, Entries, prepare
-from ntk_resnet.kernels.function import check_engine
+from ntk_resnet.kernels.function import check_engine, diag
 from ntk_resnet.kernels.pairs import QUANTITIES
 from ntk_resnet.kernels.plan import Plan
 from ntk_resnet.kernels.profile import (
@@ -70,9 +71,21 @@ def make_plan(
         soon = functools.partial(compile_ahead, mesh, tiling) if ahead else None
         how = get, normalised, engine, products, arrays
         entries, data, rows = make(spec, *how, soon)
+        if not normalised:
+            own = (_own_kernels(spec, entries, data, part) for part in rows)
+            check_scale(get, dtype, *own)
     with precision_of(*jax.tree.leaves(rows)):
         data, rows = everywhere_on(mesh, (data, rows))
     return Plan(spec, entries, data, rows, tiling, mesh)
+
+
+def _own_kernels(spec, entries, data, rows):
+    """ln of the raw kernel of each input with itself."""
+    if isinstance(rows, images.ImageRows):
+        return getattr(rows, f"log_{entries.get}")
+    if entries.powers is None:
+        return diag(spec, rows.x, entries.get, log=True)
+    return rows.log_variance + data[1]
 
 
 def _for_rows(spec, get, normalised, engine, products, arrays, soon):

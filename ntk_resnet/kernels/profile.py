@@ -37,6 +37,7 @@ from ntk_resnet.kernels._inputs import (
     as_floats,
     host_log_variance,
     is_traced,
+    keep_precision,
     precision_of,
 )
 from ntk_resnet.kernels._lookup import ACCURACY
@@ -49,7 +50,8 @@ class Profile(Tables):
     The methods take angles in radians in [0, pi], scalars or arrays of any shape, in
     float32 or float64, and give the normalised kernels in the same shape and dtype,
     under `jit`, `vmap` and `grad` too: `ntk`, `nngp`, and `ntk_gap`, `nngp_gap`, one
-    minus them, accurate relative to themselves.
+    minus them, accurate relative to themselves. Where float64 is asked for while JAX's
+    x64 mode is off, they are NumPy arrays: a `jax.Array` would lose its digits.
     """
 
     spec: Architecture
@@ -58,19 +60,21 @@ class Profile(Tables):
     accuracy: float
     """Bound of the relative error of both gaps."""
 
-    def nngp(self, theta: Num[ArrayLike, "..."]) -> Float[Array, "..."]:
+    def nngp(self, theta: Num[ArrayLike, "..."]) -> Float[Array | np.ndarray, "..."]:
         """The NNGP divided by its diagonal."""
         return self._at("nngp", theta, value=True)
 
-    def ntk(self, theta: Num[ArrayLike, "..."]) -> Float[Array, "..."]:
+    def ntk(self, theta: Num[ArrayLike, "..."]) -> Float[Array | np.ndarray, "..."]:
         """The NTK divided by its diagonal."""
         return self._at("ntk", theta, value=True)
 
-    def nngp_gap(self, theta: Num[ArrayLike, "..."]) -> Float[Array, "..."]:
+    def nngp_gap(
+        self, theta: Num[ArrayLike, "..."]
+    ) -> Float[Array | np.ndarray, "..."]:
         """One minus the normalised NNGP."""
         return self._at("nngp", theta)
 
-    def ntk_gap(self, theta: Num[ArrayLike, "..."]) -> Float[Array, "..."]:
+    def ntk_gap(self, theta: Num[ArrayLike, "..."]) -> Float[Array | np.ndarray, "..."]:
         """One minus the normalised NTK."""
         return self._at("ntk", theta)
 
@@ -80,7 +84,8 @@ class Profile(Tables):
             theta = jnp.asarray(theta)
             table = self.table(kernel, theta.dtype)
             gap = _gap_at(table, getattr(self.powers, kernel), theta)
-            return 1 - gap if value else gap
+            found = 1 - gap if value else gap
+        return keep_precision(found)
 
     def log_diagonal(self, kernel: str) -> float:
         """ln of the raw kernel on the diagonal over `|x|^2 / d`."""
