@@ -418,6 +418,47 @@ def test_raw_values_that_underflow_are_refused():
         nr.kernel_fn(spec, normalised=False)(X1)
 
 
+ROWS = np.array([[1.0, 2, 3, 4], [4, -1, 0, 2], [-1, -2, -3, -4.5]])
+RANGES = {
+    "profile": (nr.FeedForward(depth=3), ROWS),
+    "recursion": (nr.ResNet(depth=2, activation="erf", branch_scale=1.0), ROWS),
+    "convolution": (nr.ConvNet(depth=2), ROWS.reshape(3, 2, 2, 1)),
+}
+RAW = {
+    "kernel_fn": lambda spec, x: nr.kernel_fn(spec, normalised=False)(x),
+    "crossed": lambda spec, x: nr.kernel_fn(spec, normalised=False)(x[:2], x[2:]),
+    "gram": lambda spec, x: nr.gram(spec, x, normalised=False),
+    "product": lambda spec, x: (
+        nr.gram_operator(spec, x, normalised=False) @ np.array([1, -0.5, 2], x.dtype)
+    ),
+    "diagonal": lambda spec, x: nr.gram_operator(spec, x, normalised=False).diagonal(),
+    "diag": nr.diag,
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+@pytest.mark.parametrize("function", RAW)
+def test_no_raw_kernel_is_of_zeros_or_infinities(name, function):
+    """Inputs of every size: right to the precision of float32, or refused."""
+    spec, x = RANGES[name]
+    call, refused = RAW[function], []
+    for size in (-75, -64, -63, -61, -40, 58, 63):  # powers of two
+        if name == "recursion" and size > 0:  # a saturated activation
+            continue
+        scaled = x * 2.0**size
+        try:
+            found = np.asarray(call(spec, scaled.astype(np.float32)))
+        except ValueError as error:
+            assert "beyond the range of float32" in str(error)  # noqa: PT017
+            refused.append(size)
+            continue
+        exact = np.asarray(call(spec, scaled))
+        atol = 4 * np.finfo(np.float32).eps * abs(exact).max()
+        np.testing.assert_allclose(found, exact, rtol=2e-5, atol=atol)  # as promised
+    assert -75 in refused
+    assert not {-40, 58} & set(refused)
+
+
 @pytest.mark.parametrize("normalised", [True, False])
 def test_zeros_between_opposites_are_right(normalised):
     """One layer of ReLU: opposite inputs share no active feature.

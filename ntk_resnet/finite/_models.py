@@ -125,6 +125,7 @@ class Network(NamedTuple):
         leaves, structure = jax.tree.flatten(params)
         fixed, fixed_structure = jax.tree.flatten(rest)
         shapes = tuple(map(_shape_of, leaves)), tuple(map(_shape_of, fixed))
+        leaves, fixed = (list(map(_canonical, v)) for v in (leaves, fixed))
         row = jax.ShapeDtypeStruct(x.shape[1:], jax.dtypes.canonicalize_dtype(x.dtype))
         content = apply, structure, fixed_structure, *shapes, row
         inside = is_traced(leaves, fixed, x)
@@ -202,6 +203,12 @@ def _traced(apply, structure, fixed_structure, leaves, fixed, row):
 
 
 _traced_once = functools.lru_cache(maxsize=64)(_traced)
+
+
+def _canonical(leaf):
+    """What was made in x64 mode is float32 outside of it, as in all of JAX."""
+    dtype = _shape_of(leaf).dtype
+    return leaf if getattr(leaf, "dtype", dtype) == dtype else leaf.astype(dtype)
 
 
 def _shape_of(leaf):

@@ -95,7 +95,8 @@ def empirical_ntk(
 
     Returns:
         `(n1, n2, k, k)` if full, `(n1, n2, k)` if diagonal, else `(n1, n2)`; in the
-        dtype of the gradients, float32 at least.
+        dtype of the gradients, float32 at least, and float32 while JAX's x64 mode is
+        off, in which it computes any network so.
 
     Raises:
         ValueError: an argument is not as described; the text names it.

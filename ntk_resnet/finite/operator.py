@@ -27,7 +27,7 @@ def empirical_ntk_operator(
     all without the matrix.
 
     Args:
-        model, x: as in `empirical_ntk`.
+        model, x: as in `empirical_ntk`; the precision too.
         batch_rows: rows that go through the network at a time.
 
     Returns:
@@ -36,7 +36,8 @@ def empirical_ntk_operator(
     Raises:
         ValueError: an argument is not as described; the text names it.
     """
-    x = jnp.asarray(check_rows("x", x))
+    x = check_rows("x", x)
+    x = jnp.asarray(x.astype(jax.dtypes.canonicalize_dtype(x.dtype)))
     network = checked_network(model, x)
     _check_forward(network)
     batch_rows = min(check_count("batch_rows", batch_rows), len(x))

@@ -32,6 +32,20 @@ def precision_of(*arrays: Any) -> contextlib.AbstractContextManager:
     return contextlib.nullcontext()
 
 
+def keep_precision(values: Any) -> Any:
+    """float64 results, arrays or a tree of them, so that they stay float64.
+
+    Where JAX's x64 mode is off, a `jax.Array` of float64 becomes float32 at the next
+    operation; an array of NumPy's does not. What is traced stays as it is.
+    """
+    return jax.tree.map(_kept, values)
+
+
+def _kept(value):
+    wide = not is_traced(value) and value.dtype == np.float64
+    return np.asarray(value) if wide and default_float() == np.float32 else value
+
+
 def as_floats(name: str, values: Any) -> Any:
     """`values` as a float32 or float64 array; integers become the default float.
 

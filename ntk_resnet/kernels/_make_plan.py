@@ -14,8 +14,15 @@ from ntk_resnet.architectures import check_network
 from ntk_resnet.kernels import _tile_store, images
 from ntk_resnet.kernels._inputs import check_pair, is_traced, precision_of
 from ntk_resnet.kernels._programs import everywhere_on
+from ntk_resnet.kernels._range import check_scale
 from ntk_resnet.kernels._tiling import Tiling, side_for_images, side_for_rows
-from ntk_resnet.kernels.engines import QUANTITIES, check_engine, choose
+from ntk_resnet.kernels.engines import (
+    KERNELS,
+    QUANTITIES,
+    check_engine,
+    choose,
+    log_diagonals,
+)
 from ntk_resnet.kernels.pairs import PRODUCTS
 from ntk_resnet.kernels.plan import Plan
 
@@ -49,7 +56,16 @@ def make_plan(
     mesh = _mesh(devices, everywhere)
     side = _tile_side(spec, tile, store, inputs, get, mesh)
     how = spec, (get,), normalised, engine, products, inputs, mesh, side
-    return plan_for(*how, wide=not everywhere)  # operators are for traces, too
+    plan = plan_for(*how, wide=not everywhere)  # operators are for traces, too
+    if not normalised:
+        with precision_of(*inputs):
+            check_scale(get, plan.dtype, *(_own(plan, get, x) for x in inputs))
+    return plan
+
+
+def _own(plan, get, x):
+    """ln of the raw kernel of each input with itself."""
+    return log_diagonals(plan.spec, x.astype(plan.dtype))[KERNELS.index(get)]
 
 
 def plan_for(

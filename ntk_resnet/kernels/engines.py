@@ -322,15 +322,17 @@ def matrices_of_images(
 
 
 def log_diagonals(
-    spec: Architecture, x: Any
+    spec: Architecture, x: Any, scales: Any = None
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """ln of the raw NNGP and NTK of every input with itself; traceable."""
+    alone = scales is None and composes(spec)
+    if scales is None and not alone:
+        scales = recursion.block_scales(spec)
     if isinstance(spec, Convolutional):
-        return images.log_diagonals(spec, x, recursion.block_scales(spec))
+        return images.log_diagonals(spec, x, scales)
     logs = jnp.asarray(log_variances(x, spec.bias_variance))
-    if composes(spec):  # whatever the depth
+    if alone:  # whatever the depth
         return tuple(logs + own for own in at_unit_kernel(spec))
-    scales = recursion.block_scales(spec)
     return _log_diagonals(recursion.shape_of(spec), logs, jnp.asarray(scales, x.dtype))
 
 

@@ -17,10 +17,12 @@ from ntk_resnet.kernels._inputs import (
     check_inputs_of,
     check_pair,
     is_traced,
+    keep_precision,
     precision_of,
 )
 from ntk_resnet.kernels._make_plan import mesh_of, plan_for
 from ntk_resnet.kernels._programs import matrices
+from ntk_resnet.kernels._range import check_raw
 from ntk_resnet.kernels._tiling import side_for_rows
 from ntk_resnet.kernels.engines import (
     KERNELS,
@@ -105,9 +107,11 @@ class KernelFunction:
                 respect to them.
 
         Returns:
-            An array `(n1, n2)`, or for a tuple a namedtuple of such arrays. Works under
-            `jit`, `vmap` and `grad`; at coincident inputs of `x1` and `x2` the NTK has
-            a cusp and the gradient is the mean of its two sides.
+            An array `(n1, n2)`, or for a tuple a namedtuple of such arrays: a
+            `jax.Array`, but of NumPy where it is float64 while JAX's x64 mode is off
+            (the next operation would make a `jax.Array` float32). Works under `jit`,
+            `vmap` and `grad`; at coincident inputs of `x1` and `x2` the NTK has a cusp
+            and the gradient is the mean of its two sides.
 
         Raises:
             ValueError: bad inputs, named in the text; or a raw kernel beyond the
@@ -147,6 +151,7 @@ class KernelFunction:
         check_scales(self.spec, scales)
         with precision_of(first, second, scales):
             values = self._evaluate(names, first, second, scales)
+        values = keep_precision(values)
         if not is_traced(values):
             self._check_range(names, values, first, second, scales)
         if isinstance(get, str):
@@ -183,20 +188,14 @@ class KernelFunction:
             bad = ~np.isfinite(host) if self.normalised else np.isnan(host)
             if bad.any():
                 raise ValueError(_not_a_number(name, host.dtype, self.spec))
-            if not self.normalised and self._is_lost(name, host, x1, x2, scales):
-                raise ValueError(
-                    f"the raw {name} is beyond the range of {host.dtype}; ask for "
-                    "normalised=True, or take nr.diag(..., log=True)."
-                )
+            if not self.normalised:
+                check_raw(name, host, lambda: self._own(name, x1, x2, scales))  # noqa: B023
 
-    def _is_lost(self, name, host, x1, x2, scales):
-        """Whether raw entries have become infinite, or a row of them zero."""
-        if np.isinf(host).any() or host.any(axis=1).all():
-            return np.isinf(host).any()
-        # Zeros may be right, as between opposites.
-        relative = dataclasses.replace(self, normalised=True)
-        values = np.asarray(relative(x1, x2, name, scales=scales))
-        return values[host == 0].any()
+    def _own(self, name, x1, x2, scales):
+        """ln of the raw kernel of each input with itself."""
+        given, which = [x for x in (x1, x2) if x is not None], KERNELS.index(name)
+        with precision_of(*given, scales):
+            return tuple(log_diagonals(self.spec, x, scales)[which] for x in given)
 
 
 def diag(
@@ -205,7 +204,7 @@ def diag(
     get: Literal["ntk", "nngp"] = "ntk",
     *,
     log: bool = False,
-) -> Float[Array, " n"]:
+) -> Float[Array | np.ndarray, " n"]:
     """The raw kernel of every input with itself, without the matrix.
 
     Args:
@@ -214,6 +213,9 @@ def diag(
         get: `"ntk"` or `"nngp"`.
         log: return the natural logarithm, which never overflows; -inf where the kernel
             is zero (a block NTK whose scales are all zero).
+
+    Returns:
+        `(n,)`; of NumPy where it is float64 while JAX's x64 mode is off.
 
     Raises:
         ValueError: bad inputs, or a value beyond the dtype's range (never with `log`).
@@ -226,11 +228,13 @@ def diag(
     with precision_of(x):
         logs = log_diagonals(spec, x)[KERNELS.index(get)]
         values = logs if log else jnp.exp(logs)
+    values = keep_precision(values)
     if is_traced(values):
         return values
     if np.isnan(values).any():
         raise ValueError(_not_a_number(get, values.dtype, spec))
-    if not log and not np.isfinite(values).all():
+    lost = np.isinf(values) | ((np.asarray(values) == 0) & np.isfinite(logs))
+    if not log and lost.any():
         raise ValueError(
             f"the diagonal of the raw {get} is beyond the range of {values.dtype}; "
             "pass log=True."

@@ -15,7 +15,7 @@ from jaxtyping import Array, ArrayLike, Float, Num
 from ntk_resnet._progress import Progress
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.kernels import _tile_store
-from ntk_resnet.kernels._inputs import precision_of
+from ntk_resnet.kernels._inputs import keep_precision, precision_of
 from ntk_resnet.kernels._make_plan import make_plan
 from ntk_resnet.kernels.plan import Plan
 from ntk_resnet.kernels.stored import StoredGram, open_gram
@@ -68,9 +68,10 @@ def gram(
 
     Returns:
         The matrix `(n1, n2)` in the precision of the inputs: a `jax.Array` on its
-        device if that is one accelerator of whose memory it takes less than half, else
-        a NumPy array; with `store`, an object that reads it from disk as it is indexed
-        (`open_gram`).
+        device if that is one accelerator of whose memory it takes less than half (and
+        unless it is float64 while JAX's x64 mode is off, when the next operation would
+        make it float32), else a NumPy array; with `store`, an object that reads it from
+        disk as it is indexed (`open_gram`).
 
     Raises:
         ValueError: bad inputs, named in the text; entries beyond the dtype's range; a
@@ -151,7 +152,7 @@ def _on_device(plan, progress):
         for index in np.flatnonzero(jnp.concatenate(coarse)):
             tile = plan.start([[pairs[index]]], refine=True)
             matrices = _put(matrices, tile.values, *_place(plan.tiling, pairs[index]))
-    return matrices
+    return tuple(map(keep_precision, matrices))
 
 
 def _place(tiling, pair):

@@ -18,7 +18,12 @@ from jaxtyping import Array, ArrayLike, Float, Num
 
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.kernels import recursion
-from ntk_resnet.kernels._inputs import default_float, is_traced, precision_of
+from ntk_resnet.kernels._inputs import (
+    default_float,
+    is_traced,
+    keep_precision,
+    precision_of,
+)
 from ntk_resnet.kernels._make_plan import make_plan
 from ntk_resnet.kernels._programs import tile_at
 from ntk_resnet.kernels.function import diag
@@ -41,10 +46,10 @@ class KernelOperator(Protocol):
     def symmetric(self) -> bool:
         """Whether rows and columns are the same inputs."""
 
-    def __call__(self, v: Any) -> Array:
+    def __call__(self, v: Any) -> Array | np.ndarray:
         """The product with a vector `(n,)` or a block `(n, k)`."""
 
-    def diagonal(self) -> Array:
+    def diagonal(self) -> Array | np.ndarray:
         """The diagonal of a symmetric matrix."""
 
 
@@ -93,7 +98,8 @@ class GramOperator:
     `op @ v` and `op(v)` take a vector `(n2,)` or a block of them `(n2, k)`, eagerly and
     under `jit`, `vmap` and reverse-mode derivatives with respect to `v`. It is a pytree
     of the data: to a jitted function pass it as an argument, since what such a function
-    closes over is copied into its program.
+    closes over is copied into its program. Eager results in float64 are NumPy arrays
+    while JAX's x64 mode is off, where a `jax.Array` would lose its digits.
 
     Accuracy: entries as in `gram`. A product is within 4 eps of the matrix's, relative
     to the largest entry times the sum of the sizes in `v`: terms are summed by tiles,
@@ -137,7 +143,7 @@ class GramOperator:
 
     def __call__(
         self, v: Num[ArrayLike, " n2"] | Num[ArrayLike, "n2 k"]
-    ) -> Float[Array, " n1"] | Float[Array, "n1 k"]:
+    ) -> Float[Array | np.ndarray, " n1"] | Float[Array | np.ndarray, "n1 k"]:
         """The product of the matrix with a vector or a block.
 
         Raises:
@@ -157,11 +163,11 @@ class GramOperator:
             product = _product(*static, plan.data, plan.rows, v)
             if not is_traced(product) and not jnp.isfinite(product).all():
                 self._explain(v)
-        return product
+        return keep_precision(product)
 
     __matmul__ = __call__
 
-    def diagonal(self) -> Float[Array, " n"]:
+    def diagonal(self) -> Float[Array | np.ndarray, " n"]:
         """The diagonal of a symmetric matrix: 1 if normalised, 0 of a gap, else `diag`.
 
         Raises:
@@ -174,12 +180,12 @@ class GramOperator:
             )
         engine, x = self.plan.engine, self.plan.rows[0].x
         (get,) = engine.get
-        with precision_of(x):
-            if get.endswith("_gap"):
-                return jnp.zeros(len(x), x.dtype)
-            if engine.normalised:
-                return jnp.ones(len(x), x.dtype)
+        if not engine.normalised:
             return diag(self.plan.spec, x, get)
+        with precision_of(x):
+            fill = jnp.zeros if get.endswith("_gap") else jnp.ones
+            diagonal = fill(len(x), x.dtype)
+        return keep_precision(diagonal)
 
     def _check(self, v):
         v = v if isinstance(v, jax.Array) else np.asarray(v)

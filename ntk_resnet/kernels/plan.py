@@ -19,6 +19,7 @@ from ntk_resnet.architectures import Architecture
 from ntk_resnet.kernels import _identity
 from ntk_resnet.kernels._inputs import precision_of
 from ntk_resnet.kernels._programs import program
+from ntk_resnet.kernels._range import beyond
 from ntk_resnet.kernels._rounds import rounds
 from ntk_resnet.kernels._tiling import Tiling, bytes_for, memory_of
 from ntk_resnet.kernels.engines import Block, Engine
@@ -174,7 +175,4 @@ def check_finite(values: Any, get: str, normalised: bool, spec: Architecture) ->
             "they or the scales are beyond the range of the dtype, of the activation's "
             "quadrature, or nothing is trained."
         )
-    raise ValueError(
-        f"the raw {get} is beyond the range of {values.dtype}; ask for "
-        "normalised=True, or take nr.diag(..., log=True)."
-    )
+    raise ValueError(beyond(get, values.dtype))

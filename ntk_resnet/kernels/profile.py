@@ -79,9 +79,9 @@ class Profile(Tables):
             return 1 - gap if value else gap
         gap = _gap_on_host(table, powers, np.asarray(theta))
         gap = np.asarray(1 - gap if value else gap)
-        if gap.dtype == np.float64 and default_float() == np.float32:
-            return gap  # JAX would round what is computed from its own arrays
-        return jax.device_put(gap)
+        # What JAX would round stays an array of NumPy's.
+        wide = gap.dtype == np.float64 and default_float() == np.float32
+        return gap if wide else jax.device_put(gap)
 
     def log_diagonal(self, kernel: str) -> float:
         """ln of the raw kernel on the diagonal over `|x|^2 / d`."""
