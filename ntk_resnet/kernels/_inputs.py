@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ntk_resnet.architectures import Architecture
@@ -97,6 +98,14 @@ def check_inputs_of(spec: Architecture, name: str, x: Any) -> Any:
         )
     spec.check_size(name, *x.shape[1:3])
     _check_values(name, x, zero_rows)
+    if not (zero_rows or is_traced(x)):
+        lost = flushed(np.asarray(x).reshape(len(x), -1))
+        if lost.any():
+            raise ValueError(
+                f"{name} has only tiny numbers in image {np.argmax(lost)}, some of "
+                f"which devices take for zero in {x.dtype}; multiply it by a large "
+                "number (normalised kernels stay as they are)."
+            )
     return x
 
 
@@ -117,6 +126,24 @@ def _check_values(name, x, zero_rows):
             f"{name} has only zeros in row {empty[0]}, where the kernel is undefined; "
             "remove the row, or give the network a bias_variance > 0."
         )
+
+
+def flushed(x: Any) -> Any:
+    """Rows whose angles change if a device takes subnormal numbers for zero.
+
+    By more than eps^2, that is. Comparisons may flush as well: the bits tell.
+    """
+    limits = jnp.finfo(x.dtype)
+    if isinstance(x, np.ndarray):  # the host knows them
+        size, tiny = np.abs(x), limits.tiny
+        subnormal = (size > 0) & (size < tiny)
+        return (size.max(axis=1) < tiny / limits.eps**2) & subnormal.any(axis=1)
+    whole = {4: np.int32, 8: np.int64}[x.dtype.itemsize]
+    bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(x), whole)
+    bits = bits & np.iinfo(whole).max  # without the sign
+    subnormal = (bits > 0) & (bits < whole(2**limits.nmant))
+    small = jnp.max(jnp.abs(x), axis=1) < limits.tiny / limits.eps**2
+    return small & jnp.any(subnormal, axis=1)
 
 
 def check_pair(

@@ -43,6 +43,7 @@ from ntk_resnet.kernels._displacements import (
     parts_of,
 )
 from ntk_resnet.kernels._image_memory import pairs_at_once
+from ntk_resnet.kernels._inputs import flushed
 
 # ------------------------------------------------------------------------ single images
 
@@ -56,6 +57,9 @@ def see(
     """
     scales = _planes.unforeseen(scales)
     size = x.shape[1:3]
+    if spec.bias_variance == 0:  # beside one they do not matter
+        lost = flushed(x.reshape(len(x), -1))
+        x = jnp.where(lost[:, None, None, None], jnp.nan, x)
     x = _planes.as_rows(jnp.moveaxis(x, 0, -1))
     log_scale = jnp.zeros(x.shape[-1], x.dtype)
     if spec.homogeneous:

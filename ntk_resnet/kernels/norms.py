@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ntk_resnet.architectures import Architecture
-from ntk_resnet.kernels._inputs import is_traced
+from ntk_resnet.kernels._inputs import flushed, is_traced
 
 
 def log_variances(
@@ -33,7 +33,7 @@ def log_variances(
     mean_square = jnp.mean(reduced**2, axis=1)
     logs = jnp.log(jnp.where(mean_square > 0, mean_square, 1))
     logs = logs + 2 * math.log(2) * exponents[:, 0].astype(x.dtype)
-    lost = _flushed(x)
+    lost = flushed(x)
     if bias_variance == 0:
         return jnp.where((mean_square > 0) & ~lost, logs, jnp.nan)
     floor = _floor(bias_variance)
@@ -60,20 +60,6 @@ def over_powers_of_two(x):
     size = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=1, keepdims=True))
     exponents = jnp.frexp(size)[1]
     return jnp.ldexp(x, -exponents), exponents
-
-
-def _flushed(x):
-    """Rows whose angles change if the device takes subnormal numbers for zero.
-
-    By more than eps^2, that is. Comparisons may flush as well: the bits tell.
-    """
-    limits = jnp.finfo(x.dtype)
-    whole = {4: np.int32, 8: np.int64}[x.dtype.itemsize]
-    bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(x), whole)
-    bits = bits & np.iinfo(whole).max  # without the sign
-    subnormal = (bits > 0) & (bits < whole(2**limits.nmant))
-    small = jnp.max(jnp.abs(x), axis=1) < limits.tiny / limits.eps**2
-    return small & jnp.any(subnormal, axis=1)
 
 
 def common_norm(spec: Architecture, *inputs: Any) -> float:
