@@ -262,7 +262,6 @@ def test_every_equation_of_the_walk_has_a_use():
     assert set(USES) == set(_linear_uses.PARAMETERS)
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("name", USES)
 def test_equations_that_are_not_known_go_by_jacobian(name, monkeypatch):
     """As in another version of JAX: parameters are others, or the primitive is."""

@@ -1,5 +1,6 @@
 """The package as a whole: names, imports, metadata."""
 
+import ast
 import configparser
 import json
 import pathlib
@@ -7,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from quick import QUICK, is_quick
 
 import ntk_resnet as nr
 
@@ -94,3 +96,41 @@ def test_the_environment_holds_no_tensorflow():
 
     assert importlib.util.find_spec("tensorflow") is None
     assert importlib.util.find_spec("tf2jax") is None
+
+
+def names_in(node):
+    used = (getattr(n, "id", getattr(n, "attr", None)) for n in ast.walk(node))
+    fixtures = (n.arg for n in ast.walk(node) if isinstance(n, ast.arg))
+    return {*used, *fixtures} - {None}
+
+
+def used_by_quick_tests(path):
+    """Names in the quick tests of a file, and in what these use of it."""
+    definitions = {}
+    for node in ast.parse(path.read_text()).body:
+        targets = getattr(node, "targets", [node])
+        names = [getattr(n, "name", getattr(n, "id", None)) for n in targets]
+        definitions |= dict.fromkeys(names, node)
+    missing = set(QUICK[path.name] or ()) - set(definitions)
+    assert not missing, (path.name, missing)
+    ahead = [name for name in definitions if name and name.startswith("test_")]
+    ahead = [name for name in ahead if is_quick(path.name, name)]
+    seen = set()
+    while ahead:
+        name = ahead.pop()
+        if name not in seen and name in definitions:
+            ahead += names_in(definitions[name])
+        seen.add(name)
+    return seen
+
+
+def test_quick_tests_try_each_public_function():
+    tests = pathlib.Path(__file__).parent
+    used = set().union(*(used_by_quick_tests(tests / file) for file in QUICK))
+    modules = {"__version__", "finite", "stax", "neural_tangents"}
+    finite = {
+        name
+        for name, value in vars(nr.finite).items()
+        if callable(value) and not name.startswith("_")
+    }
+    assert not {*nr.__all__, *finite} - modules - used

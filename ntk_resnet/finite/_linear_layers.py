@@ -138,7 +138,10 @@ class Embedding(Layer):
         return (same & inside[..., None]).astype(self.output.dtype)
 
 
-LAYER_PARAMETERS = {
+Parameters = dict[str, list[set[str]]]
+"""Names of equations, and of their parameters in all versions of JAX that are known."""
+
+LAYER_PARAMETERS: Parameters = {
     "dot_general": [
         {"dimension_numbers", "precision", "preferred_element_type", "out_sharding"}
     ],
@@ -152,7 +155,7 @@ LAYER_PARAMETERS = {
         | {"indices_are_sorted", "unique_indices"}
     ],
 }
-"""The equations that may be layers, and their parameters in all versions of JAX."""
+"""The equations that may be layers."""
 
 
 def layer_of(

@@ -20,14 +20,19 @@ import numpy as np
 from jax.extend import core
 from jaxtyping import Array
 
-from ntk_resnet.finite._linear_layers import LAYER_PARAMETERS, Layer, layer_of
+from ntk_resnet.finite._linear_layers import (
+    LAYER_PARAMETERS,
+    Layer,
+    Parameters,
+    layer_of,
+)
 
 Path = tuple[int, ...]
 """Of an equation: its number in the program, after those of the ones around it."""
 
 # The parameters of the equations that are understood here, in all versions of JAX. With
 # others, an equation may mean something else: it is one of no kind known here.
-_MOVES = {  # of the entries of a weight, which keep the inner products of its gradients
+_MOVES: Parameters = {  # of a weight's entries: its gradients' inner products stay
     "reshape": [{"new_sizes", "dimensions", "sharding"}],
     "transpose": [{"permutation"}],
     "squeeze": [{"dimensions"}],
@@ -36,8 +41,8 @@ _MOVES = {  # of the entries of a weight, which keep the inner products of its g
     "neg": [set()],
     "convert_element_type": [{"new_dtype", "weak_type", "sharding"}],
 }
-_PRODUCTS = {"mul": [{"out_dtype"}], "div": [set()]}
-_CALLS = {  # of another program, in `jaxpr`
+_PRODUCTS: Parameters = {"mul": [{"out_dtype"}], "div": [set()]}
+_CALLS: Parameters = {  # of another program, in `jaxpr`
     "jit": [
         {"jaxpr", "name", "inline", "keep_unused", "donated_invars", "ctx_mesh"}
         | {"in_shardings", "out_shardings", "in_layouts", "out_layouts"}
@@ -49,7 +54,7 @@ _CALLS = {  # of another program, in `jaxpr`
         for counts in (("num_consts", "num_carry"), ("ft_in", "ft_out"))
     ],
 }
-PARAMETERS = _MOVES | _PRODUCTS | _CALLS | LAYER_PARAMETERS
+PARAMETERS: Parameters = _MOVES | _PRODUCTS | _CALLS | LAYER_PARAMETERS
 
 
 class Weight(NamedTuple):
