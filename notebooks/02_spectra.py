@@ -32,9 +32,9 @@ jax.config.update("jax_enable_x64", True)
 SMALL = os.environ.get("NTK_RESNET_SMALL") == "1"  # what the tests run
 
 networks = {
-    "plain, L = 1": nr.FeedForward(depth=1),
-    "plain, L = 10": nr.FeedForward(depth=10),
-    "plain, L = 100": nr.FeedForward(depth=100),
+    "plain, L = 1": nr.FeedForward(depth=1, trained="blocks"),
+    "plain, L = 10": nr.FeedForward(depth=10, trained="blocks"),
+    "plain, L = 100": nr.FeedForward(depth=100, trained="blocks"),
     "residual, L = 100, γ = 1/2": nr.ResNet(depth=100, branch_scale=nr.DepthScale(0.5)),
     "residual, L = 100, γ = 1": nr.ResNet(depth=100, branch_scale=nr.DepthScale(1.0)),
 }

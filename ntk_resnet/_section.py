@@ -30,6 +30,7 @@ class Section:
 
 
 _SHORT = {
+    "paper": "The paper's figure",
     "kernels_ntk": "Tangent kernels",
     "kernels_nngp": "Feature kernels",
     "degeneracy": "Real data",

@@ -15,6 +15,21 @@ from ntk_resnet._section import Section, rows_section
 
 
 def sections(results) -> Iterable[Section]:
+    if "paper" in results:
+        found = results["paper"]
+        yield Section(
+            "paper",
+            "Depth flattens the plain kernel and leaves the residual one as it is",
+            "Normalised neural tangent kernel against the cosine between two inputs, "
+            "at the depths of the figure of Huang et al. (2020), in their convention, "
+            "as everywhere here: all weights are trained but the first ones of a "
+            "residual network and the last of any. See: the deeper a plain network, "
+            "the nearer to 1/4 everywhere but at 1; below zero at depths 1 and 2; with "
+            "branches scaled by 1/L all depths give one curve, 1/(2π) at a right "
+            "angle.",
+            functools.partial(figures.plot_paper_kernels, found),
+            _tables.paper_table(found),
+        )
     if "kernels" in results:
         yield from _kernel_sections(results["kernels"])
     if "degeneracy" in results:
@@ -59,7 +74,8 @@ def sections(results) -> Iterable[Section]:
             "rates",
             "The rates are those of the theory",
             "Left: the NTK of a plain network exceeds 1/4 by (3/8 ln L + C)/L, with "
-            "the same 3/8 at every cosine between the inputs (at the lines' ends). "
+            "the same 3/8 at every cosine between the inputs (at the lines' ends), and "
+            "another C if the readout is trained too. "
             "Right: the kernel of a residual network approaches that of a single block "
             "like L^(1−2γ). See: lines parallel to the dashed ones.",
             functools.partial(figures.plot_rates, found),

@@ -9,6 +9,19 @@ import numpy as np
 from ntk_resnet.figures import LABELS
 
 
+def paper_table(paper):
+    """At the cosines nearest to -0.9, -0.5, 0, 0.3, 0.7 and 0.95."""
+    at = [-0.9, -0.5, 0.0, 0.3, 0.7, 0.95]
+    near = paper.sel(cosine=at, method="nearest")
+    head = ["network", "depth", *(f"u = {u:.3f}" for u in near.cosine.values)]
+    rows = [
+        [LABELS[family], depth, *map(number, values)]
+        for family, deep in zip(near.family.values, near.ntk.values, strict=True)
+        for depth, values in zip(near.depth.values.tolist(), deep, strict=True)
+    ]
+    return table(head, rows)
+
+
 def kernel_table(kernels, which):
     angles = np.linspace(0, len(kernels.angle) - 1, 7).round().astype(int)
     head = ["network", "depth", *(f"θ = {t:.2f}" for t in kernels.angle.values[angles])]
@@ -73,13 +86,15 @@ def rates_table(found):
         for gamma in found.exponent.values
     ]
     cosines = found.cosine.values
-    head_plain = ["plain, L", *(f"u = {u:g}" for u in cosines)]
+    head_plain = ["plain, L", "readout", *(f"u = {u:g}" for u in cosines)]
     rows_plain = [
-        [
-            int(depth),
-            *(number(v, 6) for v in found.plain_ntk.sel(plain_depth=depth).values),
-        ]
+        [int(depth), readout, *(number(v, 6) for v in row)]
         for depth in found.plain_depth.values[::4]
+        for readout, row in zip(
+            ("frozen", "trained"),
+            found.plain_ntk.sel(plain_depth=depth, trained=["blocks", "all"]).values,
+            strict=True,
+        )
     ]
     return table(head, rows) + table(head_plain, rows_plain)
 

@@ -35,7 +35,39 @@ LABELS = {
 }
 
 
-# ----------------------------------------------------------------- kernels by the angle
+# ----------------------------------------------------------- kernels by angle or cosine
+
+
+def plot_paper_kernels(paper: xr.Dataset, *, axes: Any = None):
+    """The normalised NTK against the cosine: a panel a family, a curve a depth.
+
+    The figure of Huang et al. 2020: plain networks with a frozen readout, and residual
+    ones with branches scaled by 1/L. Returns the axes, `(1, 2)`.
+    """
+    with style():
+        axes = _drawing.given(axes, 1, 2, height=3.0, sharey=True)
+        shades = _drawing.shades(paper.sizes["depth"])
+        for ax, family in zip(axes.flat, _families(paper), strict=True):
+            values = paper.ntk.sel(family=family).values
+            for depth, row, shade in zip(
+                paper.depth.values, values, shades, strict=True
+            ):
+                label = f"L = {depth}"
+                ax.plot(paper.cosine.values, row, color=shade, label=label)
+            ax.axhline(0.25, **THEORY)
+            title = _PAPER_TITLES[family]
+            ax.set_title(title, loc="left", fontweight="bold")
+            ax.set_xlabel("cosine between inputs")
+            ax.set_xticks([-1, -0.5, 0, 0.5, 1], ["−1", "−0.5", "0", "0.5", "1"])
+            ax.set_xlim(-1, 1)
+            ax.set_ylim(-0.25, 1.05)
+        axes.flat[0].set_ylabel("normalised NTK")
+        axes.flat[0].plot([], [], **THEORY, label="1/4")
+        axes.flat[0].legend(loc="upper left", ncols=2, columnspacing=1.2)
+    return axes
+
+
+_PAPER_TITLES = {"plain": "plain", "γ = 1": "residual, branches scaled by 1/L"}
 
 
 def plot_kernels(kernels: xr.Dataset, which: str = "ntk", *, axes: Any = None):
@@ -215,15 +247,16 @@ def plot_regression(regression: xr.Dataset, *, axes: Any = None):
 def plot_rates(rates: xr.Dataset, *, axes: Any = None):
     """The two rates of the theory: towards 1/4, and towards the kernel of one block.
 
-    Left the excess of the plain NTK over 1/4, times L + 1, against depth, beside slopes
-    of 3/8; right the distance of residual kernels to that of one block, beside
+    Left the excess of the plain NTK over 1/4, times L, against depth, beside slopes of
+    3/8; right the distance of residual kernels to that of one block, beside
     `L^(1-2 gamma)`. Returns the axes, `(1, 2)`.
     """
     with style():
         axes = _drawing.given(axes, 1, 2, height=2.8)
         left, right = axes.flat
         depth = rates.plain_depth.values
-        excess = (depth[:, None] + 1) * (rates.plain_ntk.values - 0.25)
+        frozen = rates.plain_ntk.sel(trained="blocks").values
+        excess = depth[:, None] * (frozen - 0.25)
         shades = _drawing.shades(rates.sizes["cosine"])
         heights = _drawing.apart(excess[-1], 0.055 * (excess.max() - excess.min()))
         for k, cosine in enumerate(rates.cosine.values):
@@ -236,7 +269,7 @@ def plot_rates(rates: xr.Dataset, *, axes: Any = None):
         left.plot([], [], **THEORY, label="theory: slope 3/8 in ln L")
         left.legend(loc="upper left")
         left.set_xlabel("depth L")
-        left.set_ylabel("(L + 1) (NTK − 1/4), plain")
+        left.set_ylabel("L (NTK − 1/4), plain")
         blocks = rates.block_depth.values
         colours = (COLOURS["γ = 1/4"], COLOURS["γ = 1/2"], COLOURS["γ = 1"])
         for gamma, colour in zip(rates.exponent.values, colours, strict=True):

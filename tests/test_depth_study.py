@@ -11,7 +11,13 @@ import xarray as xr
 import ntk_resnet as nr
 from ntk_resnet import records
 from ntk_resnet.data import Data
-from ntk_resnet.studies import depth_claims, depth_study, image_measurements
+from ntk_resnet.studies import (
+    depth_claims,
+    depth_study,
+    finite_measurements,
+    image_measurements,
+    spectrum_measurements,
+)
 from ntk_resnet.studies import depth_measurements as measures
 
 # ------------------------------------------------------------------------- measurements
@@ -206,12 +212,31 @@ def test_the_rates_hold():
         assert all(holds for *_, holds in rows), rows
 
 
+@pytest.mark.parametrize("trained", ["blocks", "all"])
+@pytest.mark.parametrize(("factor", "label"), [(1.1, "1a"), (1.001, "1b")])
+def test_a_wrong_plain_kernel_fails_in_its_convention_alone(trained, factor, label):
+    wrong = small_study.results()["rates"].copy(deep=True)
+    wrong["plain_ntk"].loc[{"trained": trained}] *= factor
+    claims = judged(rates=wrong)
+    for name, words in (("blocks", "readout frozen"), ("all", "readout trained")):
+        assert verdict(claims, label, words) == (name != trained)
+
+
+def test_what_is_compared_trains_the_same_weights():
+    """As Huang et al. do: not the first ones of residual networks, and no readout."""
+    for networks in (
+        measures.FAMILIES,
+        spectrum_measurements.NETWORKS,
+        image_measurements.FAMILIES,
+        finite_measurements.IMAGE_SPECS,
+    ):
+        assert {spec.trained for spec in networks.values()} == {"blocks"}
+
+
 @pytest.mark.parametrize(
     ("part", "variable", "factor", "label", "text"),
     [
         ("kernels", "deviation", 1e4, "engines", "neural-tangents"),
-        ("rates", "plain_ntk", 1.1, "1a", "1/4"),
-        ("rates", "plain_ntk", 1.001, "1b", "3/8"),
         ("rates", "plain_nngp_gap", 1.03, "1c", "plain"),
         ("rates", "constant_nngp_gap", 1.03, "1c", "α = 1"),
         ("rates", "half_limit", 1.001, "1f", "L = 1000"),

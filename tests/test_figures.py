@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from ntk_resnet import figures, finite_figures, image_figures
 
 PLOTS = {
+    "paper": figures.plot_paper_kernels,
     "kernels": figures.plot_kernels,
     "degeneracy": figures.plot_degeneracy,
     "regression": figures.plot_regression,
@@ -35,7 +36,7 @@ def test_every_panel_says_what_it_shows(name):
     figure = figures.figure_of(axes)
     for ax in axes:
         if ax.axison:
-            assert ax.get_ylabel() or name == "kernels"
+            assert ax.get_ylabel() or name in ("kernels", "paper")  # beside others
             shared = not ax.get_subplotspec().is_last_row() and ax.get_shared_x_axes()
             assert ax.get_xlabel() or figure.get_supxlabel() or shared
             assert ax.lines
@@ -58,6 +59,22 @@ def test_curves_are_the_numbers():
     for ax, family in zip(axes.flat, kernels.family.values, strict=False):
         drawn = [line.get_ydata() for line in ax.lines[: kernels.sizes["depth"]]]
         np.testing.assert_array_equal(drawn, kernels.nngp.sel(family=family).values)
+
+
+def test_the_papers_figure_has_its_depths_and_minima():
+    """Plain: negative at depths 1 and 2 alone, 1/4 in the end. Residual: one curve."""
+    found = small_study.results()["paper"]
+    plain, residual = figures.plot_paper_kernels(found).flat
+    depths = found.depth.values.tolist()
+    assert depths == [1, 2, 5, 10, 50, 200, 2000]
+    curves = [line.get_ydata() for line in plain.lines[: len(depths)]]
+    np.testing.assert_array_equal(curves, found.ntk.sel(family="plain").values)
+    assert [curve.min() < 0 for curve in curves] == [True] * 2 + [False] * 5
+    middle = found.ntk.sel(cosine=0, method="nearest")
+    assert abs(float(middle.sel(family="plain", depth=2000)) - 0.251407) < 5.1e-7
+    curves = [line.get_ydata() for line in residual.lines[: len(depths)]]
+    assert np.ptp(curves, axis=0).max() < 0.05
+    assert abs(float(middle.sel(family="γ = 1", depth=1)) - 1 / (2 * np.pi)) < 1e-12
 
 
 def test_regression_of_real_targets_shows_r2_instead_of_accuracy():

@@ -58,7 +58,7 @@ def test_plain_rates_and_one_block_have_their_readout_and_padding():
     one = nr.ConvResNet(depth=1, branch_scale=1.0, readout="flatten")
     at = found.sel(readout="flatten").isel(pair=0)
     assert float(at.block_ntk) == pytest.approx(float(nr.kernel_fn(one)(x)[0, 1]))
-    plain = nr.ConvNet(depth=100, padding="circular", readout="flatten")
+    plain = measures.FAMILIES["plain, circular"].replace(depth=100, readout="flatten")
     value = float(at.plain_ntk.sel(padding="circular", plain_depth=100))
     assert value == pytest.approx(float(nr.kernel_fn(plain)(x)[0, 1]), abs=1e-11)
 

@@ -64,7 +64,7 @@ def page(text):
 
 def test_elements_nest_and_ids_are_unique(page):
     assert len(page.ids) == len(set(page.ids))
-    assert page.tags.count("svg") == 17
+    assert page.tags.count("svg") == 18
     assert page.tags.count("h1") == 1
 
 

@@ -86,6 +86,8 @@ def kernel_distance_sweep(
             matrix on `x` of a limit, `(n, n)`, which stays.
         depths: whole numbers >= 1; the result has each once, ascending.
         x: inputs `(n, d)`, two or more.
+            By default plain networks train their readouts and residual ones do not; to
+            compare them give both the same `trained`.
         get: `"ntk"` or `"nngp"`, normalised.
         progress: called as `progress(done, total, text)` after each depth.
 

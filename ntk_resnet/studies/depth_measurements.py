@@ -15,6 +15,7 @@ from ntk_resnet import records
 from ntk_resnet.analysis import depth as depth_analysis
 from ntk_resnet.analysis import regression
 from ntk_resnet.architectures import (
+    TRAINED,
     Architecture,
     DepthScale,
     FeedForward,
@@ -27,13 +28,21 @@ from ntk_resnet.kernels import kernel_fn
 Progress = Callable[[float, float, str], None] | None
 
 FAMILIES: dict[str, Architecture] = {
-    "plain": FeedForward(depth=1),
+    "plain": FeedForward(depth=1, trained="blocks"),
     "γ = 1": ResNet(depth=1, branch_scale=DepthScale(1.0)),
     "γ = 1/2": ResNet(depth=1, branch_scale=DepthScale(0.5)),
     "γ = 1/4": ResNet(depth=1, branch_scale=DepthScale(0.25)),
     "α = 1": ResNet(depth=1, branch_scale=1.0),
 }
-"""The networks compared: plain, and residual with branches scaled by `L^-γ` or `α`."""
+"""The networks compared: plain, and residual with branches scaled by `L^-γ` or `α`.
+
+In all of them the blocks alone are trained, and the readout is frozen, as in the paper.
+"""
+
+PAPER_DEPTHS = (1, 2, 5, 10, 50, 200, 2000)
+"""Those of the paper's figure of both kernels."""
+
+PAPER_FAMILIES = ("plain", "γ = 1")
 
 COSINES = (-0.9, -0.5, 0.0, 0.3, 0.7, 0.95)
 """Cosines between inputs at which rates are measured, those of the theory's tables."""
@@ -44,7 +53,25 @@ SECOND = ("plain", "γ = 1/2")
 RIDGE = 1e-3
 
 
-# ------------------------------------------------------------ kernels against the angle
+# ---------------------------------------------- kernels against the angle or its cosine
+
+
+def paper_kernels(*, cosines: int, progress: Progress = None) -> xr.Dataset:
+    """The paper's figure: the normalised NTK, `ntk`, over (family, depth, cosine).
+
+    Of `PAPER_FAMILIES` at `PAPER_DEPTHS`; the cosines are those of equidistant angles,
+    so that they are dense at both ends, where deep kernels bend.
+    """
+    theta = np.linspace(np.pi, 0, cosines)
+    swept = []
+    for done, name in enumerate(PAPER_FAMILIES):
+        report = within(progress, done, 1, len(PAPER_FAMILIES), f"kernels of {name}, ")
+        found = depth_analysis.sweep_depth(
+            FAMILIES[name], PAPER_DEPTHS, angles=theta, progress=report
+        )
+        swept.append(found[["ntk"]].drop_vars("angle"))
+    result = stack(swept, PAPER_FAMILIES).rename(angle="cosine")
+    return result.assign_coords(cosine=np.cos(theta))
 
 
 def kernels_by_angle(
@@ -102,7 +129,9 @@ def _second_engine() -> xr.Dataset:
 def rates(*, longest: int, progress: Progress = None) -> xr.Dataset:
     """What the theory's rates are read off: few angles, large depths.
 
-    Variables: over (`plain_depth`, cosine) `plain_ntk` and `plain_nngp_gap`; over
+    Variables: over (`trained`, `plain_depth`, cosine) `plain_ntk`, of plain networks
+    whose readout is frozen (`"blocks"`), as the paper's, or trained (`"all"`); over
+    (`plain_depth`, cosine) `plain_nngp_gap`, to which that is the same; over
     (`block_depth`, cosine) `constant_ntk`, `constant_nngp_gap` (`α = 1`),
     `quarter_ntk` (`γ = 1/4`), `half_ntk` and its limit `half_limit` (`γ = 1/2`),
     `one_ntk` (`γ = 1`); over (exponent, `block_depth`) `shallow_distance`, the largest
@@ -112,7 +141,7 @@ def rates(*, longest: int, progress: Progress = None) -> xr.Dataset:
     long = np.unique(np.geomspace(1000, longest, 21).round().astype(int))
     blocks = np.array([100, 300, 1000, 3000, 10000])
     gammas = (0.6, 0.75, 1.0)
-    pieces = 1 + len(_RATE_FAMILIES) + len(gammas)
+    pieces = len(TRAINED) + len(_RATE_FAMILIES) + len(gammas)
 
     def sweep(spec, depths, piece, angles=angles):
         report = within(progress, piece, 1, pieces, "rates, ")
@@ -120,23 +149,29 @@ def rates(*, longest: int, progress: Progress = None) -> xr.Dataset:
             spec, depths.tolist(), angles=angles, progress=report
         )
 
-    plain = sweep(FAMILIES["plain"], long, 0)
+    plain = [
+        sweep(FAMILIES["plain"].replace(trained=trained), long, piece)
+        for piece, trained in enumerate(TRAINED)
+    ]
     named = {
         key: sweep(FAMILIES[family], blocks, piece)
-        for piece, (key, family) in enumerate(_RATE_FAMILIES.items(), start=1)
+        for piece, (key, family) in enumerate(_RATE_FAMILIES.items(), start=len(plain))
     }
     grid = np.linspace(0, np.arccos(-0.9), 200)
     shallow = depth_analysis.sweep_depth(FAMILIES["γ = 1"], 1, angles=grid).ntk.values
     distance = []
-    for piece, gamma in enumerate(gammas, start=1 + len(named)):
+    for piece, gamma in enumerate(gammas, start=pieces - len(gammas)):
         spec = ResNet(depth=1, branch_scale=DepthScale(gamma))
         deep = sweep(spec, blocks, piece, grid).ntk.values
         distance.append(np.max(np.abs(deep - shallow), axis=1))
     over = ("block_depth", "cosine")
     return xr.Dataset(
         {
-            "plain_ntk": (("plain_depth", "cosine"), plain.ntk.values),
-            "plain_nngp_gap": (("plain_depth", "cosine"), plain.nngp_gap.values),
+            "plain_ntk": (
+                ("trained", "plain_depth", "cosine"),
+                np.stack([found.ntk.values for found in plain]),
+            ),
+            "plain_nngp_gap": (("plain_depth", "cosine"), plain[0].nngp_gap.values),
             **{f"{key}_ntk": (over, found.ntk.values) for key, found in named.items()},
             "constant_nngp_gap": (over, named["constant"].nngp_gap.values),
             "half_limit": ("cosine", continuous_limit(angles)),
@@ -144,6 +179,7 @@ def rates(*, longest: int, progress: Progress = None) -> xr.Dataset:
         },
         coords={
             "cosine": list(COSINES),
+            "trained": list(TRAINED),
             "plain_depth": long,
             "block_depth": blocks,
             "exponent": list(gammas),

@@ -119,6 +119,7 @@ def parts(data: Data, sizes: Sizes) -> dict[str, Part]:
     widths = {"widths": sizes.widths, "seeds": sizes.width_seeds}
     trained = {"widths": sizes.train_widths, "seeds": sizes.train_seeds}
     named = {
+        "paper": Part(3, measures.paper_kernels, {"cosines": sizes.angles}),
         "kernels": Part(
             10, measures.kernels_by_angle, depths | {"angles": sizes.angles}
         ),

@@ -33,11 +33,14 @@ WIDTH_SPEC = ResNet(depth=3, branch_scale=DepthScale(0.5))
 _HALF = ConvResNet(depth=3, branch_scale=DepthScale(0.5))
 IMAGE_SPECS: dict[str, Architecture] = {
     "γ = 1/2": _HALF,
-    "plain": ConvNet(depth=3),
+    "plain": ConvNet(depth=3, trained="blocks"),
     "γ = 1/2, flattened": _HALF.replace(readout="flatten"),
     "γ = 1/2, post-activation": _HALF.replace(block="postactivation"),
 }
-"""Convolutional networks whose finite ones are drawn, pooled unless they say so."""
+"""Convolutional networks whose finite ones are drawn, pooled unless they say so.
+
+The blocks alone are trained in all of them.
+"""
 
 KERNELS = ("nngp", "ntk")
 
@@ -83,7 +86,7 @@ def dispersion(
 ) -> xr.Dataset:
     """Dispersion of the NTK over depth, plain and residual, at width 32."""
     families = {
-        "plain": FeedForward(depth=1),
+        "plain": FeedForward(depth=1, trained="blocks"),
         "γ = 1/2": ResNet(depth=1, branch_scale=DepthScale(0.5)),
         "γ = 1": ResNet(depth=1, branch_scale=DepthScale(1.0)),
     }

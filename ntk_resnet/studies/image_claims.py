@@ -1,13 +1,14 @@
 """What is predicted of convolutional kernels, held against measurements on images.
 
 The labels are those of fully connected networks where the prediction is the same, as it
-is for flattened readouts. Those of pooled ones are derived here. A pooled kernel is the
-mean over pairs of pixels; with P pixels a share 1/P of an image's own pairs are a pixel
-with itself, whose kernels do not change. All other pairs, and all of two images, go the
-way of two inputs of a fully connected network, if the image goes round. With zero
-padding less signal reaches pairs of different places than the same place twice, so the
-former keep apart, and their part of the NTK stays bounded while the latter grows by
-one with each layer: what is left is the limit of two inputs, 1/4.
+is for flattened readouts; the readout's weights are frozen, as there. Those of pooled
+ones are derived here. A pooled kernel is the mean over pairs of pixels; with P pixels a
+share 1/P of an image's own pairs are a pixel with itself, whose kernels do not change.
+All other pairs, and all of two images, go the way of two inputs of a fully connected
+network, if the image goes round. With zero padding less signal reaches pairs of
+different places than the same place twice, so the former keep apart, and their part of
+the NTK stays bounded while the latter grows by one with each layer: what is left is the
+limit of two inputs, 1/4.
 """
 
 import numpy as np
@@ -64,7 +65,7 @@ def _plain_limits(found):
         ),
         over(
             "1b, images",
-            f"plain, flattened: (L+1)(NTK − 1/4) grows like 3/8 ln L, {began}",
+            f"plain, flattened: L(NTK − 1/4) grows like 3/8 ln L, {began}",
             0.375,
             _slopes(depth[late], flat.isel(plain_depth=late).values),
             5e-3,
@@ -73,7 +74,7 @@ def _plain_limits(found):
         ),
         over(
             "1b, images",
-            "plain, pooled, circular: (L+1)(NTK − limit) grows like "
+            "plain, pooled, circular: L(NTK − limit) grows like "
             f"6/P/(1+3/P)^(2) ln L, {began}",
             rate,
             _slopes(
@@ -88,8 +89,8 @@ def _plain_limits(found):
 
 
 def _slopes(depth, excess):
-    """Slopes of (L + 1) excess in ln L, of excess (padding, depth, pair)."""
-    scaled = (depth + 1)[:, None] * excess
+    """Slopes of L times the excess (padding, depth, pair) in ln L."""
+    scaled = depth[:, None] * excess
     return [np.polyfit(np.log(depth), one, 1)[0] for one in scaled]
 
 

@@ -14,13 +14,16 @@ from ntk_resnet.studies import depth_measurements as measures
 from ntk_resnet.studies.depth_measurements import Progress
 
 FAMILIES: dict[str, Architecture] = {
-    "plain": ConvNet(depth=1),
-    "plain, circular": ConvNet(depth=1, padding="circular"),
+    "plain": ConvNet(depth=1, trained="blocks"),
+    "plain, circular": ConvNet(depth=1, trained="blocks", padding="circular"),
     "γ = 1": ConvResNet(depth=1, branch_scale=DepthScale(1.0)),
     "γ = 1/2": ConvResNet(depth=1, branch_scale=DepthScale(0.5)),
     "α = 1": ConvResNet(depth=1, branch_scale=1.0),
 }
-"""The networks compared, with zero padding where nothing else is said."""
+"""The networks compared, with zero padding where nothing else is said.
+
+The blocks alone are trained in all of them.
+"""
 
 READOUTS = ("flatten", "pool")
 

@@ -33,13 +33,16 @@ from ntk_resnet.studies.depth_measurements import (
 )
 
 NETWORKS: dict[str, Architecture] = {
-    "plain, L = 1": FeedForward(depth=1),
-    "plain, L = 10": FeedForward(depth=10),
-    "plain, L = 100": FeedForward(depth=100),
+    "plain, L = 1": FeedForward(depth=1, trained="blocks"),
+    "plain, L = 10": FeedForward(depth=10, trained="blocks"),
+    "plain, L = 100": FeedForward(depth=100, trained="blocks"),
     "γ = 1/2, L = 100": ResNet(depth=100, branch_scale=DepthScale(0.5)),
     "γ = 1, L = 100": ResNet(depth=100, branch_scale=DepthScale(1.0)),
 }
-"""The networks compared: plain ones, and residual ones with branches scaled `L^-γ`."""
+"""The networks compared: plain ones, and residual ones with branches scaled `L^-γ`.
+
+The blocks alone are trained in all of them.
+"""
 
 Networks = dict[str, Architecture]
 
