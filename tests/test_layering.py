@@ -16,6 +16,7 @@ LAYERS = [
     {"_specification"},
     {"convolutional"},
     {"architectures"},
+    {"_code"},
     {"records"},
     {"_cache"},
     {"data", "_images"},

@@ -230,7 +230,9 @@ def _profile(spec, input_kernel, accuracy):
             tables = thread.submit(_built, *about.values()).result()
         return _to_dataset(tables).assign_attrs(records.provenance(**about))
 
-    return Profile(**about, **_from_dataset(cached("profile", about, compute)))
+    return Profile(
+        **about, **_from_dataset(cached("profile", "kernels", about, compute))
+    )
 
 
 def _built(spec, input_kernel, accuracy):
