@@ -13,6 +13,7 @@ from typing import Any
 import xarray as xr
 
 from ntk_resnet import records
+from ntk_resnet._code import code_digest
 from ntk_resnet.architectures import Architecture, to_json
 
 WORTH_KEEPING = 1.0  # seconds
@@ -32,17 +33,18 @@ def cache_folder() -> pathlib.Path | None:
 
 
 def cached(
-    kind: str, about: dict[str, Any], compute: Callable[[], xr.Dataset]
+    kind: str, folder: str, about: dict[str, Any], compute: Callable[[], xr.Dataset]
 ) -> xr.Dataset:
     """The result of that kind that was kept, else a new one, kept if it took a second.
 
     Args:
         kind: what to call it.
+        folder: of the package, where the code that computes it is.
         about: all that decides it besides the code: numbers, text and specifications.
             With an activation of the user's own, which has no name, nothing is kept.
         compute: makes it.
     """
-    path = _path(kind, about)
+    path = _path(kind, folder, about)
     if path is not None:
         try:
             return records.load(path)
@@ -56,9 +58,9 @@ def cached(
     return result
 
 
-def _path(kind, about):
-    folder = cache_folder()
-    if folder is None:
+def _path(kind, folder, about):
+    home = cache_folder()
+    if home is None:
         return None
     try:
         plain = {
@@ -67,5 +69,5 @@ def _path(kind, about):
         }
     except ValueError:  # an activation of the user's own has no name
         return None
-    key = json.dumps([plain, records.code_digest()])
-    return folder / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.zarr"
+    key = json.dumps([plain, code_digest(folder)])
+    return home / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.zarr"

@@ -23,6 +23,7 @@ import numpy as np
 import xarray as xr
 
 from ntk_resnet import _version
+from ntk_resnet._code import code_digest
 
 _DIGEST = "content_sha256"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "neural-tangents", "numpy", "xarray")
@@ -203,7 +204,7 @@ def resume(
     """The result at `path` if it is the one wanted, else a new one, saved with CSV.
 
     It is the one wanted if it is intact and was made with an equal `config` by the same
-    version of the package's code, JAX and neural-tangents.
+    version of the package's code that computes, of JAX and of neural-tangents.
 
     Args:
         path: the zarr store.
@@ -245,25 +246,6 @@ def check_writable(folder: str | os.PathLike) -> pathlib.Path:
         raise OSError(
             f"cannot write to the folder {str(folder)!r}: {reason}; choose another."
         ) from None
-
-
-_SHOWS_ONLY = {
-    "figures.py", "spectral_figures.py", "finite_figures.py", "image_figures.py",
-    "report.py", "_section.py", "_sections.py", "_image_sections.py", "cli.py",
-    "__main__.py", "commands",
-}  # fmt: skip
-
-
-@functools.cache
-def code_digest() -> str:
-    """SHA-256 of the package's source, less the modules that only show results."""
-    digest = hashlib.sha256()
-    root = pathlib.Path(__file__).parent
-    for file in sorted(root.rglob("*.py")):
-        if not _SHOWS_ONLY & set(file.relative_to(root).parts):
-            digest.update(str(file.relative_to(root)).encode() + b"\0")
-            digest.update(file.read_bytes() + b"\0")
-    return digest.hexdigest()
 
 
 def content_digest(dataset: xr.Dataset) -> str:

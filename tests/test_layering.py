@@ -17,6 +17,7 @@ LAYERS = [
     {"_specification"},
     {"convolutional"},
     {"architectures"},
+    {"_code"},
     {"records"},
     {"_cache"},
     {"data", "_images"},

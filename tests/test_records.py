@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import xarray as xr
 
 import ntk_resnet as nr
-from ntk_resnet import records
+from ntk_resnet import _code, records
 
 
 def example():
@@ -249,6 +250,84 @@ def test_resume_does_not_trust_results_of_other_code(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "code_digest", lambda: "other")
     records.resume(path, {}, compute)
     assert compute.calls == 2
+
+
+# ------------------------------------------------------------------ the code's digest
+
+EDITS = {  # a module, an edit, and the folders whose digest it changes
+    "docstring": ("kernels/profile.py", ("Both kernels of one network", "Both"), ""),
+    "comment": ("kernels/profile.py", ("import math", "import math  # more"), ""),
+    "said of a constant": (
+        "kernels/profile.py",
+        ('"""Bound of the relative error of both gaps."""', '"""Another."""'),
+        "",
+    ),
+    "layout": ("records.py", ("import shutil\n", "import shutil\n\n\n"), ""),
+    "stylesheet": ("_page.py", ("<style>", "<style>h1 {color: red}"), ""),
+    "table": ("_tables.py", ("return ", "return None or "), ""),
+    "figure": ("figures.py", ("return ", "return None or "), ""),
+    "constant": ("analysis/regression.py", ("16_384", "16_385"), "analysis finite"),
+    "operation": (
+        "kernels/_inputs.py",
+        ("half = angles.astype(np.float64) / 2", "half = angles / 2"),
+        "kernels analysis finite",
+    ),
+    "activations": ("activations.py", ("return ", "return None or "), "all of them"),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_the_digest_of_the_code_is_that_of_what_computes(name, tmp_path, monkeypatch):
+    """Neither what is said of it, nor what only shows results."""
+    root = tmp_path / "ntk_resnet"
+    shutil.copytree(pathlib.Path(records.__file__).parent, root)
+    monkeypatch.setattr(_code, "_ROOT", root)
+    folders = ("kernels", "analysis", "finite")
+
+    def digests():
+        _code.code_digest.cache_clear()
+        _code._read.cache_clear()
+        return {folder: _code.code_digest(folder) for folder in folders} | {
+            "": _code.code_digest()
+        }
+
+    before = digests()
+    module, edit, changed = EDITS[name]
+    text = (root / module).read_text()
+    assert edit[0] in text
+    (root / module).write_text(text.replace(*edit))
+    after = digests()
+    _code.code_digest.cache_clear()
+    _code._read.cache_clear()
+    for folder in folders:
+        changes = folder in changed.split() or changed == "all of them"
+        assert (after[folder] != before[folder]) == changes, folder
+    assert (after[""] != before[""]) == bool(changed)
+
+
+def test_all_that_computes_is_in_the_digest(tmp_path, monkeypatch):
+    """Each module of the computing folders; those that show results are in none."""
+    root = pathlib.Path(records.__file__).parent
+    known = set[str]()
+    read = _code._read.__wrapped__
+
+    def noted(file):
+        known.add(file.relative_to(root).as_posix())
+        return read(file)
+
+    monkeypatch.setattr(_code, "_read", noted)
+    _code.code_digest.__wrapped__()
+    for folder in _code.COMPUTES:
+        assert {
+            f.relative_to(root).as_posix() for f in (root / folder).rglob("*.py")
+        } <= known
+    assert {
+        "activations.py",
+        "architectures.py",
+        "convolutional.py",
+        "data.py",
+    } <= known
+    assert not any("figure" in name or "report" in name for name in known)
 
 
 def test_check_writable(tmp_path):

@@ -113,6 +113,7 @@ def mercer(
     }
     return cached(
         "mercer",
+        "analysis",
         about,
         lambda: _spectrum(
             lambda: Network(spec, get, input_kernel),
@@ -154,7 +155,7 @@ def laplace_mercer(
         return (-rate * (2 * (1 - cosine)).sqrt()).exp().mid()
 
     compute = lambda: _spectrum(lambda: kernel, about, -float(dim), progress)  # noqa: E731
-    return cached("mercer", about, compute)
+    return cached("mercer", "analysis", about, compute)
 
 
 def _spectrum(make, about, exponent, progress) -> xr.Dataset:

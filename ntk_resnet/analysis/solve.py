@@ -25,6 +25,7 @@ from jaxtyping import ArrayLike, Float, Num
 
 from ntk_resnet import records
 from ntk_resnet._checks import check_count, check_number
+from ntk_resnet._code import code_digest
 from ntk_resnet._progress import Progress
 from ntk_resnet.kernels._identity import differences
 from ntk_resnet.kernels.operator import GramOperator, gram_operator
@@ -316,6 +317,7 @@ class _Checkpoint:
             "shift": shift,
             "rank": rank,
             "right-hand side": right[:12],
+            "code_sha256": code_digest("analysis"),
         }
 
     def load(self) -> _State | None:

@@ -10,6 +10,7 @@ from flax import nnx
 
 from ntk_resnet import records
 from ntk_resnet._checks import check_count, check_number
+from ntk_resnet._code import code_digest
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.finite import checkpoints, descent
 from ntk_resnet.finite._models import as_function
@@ -102,7 +103,7 @@ def identity(
     task, device = run.task, jax.local_devices()[0]
     # A cause before what follows from it: the first difference is the one that is told.
     return records.versions() | {
-        "code": records.code_digest()[:16],
+        "code": code_digest("finite")[:16],
         "device": f"{device.platform}: {device.device_kind}",
         "devices": jax.local_device_count(),
         "x64": bool(jax.config.read("jax_enable_x64")),

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ntk_resnet import architectures, records
+from ntk_resnet._code import code_digest
 
 _SAME = "that of x1"
 
@@ -50,7 +51,7 @@ def identity_of(
         "x2_sha256": _SAME if x2 is None else _sha256(x2),
         **more,
         **{name: versions[name] for name in computes},
-        "code_sha256": records.code_digest(),
+        "code_sha256": code_digest("kernels"),
     }
 
 

@@ -28,7 +28,7 @@ def tables(spec: Architecture, input_kernel: float, accuracy: float) -> Tables:
             built = thread.submit(_built, *about.values()).result()
         return _to_dataset(built).assign_attrs(records.provenance(**about))
 
-    return _from_dataset(cached("profile", about, compute))
+    return _from_dataset(cached("profile", "kernels", about, compute))
 
 
 def _built(spec, input_kernel, accuracy):
