@@ -158,7 +158,8 @@ def _pairs(spec: Architecture, angles: Any, x: Any) -> _Pairs:
             gap, cogap = map(jnp.asarray, angle_gaps(angles))
             return _Pairs(gap, cogap, jnp.zeros((), gap.dtype))
         rows = prepare(x, spec.bias_variance)
-        return _Pairs(*_pair_gaps(rows), jnp.asarray(rows.log_variance))
+        gap, cogap = _pair_gaps(rows)
+        return _Pairs(gap, cogap, jnp.asarray(rows.log_variance))
 
 
 @jax.jit

@@ -130,10 +130,8 @@ def _check(operator, b):
     """The shape of `b`, if it is a right-hand side for this matrix."""
     if not isinstance(operator, GramOperator):
         raise ValueError(f"operator must be a gram_operator, got {operator!r}.")
-    if not operator.plan.tiling.symmetric or operator.plan.entries.get not in (
-        "ntk",
-        "nngp",
-    ):
+    (get,) = operator.plan.engine.get
+    if not operator.plan.tiling.symmetric or get not in ("ntk", "nngp"):
         raise ValueError(
             f"operator must be the 'ntk' or 'nngp' of one data set, got {operator!r}; "
             "leave x2 out."
@@ -252,14 +250,15 @@ def _in_precision(operator, dtype):
     plan = operator.plan
     if plan.dtype == dtype:
         return operator
-    entries = plan.entries
+    engine = plan.engine
+    (get,) = engine.get
     return gram_operator(
         plan.spec,
         np.asarray(plan.rows[0].x).astype(dtype),
-        get=entries.get,
-        normalised=entries.normalised,
-        engine="auto" if plan.engine == "profile" else "recursion",
-        products=entries.products,
+        get=get,
+        normalised=engine.normalised,
+        engine="auto" if engine.name == "profile" else engine.name,
+        products=getattr(engine, "products", "split"),
         tile=plan.tiling.tile,
         devices=list(plan.mesh.devices.flat),
     )

@@ -41,7 +41,7 @@ class Gram:
         with terminal.progress_bar() as progress:
             data = terminal.read_data(self.data, progress, images=images)
             x = data.x.astype(self.dtype)
-            plan = make_plan(spec, x, get=self.get, store=self.store, ahead=True)
+            plan = make_plan(spec, x, get=self.get, store=self.store)
             matrix = fill(plan, self.store, progress)
         seconds = round(time.perf_counter() - start, 2)
         found = {"store": str(self.store), "rows": len(matrix), "get": self.get}

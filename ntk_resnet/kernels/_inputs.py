@@ -138,7 +138,7 @@ def flushed(x: Any) -> Any:
         size, tiny = np.abs(x), limits.tiny
         subnormal = (size > 0) & (size < tiny)
         return (size.max(axis=1) < tiny / limits.eps**2) & subnormal.any(axis=1)
-    whole = {4: np.int32, 8: np.int64}[x.dtype.itemsize]
+    whole: Any = {4: np.int32, 8: np.int64}[x.dtype.itemsize]
     bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(x), whole)
     bits = bits & np.iinfo(whole).max  # without the sign
     subnormal = (bits > 0) & (bits < whole(2**limits.nmant))

@@ -144,9 +144,10 @@ def _in_tiles(engine, tiling, data, rows):
         return matrices, None
 
     empty = jnp.empty((tiling.rows, tiling.columns), rows[0].coarse.dtype)
-    tiles = np.array([[np.multiply(p, tiling.tile), tiling.corner(*p)] for p in work])
-    tiles = tuple(tiles.astype(np.int32).swapaxes(0, 1))
-    return jax.lax.scan(one_more, (empty,) * len(engine.get), tiles)[0]
+    tiles = [[np.multiply(pair, tiling.tile), tiling.corner(*pair)] for pair in work]
+    places, corners = np.array(tiles, np.int32).swapaxes(0, 1)
+    start = (empty,) * len(engine.get)
+    return jax.lax.scan(one_more, start, (places, corners))[0]
 
 
 def _put(matrices, values, corner, own):

@@ -253,7 +253,6 @@ def choose(
     Raises:
         ValueError: the engine has no kernels of this network on these inputs.
     """
-    how = get, normalised
     if scales is not None:
         own = "convolution" if isinstance(spec, Convolutional) else "recursion"
         if engine not in ("auto", own):
@@ -263,17 +262,17 @@ def choose(
             )
         engine = own
     if engine == "neural_tangents":
-        rows = tuple(ReferenceRows(jnp.asarray(x)) for x in arrays)
-        return Choice(ReferenceEngine(*how, spec), (), rows)
+        as_they_are = tuple(ReferenceRows(jnp.asarray(x)) for x in arrays)
+        return Choice(ReferenceEngine(get, normalised, spec), (), as_they_are)
     if isinstance(spec, Convolutional):
-        return _for_images(spec, how, products, arrays, scales)
+        return _for_images(spec, get, normalised, products, arrays, scales)
     rows = tuple(prepare(x, spec.bias_variance, wide=wide) for x in arrays)
     dtype = np.dtype(arrays[0].dtype)
     norm = _norm_for(spec, engine, arrays)
     if norm is None or not (engine == "profile" or has_profile(spec, norm)):
         scales = recursion.block_scales(spec) if scales is None else scales
-        found = RecursionEngine(*how, recursion.shape_of(spec))
-        return Choice(found, jnp.asarray(scales, dtype), rows)
+        by_blocks = RecursionEngine(get, normalised, recursion.shape_of(spec))
+        return Choice(by_blocks, jnp.asarray(scales, dtype), rows)
     found = profile(spec, input_kernel=norm)
     kernels = [name.removesuffix("_gap") for name in get]
     powers = tuple(getattr(found.powers, kernel) for kernel in kernels)
@@ -281,7 +280,7 @@ def choose(
         (found.table(kernel, dtype), np.asarray(found.log_diagonal(kernel), dtype))
         for kernel in kernels
     )
-    return Choice(ProfileEngine(*how, products, powers), data, rows)
+    return Choice(ProfileEngine(get, normalised, products, powers), data, rows)
 
 
 def _norm_for(spec, engine, arrays):
@@ -296,12 +295,12 @@ def _norm_for(spec, engine, arrays):
         return None
 
 
-def _for_images(spec, how, products, arrays, scales):
+def _for_images(spec, get, normalised, products, arrays, scales):
     if products == "plain":
         raise ValueError('products="plain" is for fully connected networks.')
     scales = recursion.block_scales(spec) if scales is None else scales
-    rows = tuple(images.image_rows(spec, x, scales, how[0]) for x in arrays)
-    engine = ConvolutionEngine(*how, images.without_scales(spec))
+    rows = tuple(images.image_rows(spec, x, scales, get) for x in arrays)
+    engine = ConvolutionEngine(get, normalised, images.without_scales(spec))
     return Choice(engine, scales.astype(rows[0].log_nngp.dtype), rows)
 
 
@@ -332,7 +331,8 @@ def log_diagonals(
         return images.log_diagonals(spec, x, scales)
     logs = jnp.asarray(log_variances(x, spec.bias_variance))
     if alone:  # whatever the depth
-        return tuple(logs + own for own in at_unit_kernel(spec))
+        nngp, ntk = at_unit_kernel(spec)
+        return logs + nngp, logs + ntk
     return _log_diagonals(recursion.shape_of(spec), logs, jnp.asarray(scales, x.dtype))
 
 

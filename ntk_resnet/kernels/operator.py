@@ -181,7 +181,7 @@ class GramOperator:
         engine, x = self.plan.engine, self.plan.rows[0].x
         (get,) = engine.get
         if not engine.normalised:
-            return diag(self.plan.spec, x, get)
+            return diag(self.plan.spec, x, "nngp" if get == "nngp" else "ntk")
         with precision_of(x):
             fill = jnp.zeros if get.endswith("_gap") else jnp.ones
             diagonal = fill(len(x), x.dtype)

@@ -30,11 +30,11 @@ PRODUCTS = ("split", "plain")
 class Rows(NamedTuple):
     """Inputs, ready for the products; all fields have one row an input."""
 
-    x: Float[Array, "n d"]
-    coarse: Float[Array, "n d"]  # the unit row, on the grid; or whole, in float64
-    fine: Float[Array, "n d"] | None  # the rest of it, rounded
-    finest: Float[Array, "n d"] | None  # what that has cut off
-    log_variance: Float[Array, " n"]  # ln(|x|^2 / d); NaN: the row has no angle
+    x: Any  # `(n, d)`
+    coarse: Any  # the unit row, on the grid; or whole, in float64
+    fine: Any  # the rest of it, rounded; or `None`
+    finest: Any  # what that has cut off; or `None`
+    log_variance: Any  # ln(|x|^2 / d); NaN: the row has no angle
 
 
 class Distances(NamedTuple):
@@ -56,13 +56,17 @@ def prepare(x: Any, bias_variance: float = 0.0, *, wide: bool = False) -> Rows:
     logs = log_variances(x, bias_variance)
     if is_traced(x, logs):
         x = jnp.asarray(x)
-        return Rows(x, *_in_parts(x), logs)
+        coarse, fine, finest = _in_parts(x)
+        return Rows(x, coarse, fine, finest, logs)
     host = np.asarray(x)
     if host.dtype == np.float32:
-        parts = (_units(host), None, None) if wide else _in_parts_on_host(host)
-        return Rows(host, *parts, logs)
+        if wide:
+            return Rows(host, _units(host), None, None, logs)
+        coarse, fine, finest = _in_parts_on_host(host)
+        return Rows(host, coarse, fine, finest, logs)
     exponents = np.frexp(np.abs(host).max(axis=1, keepdims=True))[1]
-    return Rows(host, *_quickly_in_parts(np.ldexp(host, -exponents)), logs)
+    coarse, fine, finest = _quickly_in_parts(np.ldexp(host, -exponents))
+    return Rows(host, coarse, fine, finest, logs)
 
 
 def _in_parts(x):
@@ -206,8 +210,8 @@ def _(products, refine, primals, tangents):
         return jnp.sum(difference * (change - sign * change2), axis=1)
 
     turn = jax.lax.map(against_all, (coarse1, rest1, change1, found.obtuse))
-    still = (np.zeros(part.shape, jax.dtypes.float0) for part in found[1:])
-    return found, Distances(turn, *still)
+    still: Any = [np.zeros(part.shape, jax.dtypes.float0) for part in found[1:]]
+    return found, Distances(turn, still[0], still[1])
 
 
 def _in_two(rows):

@@ -93,9 +93,11 @@ class Plan:
         for shares in rounds(pairs, self.mesh.size, self._each, halves=halves):
             under_way.append((shares, self.start(shares)))
             if len(under_way) > _AHEAD:
-                yield from self._finished(*under_way.popleft(), checked)
+                shares, started = under_way.popleft()
+                yield from self._finished(shares, started, checked)
         while under_way:
-            yield from self._finished(*under_way.popleft(), checked)
+            shares, started = under_way.popleft()
+            yield from self._finished(shares, started, checked)
 
     @property
     def _each(self) -> int:
