@@ -21,6 +21,7 @@ import importlib.metadata
 import math
 import sys
 import types
+import warnings
 from typing import Any
 
 import jax
@@ -213,9 +214,47 @@ def _repair_predict(module):
     module._is_on_cpu = lambda x: False
 
 
+def _wrap_predict(module):
+    """The predictors that users call say so where float64 is computed in float32."""
+
+    def telling(function):
+        @functools.wraps(function)
+        def told(*args, **kwargs):
+            if _loses_digits((args, kwargs)):
+                _tell_of_precision()
+            found = function(*args, **kwargs)
+            return telling(found) if callable(found) else found
+
+        return told
+
+    mse = "gradient_descent_mse"
+    for name in ("gradient_descent", mse, f"{mse}_ensemble", "gp_inference"):
+        setattr(module, name, telling(getattr(module, name)))
+
+
+def _loses_digits(values):
+    """Whether there are float64 arrays, and JAX's x64 mode is off."""
+    arrays = (v for v in jax.tree.leaves(values) if getattr(v, "ndim", 0))
+    return jnp.zeros(()).dtype == "float32" and any(
+        v.dtype == "float64" for v in arrays
+    )
+
+
+@functools.cache
+def _tell_of_precision():
+    """Once a process."""
+    warnings.warn(
+        "nt.predict computes in float32 while JAX's x64 mode is off, and was given "
+        'float64: call jax.config.update("jax_enable_x64", True) first, or take '
+        "nr.kernel_ridge, which computes in float64.",
+        stacklevel=3,
+    )
+
+
 _REPAIRS = {
     f"{_NAME}._src.empirical": _repair_empirical,
     f"{_NAME}._src.predict": _repair_predict,
+    f"{_NAME}.predict": _wrap_predict,
 }
 
 

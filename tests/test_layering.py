@@ -21,7 +21,7 @@ LAYERS = [
     {"records"},
     {"_cache"},
     {"data", "_images"},
-    {"_neural_tangents", "_stax_convolution", "stax", "kernels"},
+    {"_neural_tangents", "neural_tangents", "_stax_convolution", "stax", "kernels"},
     {
         "finite._rows",
         "finite._network",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import types
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from native.compare import ARRAYS, CALLS, NATIVE, TABLES, cancels, deviation, va
 
 from ntk_resnet import _neural_tangents
 from ntk_resnet import neural_tangents as nt
+from ntk_resnet.analysis.regression import gradient_flow
 
 pytestmark = [
     # Advice of neural-tangents' own, given in every such call, also natively.
@@ -178,6 +180,48 @@ def test_derivative_with_respect_to_the_ridge():
     step = 1e-5
     difference = (predict(0.1 + step) - predict(0.1 - step)) / (2 * step)
     np.testing.assert_allclose(jax.grad(predict)(0.1), difference, rtol=1e-7)
+
+
+def test_float64_without_x64_is_told_once_with_what_to_write():
+    """And what is written then gives float64's digits."""
+    kernel_fn, x, y = gaussian_process()
+    data = [np.asarray(v) for v in (kernel_fn(x, None, "ntk"), y)]
+    new = np.asarray(kernel_fn(x[:2] + 0.1, x, "ntk"))
+
+    def mean(k_dd, y, k_td):
+        predict_fn = nt.predict.gradient_descent_mse(k_dd, y)
+        return np.asarray(predict_fn(3.0, 0.0, 0.0, k_td)[1])
+
+    _neural_tangents._tell_of_precision.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        right = mean(*data, new)
+        with jax.enable_x64(False):
+            mean(*(v.astype(np.float32) for v in (*data, new)))
+    with warnings.catch_warnings(record=True) as said, jax.enable_x64(False):
+        warnings.simplefilter("always")
+        for _ in range(2):
+            narrow = mean(*data, new)
+    texts = [str(one.message) for one in said if "nt.predict" in str(one.message)]
+    assert len(texts) == 1
+    assert 'jax.config.update("jax_enable_x64", True)' in texts[0]
+    assert narrow.dtype == np.float32
+    flow = gradient_flow(data[0], new, data[1], [3.0]).test[0]
+    np.testing.assert_allclose(right, flow, rtol=1e-10)
+
+
+def test_names_below_the_bridge_are_its_own():
+    out = run_python("""
+        from ntk_resnet.neural_tangents import stax
+        from ntk_resnet.neural_tangents.predict import gp_inference
+        import ntk_resnet as nr
+        import ntk_resnet.neural_tangents as nt
+        import neural_tangents
+        assert nr.neural_tangents is nt is neural_tangents
+        assert stax is nt.stax and gp_inference is nt.predict.gp_inference
+        print("one module")
+    """)
+    assert out.endswith("one module")
 
 
 # ------------------------------------------------------------------ what is not touched
