@@ -3,6 +3,8 @@
 `nr.sweep_depth` for all the depths; beside it neural-tangents at ten of them, in its
 strongest form for depth: `stax.repeat`, whose compilation does not grow with depth, all
 ten under one jit.
+
+Plain networks train their readout too, residual ones their blocks alone: the defaults.
 """
 
 import sys

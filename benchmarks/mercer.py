@@ -4,6 +4,8 @@ Forty scattered cases: the integral of one eigenvalue by `flint.acb.integral`, w
 certified error bounds, of a recursion written down anew (Huang et al. 2020, in the
 notation of Belfer et al. 2024); the time of all degrees beside that of the one. Then
 the sizes of the largest runs, fitted exponents, and the imbalance of the parities.
+
+Plain networks train their readout too, residual ones their blocks alone: the defaults.
 """
 
 import math

@@ -156,3 +156,10 @@ def test_compensated_sums():
         1 + 1e6 * np.float64(tiny),
         rtol=1e-9,
     )
+
+
+def test_blocks_that_nobody_can_go_through_one_by_one_are_refused():
+    spec = nr.FeedForward(depth=10**12, activation="abs")
+    for call in (nr.kernel_fn(spec), lambda x: nr.gram(spec, x), nr.profile):
+        with pytest.raises(ValueError, match=r"depth is 1,000,000,000,000, but"):
+            call(spec if call is nr.profile else np.eye(3))

@@ -85,8 +85,9 @@ def _gaps_at(spec, input_kernel, sides):
     obtuse = np.arange(r.size) >= sides[0].size
     pairs = np.where(obtuse, [cogap, gap], [gap, cogap])
     pairs = np.pad(pairs, ((0, 0), (0, -r.size % _AT_ONCE)), constant_values=1)
+    own = recursion.block_scales(spec)
     scales = np.zeros(4 ** int(np.ceil(np.log2(max(spec.depth, 256)) / 2)))
-    scales[: spec.depth] = recursion.block_scales(spec)
+    scales[: spec.depth] = own
     shape, log_variance = recursion.shape_of(spec), np.log(input_kernel)
     parts = [
         _recur(shape, *some, log_variance, scales, spec.depth)

@@ -382,9 +382,21 @@ def quantities(kernels: Kernels) -> dict[str, Array]:
 
 # ----------------------------------------------------------------------- all the blocks
 
+_MOST_BLOCKS = 10**8  # about a gigabyte of scales, and hours
+
 
 def block_scales(spec: Architecture) -> Float[np.ndarray, " depth"]:
-    """The branch scales in float64; ones for a plain network, which has none."""
+    """The branch scales in float64; ones for a plain network, which has none.
+
+    Raises:
+        ValueError: there are too many blocks to go through them one by one.
+    """
+    if spec.depth > _MOST_BLOCKS:
+        raise ValueError(
+            f"depth is {spec.depth:,}, but these kernels go block by block, at most "
+            f"{_MOST_BLOCKS:,}; deeper there are profiles of plain, two-layer and "
+            "pre-activation networks of the ReLU family without bias."
+        )
     return spec.scales if isinstance(spec, Residual) else np.ones(spec.depth)
 
 
