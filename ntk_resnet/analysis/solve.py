@@ -258,7 +258,7 @@ def _in_precision(operator, dtype):
         np.asarray(plan.rows[0].x).astype(dtype),
         get=entries.get,
         normalised=entries.normalised,
-        engine="auto" if plan.engine == "profile" else "recursion",
+        engine="recursion" if plan.engine == "recursion" else "auto",
         products=entries.products,
         tile=plan.tiling.tile,
         devices=list(plan.mesh.devices.flat),

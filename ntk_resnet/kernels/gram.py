@@ -44,8 +44,9 @@ def gram(
             kernel, accurate relative to itself.
         normalised: divide the kernel by its diagonals; else it is raw, in
             neural-tangents' normalisation.
-        engine: `"profile"`, `"recursion"`, or `"auto"`: the profile wherever one serves
-            these inputs, else the recursion.
+        engine: `"profile"`, `"recursion"`, or for images `"convolution"`, as in
+            `kernel_fn`; `"auto"`: the profile wherever one serves these inputs, else
+            the recursion, for images the convolution.
         products: `"split"`, gaps of the inputs that are exact to a few eps at any
             angle; `"plain"`, one product of the unit rows, at half the price: the gap
             then has an absolute error of a few eps, and near-duplicates are not told
