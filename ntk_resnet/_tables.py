@@ -3,6 +3,8 @@
 import html
 import itertools
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -136,32 +138,47 @@ def prose(text: str) -> str:
     return re.sub(r"\^\(([^)]*)\)", r"<sup>\1</sup>", html.escape(text))
 
 
+def plain(text: str) -> str:
+    """Text for a terminal: `L^(1/2)` with the characters that are superscripts."""
+    return re.sub(r"\^\(([^)]*)\)", lambda found: found[1].translate(_RAISED), text)
+
+
+_RAISED = str.maketrans("0123456789-−+/=γdn", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁻⁺ᐟ⁼ᵞᵈⁿ")
+
+
+def predicted(claim: Mapping[str, Any]) -> str:
+    """What a claim allows: a bound, a value and its tolerance, or just a value."""
+    value = number(claim["prediction"], 5)
+    return {"below": f"< {value}", "above": f"> {value}", "interval": value}.get(
+        claim["bound"], f"{value} ± {claim['tolerance']:.2g}"
+    )
+
+
+def interval(claim: Mapping[str, Any]) -> str:
+    """That around what was measured, and of what kind it is; nothing without one."""
+    if not np.isfinite(claim["low"]):
+        return ""
+    low, high = number(claim["low"]), number(claim["high"])
+    return f"[{low}, {high}] {claim['interval']}"
+
+
 def verdicts(claims) -> str:
     rows = []
     for label in range(claims.sizes["claim"]):
         one = claims.isel(claim=label)
-        value = lambda name, one=one: one[name].values.item()  # noqa: E731
-        bound, prediction = value("bound"), number(value("prediction"), 5)
-        allowed = {
-            "below": f"&lt; {prediction}",
-            "above": f"&gt; {prediction}",
-            "interval": prediction,
-        }.get(bound, f"{prediction} ± {value('tolerance'):.2g}")
-        measured = number(value("measured"), 5)
-        if np.isfinite(value("low")):
-            low, high = number(value("low"), 4), number(value("high"), 4)
-            measured += (
-                f'<span class="interval">[{low}, {high}] '
-                f"{html.escape(value('interval'))}</span>"
-            )
-        holds = value("holds")
+        claim = {name: one[name].values.item() for name in one.variables}
+        allowed = html.escape(predicted(claim))
+        measured = number(claim["measured"], 5)
+        if around := interval(claim):
+            measured += f'<span class="interval">{html.escape(around)}</span>'
+        holds = claim["holds"]
         verdict = "✓ holds" if holds else "✗ does not hold"
         rows.append(
             f'<tr class="{"holds" if holds else "fails"}">'
-            f"<td>{html.escape(value('claim'))}</td>"
-            f"<td>{prose(value('statement'))}</td>"
+            f"<td>{html.escape(claim['claim'])}</td>"
+            f"<td>{prose(claim['statement'])}</td>"
             f'<td data-label="predicted">{allowed}'
-            f'<span class="interval">{prose(value("reason"))}</span></td>'
+            f'<span class="interval">{prose(claim["reason"])}</span></td>'
             f'<td data-label="measured">{measured}</td>'
             f"<td><strong>{verdict}</strong></td></tr>"
         )

@@ -13,10 +13,11 @@ import pytest
 import small_study
 
 import ntk_resnet as nr
-from ntk_resnet import cli, figures, records
+from ntk_resnet import _tables, cli, figures, records
 from ntk_resnet.commands import terminal
 from ntk_resnet.kernels._image_memory import numbers_for_pairs
 from ntk_resnet.studies import checkup, depth_study
+from ntk_resnet.studies.depth_measurements import some_rows
 
 
 def run(capsys, *args):
@@ -202,6 +203,87 @@ def test_report(capsys, tmp_path, monkeypatch):
     code, text, _ = run(capsys, "report", "--quick", "--out", tmp_path)
     assert code == 0
     assert "index.html" in text
+    # Every verdict with what was allowed, and the interval of what was measured.
+    claims = {row["claim"]: row for row in answer["claims"]}
+    assert "^(" not in text
+    assert any(f"< {claims[c]['prediction']:.5g}" in text for c in claims)
+    within = [row for row in answer["claims"] if row["bound"] == "within"]
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert any(f"± {within[0]['tolerance']:.2g}" in line for line in lines)
+    ranges = [row for row in answer["claims"] if row["low"] is not None]
+    for row in ranges[:3]:
+        assert any(line.startswith(row["claim"]) and "[" in line for line in lines)
+
+
+@pytest.mark.parametrize("bound", ["below", "above", "within", "interval"])
+def test_what_a_claim_allows_is_said(bound):
+    claim = {"prediction": 1.0, "tolerance": 0.25, "bound": bound}
+    claim |= {"low": 2.25, "high": 2.5, "interval": "95 % of the fit"}
+    said = {"below": "< 1", "above": "> 1", "within": "1 ± 0.25", "interval": "1"}
+    assert _tables.predicted(claim) == said[bound]
+    assert _tables.interval(claim) == "[2.25, 2.5] 95 % of the fit"
+    assert _tables.interval(claim | {"low": np.nan}) == ""
+
+
+def test_exponents_are_superscripts_in_a_terminal():
+    assert _tables.plain("6/P/(1+3/P)^(2) ln L") == "6/P/(1+3/P)² ln L"
+    assert _tables.plain("L^(−1/2), L^(1−2γ)") == "L⁻¹ᐟ², L¹⁻²ᵞ"
+
+
+@pytest.mark.parametrize("command", ["width", "train", "mercer"])
+def test_what_has_no_convolutional_networks_says_so(capsys, tmp_path, command):
+    (tmp_path / "net.json").write_text(nr.to_json(nr.ConvNet(depth=1)))
+    code, _, err = run(capsys, command, "--spec", tmp_path / "net.json")
+    assert code == 2
+    assert "spec must be fully connected here" in err
+
+
+@pytest.mark.parametrize("command", ["spectrum", "regress", "learning-curve"])
+def test_convolutional_networks_get_images(capsys, tmp_path, command):
+    """As `gram` and `depth` do; what holds none is told what to pass."""
+    (tmp_path / "net.json").write_text(nr.to_json(nr.ConvNet(depth=1)))
+    rng = np.random.default_rng(0)
+    for name, shape in {"images": (12, 3, 3, 1), "rows": (12, 4)}.items():
+        y = rng.normal(size=12)
+        np.savez(tmp_path / f"{name}.npz", x=rng.normal(size=shape), y=y)
+    options = {
+        "spectrum": ("--rows", 10),
+        "regress": ("--ridges", 0.1),
+        "learning-curve": ("--sizes", 4, "--trials", 2),
+    }[command]
+    given = (command, "--spec", tmp_path / "net.json", *options, "--json", "--data")
+    code, text, _ = run(capsys, *given, tmp_path / "images.npz")
+    assert code == 0
+    rows = json.loads(text)["rows"]
+    data = nr.load_data(tmp_path / "images.npz", images=True)
+    if command == "spectrum":
+        chosen = some_rows(data, 10)
+        right = nr.spectrum(nr.gram(nr.ConvNet(depth=1), chosen.x))
+        found = rows[0]["effective_rank"]
+        np.testing.assert_allclose(found, right.effective_rank, rtol=1e-10)
+    code, text, err = run(capsys, *given, tmp_path / "rows.npz")
+    assert code == 2
+    assert "(n, height, width, channels)" in err
+
+
+def test_an_unwritable_place_is_told_before_anything_is_read(
+    capsys, tmp_path, monkeypatch
+):
+    def nothing(*args, **options):
+        raise AssertionError("read")
+
+    monkeypatch.setattr(terminal, "read_data", nothing)
+    monkeypatch.setattr(terminal, "read_spec", nothing)
+    (tmp_path / "file").write_text("in the way")
+    place = tmp_path / "file" / "below"
+    for command in ("report", "depth", "width", "train", "spectrum", "mercer"):
+        code, out, err = run(capsys, command, "--out", place)
+        assert (code, out) == (2, "")
+        assert "cannot write" in err
+    for command in ("learning-curve", "regress"):
+        assert run(capsys, command, "--out", place)[0] == 2
+    given = "gram", "--spec", tmp_path / "net.json", "--store", place / "k.zarr"
+    assert "cannot write" in run(capsys, *given)[2]
 
 
 def test_doctor(capsys, monkeypatch):

@@ -269,3 +269,18 @@ def test_matrices_that_lapack_does_not_survive_are_refused(monkeypatch):
     rows = np.ones((16_385, 1))
     with pytest.raises(ValueError, match=r"16,385 rows is not factored.*solver='cg'"):
         NTKRegressor(solver="cholesky").fit(rows, rows[:, 0])
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "cg"])
+def test_images_with_convolutional_networks(solver):
+    """By `kernel_ridge` on the matrices of `gram`."""
+    spec, rng = nr.ConvNet(depth=2), np.random.default_rng(0)
+    x, new = rng.normal(size=(12, 3, 3, 2)), rng.normal(size=(4, 3, 3, 2))
+    y = rng.normal(size=12)
+    model = NTKRegressor(spec, ridge=0.1, solver=solver, tol=1e-10).fit(x, y)
+    right = nr.kernel_ridge(nr.gram(spec, x), nr.gram(spec, new, x), y, ridge=0.1)
+    np.testing.assert_allclose(model.predict(new), right[:, 0], rtol=1e-8)
+    labels = NTKClassifier(spec, ridge=0.1).fit(x, y > 0).predict(x)
+    assert labels.dtype == bool
+    with pytest.raises(ValueError, match=r"\(n, height, width, channels\)"):
+        NTKRegressor(spec).fit(x.reshape(12, -1), y)

@@ -27,6 +27,7 @@ from ntk_resnet._progress import Progress
 from ntk_resnet.analysis.regression import check_factorable
 from ntk_resnet.analysis.solve import solve
 from ntk_resnet.architectures import Architecture, FeedForward, check_network
+from ntk_resnet.convolutional import Convolutional
 from ntk_resnet.kernels.gram import gram
 from ntk_resnet.kernels.operator import gram_operator
 
@@ -68,7 +69,8 @@ class _KernelRidge(BaseEstimator):
         small = len(x) <= _DENSE_ROWS
         dense = self.solver == "cholesky" or (self.solver == "auto" and small)
         self.solver_ = "cholesky" if dense else "cg"
-        self.spec_ = check_network(_DEFAULT if self.spec is None else self.spec)
+        spec = _DEFAULT if self.spec is None else self.spec
+        self.spec_ = check_network(spec, convolutional=True)
         self.X_fit_, self._targets = x, targets
         (self._fit_dense if dense else self._fit_matrix_free)(ridge)
         return self
@@ -119,7 +121,12 @@ class _KernelRidge(BaseEstimator):
 
     def _check_new(self, X):
         check_is_fitted(self, "dual_coef_")
-        return validate_data(self, X, dtype=np.float64, reset=False)
+        return self._validated(X, reset=False)
+
+    def _validated(self, *arrays, **how):
+        """Rows, or for convolutional networks images; the kernel checks the shape."""
+        images = isinstance(self.spec, Convolutional)
+        return validate_data(self, *arrays, dtype=np.float64, allow_nd=images, **how)
 
     def _dense(self, what):
         check_is_fitted(self, "dual_coef_")
@@ -153,8 +160,9 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, _KernelRidge):
     et al. 2019, equation 16).
 
     Args:
-        spec: the network; `None`: `FeedForward(depth=1, bias_variance=0.1)`, which
-            unlike networks without bias is defined for rows of zeros and sees norms.
+        spec: the network, a convolutional one for images; `None`:
+            `FeedForward(depth=1, bias_variance=0.1)`, which unlike networks without
+            bias is defined for rows of zeros and sees norms.
         ridge: lambda >= 0, relative to the mean of the diagonal, as `diag_reg` in
             neural-tangents.
         get: `"ntk"` or `"nngp"`.
@@ -186,10 +194,9 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, _KernelRidge):
     """
 
     def fit(self, X, y):
-        """Fits to inputs `(n, d)` and targets `(n,)` or `(n, k)`."""
-        X, y = validate_data(
-            self, X, y, dtype=np.float64, multi_output=True, y_numeric=True
-        )
+        """Fits to inputs `(n, d)` or images `(n, H, W, C)`, and targets `(n,)` or
+        `(n, k)`."""
+        X, y = self._validated(X, y, multi_output=True, y_numeric=True)
         self._fit(X, np.asarray(y, np.float64).reshape(len(y), -1))
         self._single = y.ndim == 1
         self.dual_coef_ = self._shaped(self.dual_coef_)
@@ -247,12 +254,12 @@ class NTKClassifier(ClassifierMixin, _KernelRidge):
     """
 
     def fit(self, X, y):
-        """Fits to inputs `(n, d)` and labels `(n,)`.
+        """Fits to inputs `(n, d)` or images `(n, H, W, C)`, and labels `(n,)`.
 
         Raises:
             ValueError: as in `NTKRegressor`, or all labels are of one class.
         """
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        X, y = self._validated(X, y)
         check_classification_targets(y)
         labels = LabelBinarizer(pos_label=1, neg_label=-1)
         targets = labels.fit_transform(y).astype(np.float64)

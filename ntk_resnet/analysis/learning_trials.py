@@ -24,7 +24,7 @@ from ntk_resnet.analysis.mercer import mercer
 from ntk_resnet.analysis.regression import kernel_ridge
 from ntk_resnet.analysis.spectrum import spectrum
 from ntk_resnet.architectures import Architecture, check_network
-from ntk_resnet.kernels._inputs import check_inputs
+from ntk_resnet.kernels._inputs import check_inputs_of
 from ntk_resnet.kernels.gram import gram
 
 # -------------------------------------------------------------------------- the sphere
@@ -178,7 +178,7 @@ def _check_degree(values, tail, kappa):
 
 def learning_curve_on_data(
     spec: Architecture,
-    x: Num[ArrayLike, "m d"],
+    x: Num[ArrayLike, "m *features"],
     y: Num[ArrayLike, " m"] | Num[ArrayLike, "m k"],
     sizes: Sequence[int] | Num[ArrayLike, " n"],
     *,
@@ -207,8 +207,8 @@ def learning_curve_on_data(
 
     Args:
         spec: the network; its normalised NTK is used.
-        x, y: all the data, `(m, d)` and `(m,)` or `(m, k)`; errors are means over the k
-            outputs.
+        x, y: all the data, `(m, d)`, or images `(m, H, W, C)`, and `(m,)` or `(m, k)`;
+            errors are means over the k outputs.
         sizes: numbers of training rows, each less than m.
         ridge: relative to the mean diagonal, as in `kernel_ridge`.
         trials: random choices of the training rows, two or more.
@@ -228,8 +228,8 @@ def learning_curve_on_data(
     rows, and too low by 15 % at 800 and 33 % at 1,600, less in deep plain networks
     (`tests/test_learning_curve.py`, `benchmarks/learning_curve.py`).
     """
-    check_network(spec)
-    data = check_inputs("x", x, zero_rows=spec.bias_variance > 0)
+    check_network(spec, convolutional=True)
+    data = check_inputs_of(spec, "x", x)
     trials, seed = (
         check_count("trials", trials, least=2),
         check_count("seed", seed, least=0),

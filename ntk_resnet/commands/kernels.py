@@ -22,7 +22,7 @@ class Gram:
     store: Annotated[pathlib.Path, tyro.conf.arg(metavar="DIR")]
     """Where to write it: a zarr store. One of the same matrix is completed."""
     data: terminal.Source = "digits"
-    """As for report, for a convolutional network images; all rows are used."""
+    """As for depth; all rows are used."""
     get: Literal["ntk", "nngp", "ntk_gap", "nngp_gap"] = "ntk"
     """The normalised kernel, or one minus it."""
     dtype: Literal["float32", "float64"] = "float64"
@@ -31,15 +31,14 @@ class Gram:
     """Print what was written as JSON."""
 
     def run(self):
-        from ntk_resnet.convolutional import Convolutional
+        terminal.prepare(self.store.parent)
         from ntk_resnet.kernels._make_plan import make_plan
         from ntk_resnet.kernels.gram import fill
 
         spec = terminal.read_spec(self.spec)
-        images = isinstance(spec, Convolutional)
         start = time.perf_counter()
         with terminal.progress_bar() as progress:
-            data = terminal.read_data(self.data, progress, images=images)
+            data = terminal.read_data(self.data, progress, [spec])
             x = data.x.astype(self.dtype)
             plan = make_plan(spec, x, get=self.get, store=self.store)
             matrix = fill(plan, self.store, progress)
@@ -66,20 +65,20 @@ class Spectrum:
     rows: int = 1000
     """Rows of the data; of more than 5000 the matrix is never in memory."""
     data: terminal.Source = "digits"
-    """As for report."""
+    """As for depth."""
     out: terminal.Folder = None
     """Also save the numbers (zarr, CSV) and a figure there."""
     json: bool = False
     """Print the numbers as JSON."""
 
     def run(self):
+        terminal.prepare(self.out)
         from ntk_resnet import spectral_figures
         from ntk_resnet.studies import spectrum_measurements as measure
 
         networks = terminal.networks(self.spec, measure.NETWORKS)
-        terminal.prepare(self.out)
         with terminal.progress_bar() as progress:
-            data = terminal.read_data(self.data, progress)
+            data = terminal.read_data(self.data, progress, networks.values())
             result = measure.spectra_on_data(
                 data, rows=self.rows, networks=networks, progress=progress
             )
@@ -117,11 +116,11 @@ class Mercer:
     """Print the numbers as JSON."""
 
     def run(self):
+        terminal.prepare(self.out)
         from ntk_resnet import spectral_figures
         from ntk_resnet.studies import spectrum_measurements as measure
 
         networks = terminal.networks(self.spec, measure.NETWORKS)
-        terminal.prepare(self.out)
         with terminal.progress_bar() as progress:
             result = measure.mercer_spectra(
                 dim=self.dim,
@@ -153,7 +152,7 @@ class LearningCurve:
     spec: terminal.SpecFile = None
     """A network as nr.to_json writes it; by default five, plain and residual."""
     data: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
-    """As for report; by default a known target on a sphere."""
+    """As for depth; by default a known target on a sphere."""
     dim: int = 5
     """Of the space around the sphere."""
     sizes: tuple[int, ...] = (20, 50, 100, 200, 400)
@@ -168,15 +167,15 @@ class LearningCurve:
     """Print the numbers as JSON."""
 
     def run(self):
+        terminal.prepare(self.out)
         from ntk_resnet import spectral_figures
         from ntk_resnet.studies import spectrum_measurements as measure
 
         networks = terminal.networks(self.spec, measure.NETWORKS)
-        terminal.prepare(self.out)
         with terminal.progress_bar() as progress:
             data = None
             if self.data is not None:
-                data = terminal.read_data(self.data, progress)
+                data = terminal.read_data(self.data, progress, networks.values())
             result = measure.learning_curves(
                 data,
                 sizes=self.sizes,
@@ -216,20 +215,20 @@ class Regress:
     test: float = 0.2
     """The share of the rows to test on."""
     data: terminal.Source = "digits"
-    """As for report; all rows are used."""
+    """As for depth; all rows are used."""
     out: terminal.Folder = None
     """Also save the numbers (zarr, CSV) and a figure there."""
     json: bool = False
     """Print the numbers as JSON."""
 
     def run(self):
+        terminal.prepare(self.out)
         from ntk_resnet import spectral_figures
         from ntk_resnet.studies import spectrum_measurements as measure
 
         spec = measure.DEEP if self.spec is None else terminal.read_spec(self.spec)
-        terminal.prepare(self.out)
         with terminal.progress_bar() as progress:
-            data = terminal.read_data(self.data, progress)
+            data = terminal.read_data(self.data, progress, [spec])
             result = measure.regression_by_ridge(
                 data, spec, ridges=self.ridges, test=self.test, progress=progress
             )

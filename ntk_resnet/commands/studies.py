@@ -28,7 +28,8 @@ class Report:
     """Print the verdicts as JSON."""
 
     def run(self):
-        from ntk_resnet import report
+        terminal.prepare(self.out)
+        from ntk_resnet import _tables, report
         from ntk_resnet.studies import depth_claims, depth_study
 
         start = time.perf_counter()
@@ -50,9 +51,19 @@ class Report:
                 "statement": "prediction",
                 "prediction": "predicted",
                 "measured": "measured",
+                "interval": "interval",
                 "holds": "holds",
             }
-            terminal.print_table(f"the depth study on {data.name}", columns, rows)
+            said = [
+                row
+                | {
+                    "statement": _tables.plain(row["statement"]),
+                    "prediction": _tables.predicted(row),
+                    "interval": _tables.interval(row),
+                }
+                for row in rows
+            ]
+            terminal.print_table(f"the depth study on {data.name}", columns, said)
             print(f"{page}  ({seconds:.0f} s)")
 
         return 0, show
@@ -77,6 +88,7 @@ class Depth:
     """Print the numbers as JSON."""
 
     def run(self):
+        terminal.prepare(self.out)
         from ntk_resnet import figures
         from ntk_resnet._checks import check_count
         from ntk_resnet.convolutional import Convolutional
@@ -87,9 +99,8 @@ class Depth:
         rows = 40 if images else 300
         if self.rows is not None:
             rows = check_count("rows", self.rows, least=2)
-        terminal.prepare(self.out)
         with terminal.progress_bar() as progress:
-            data = terminal.read_data(self.data, progress, images=images)
+            data = terminal.read_data(self.data, progress, families.values())
             result = measure.degeneracy_on_data(
                 data,
                 depths=self.depths,
@@ -138,9 +149,10 @@ class Width:
     """Print the numbers as JSON."""
 
     def run(self):
+        terminal.prepare(self.out)
         from ntk_resnet import finite_figures
         from ntk_resnet._checks import check_count
-        from ntk_resnet.architectures import FeedForward
+        from ntk_resnet.architectures import FeedForward, check_network
         from ntk_resnet.finite.dispersion import dispersion_of_families
         from ntk_resnet.kernels._inputs import check_depths
         from ntk_resnet.studies import finite_measurements as measure
@@ -150,7 +162,7 @@ class Width:
         ((name, spec),) = terminal.networks(
             self.spec, {"residual": measure.WIDTH_SPEC}
         ).items()
-        terminal.prepare(self.out)
+        check_network(spec)
         with terminal.progress_bar() as progress:
             result = measure.agreement_with_width(
                 terminal.read_data(self.data, progress),
@@ -250,14 +262,16 @@ class Train:
     """Print the numbers as JSON."""
 
     def run(self):
+        terminal.prepare(self.out)
         from ntk_resnet import figures, finite
         from ntk_resnet._checks import check_count
+        from ntk_resnet.architectures import check_network
         from ntk_resnet.data import split
         from ntk_resnet.studies import finite_measurements as measure
 
         default = {"residual": measure.WIDTH_SPEC}
         (spec,) = terminal.networks(self.spec, default).values()
-        terminal.prepare(self.out)
+        check_network(spec)
         with terminal.progress_bar() as progress:
             data = terminal.read_data(self.data, progress)
             if check_count("rows", self.rows) > len(data) // 2:

@@ -33,19 +33,25 @@ def networks(path: pathlib.Path | None, default: dict[str, Any]) -> dict[str, An
     return default if path is None else {path.stem: read_spec(path)}
 
 
-def read_data(source: str, progress: Any, *, images: bool = False):
-    """The data set of that name, or in that file."""
+def read_data(source: str, progress: Any, networks: Iterable[Any] = ()):
+    """The data set of that name, or in that file; for convolutional networks images."""
+    from ntk_resnet.convolutional import Convolutional
     from ntk_resnet.data import load_data
 
+    images = any(isinstance(spec, Convolutional) for spec in networks)
     return load_data(source, images=images, progress=progress)
 
 
 def prepare(out: pathlib.Path | None) -> None:
-    """Finds out that a folder is not writable before anything is computed."""
+    """Finds out that a folder is not writable before anything is read or computed.
+
+    It is made when there is something to put into it.
+    """
     from ntk_resnet import records
 
     if out is not None:
-        records.check_writable(out)
+        there = (folder for folder in (out, *out.parents) if folder.exists())
+        records.check_writable(next(there))
 
 
 def save(out: pathlib.Path | None, name: str, result, draw) -> list[str]:
