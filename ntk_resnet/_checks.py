@@ -1,7 +1,10 @@
 """Checks of what a user passes in: one clear line that says what to do instead."""
 
 import numbers
+import os
+import pathlib
 import sys
+import tempfile
 from typing import Any
 
 
@@ -47,3 +50,21 @@ def check_choice(name: str, value: Any, choices) -> Any:
         known = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"{name} must be one of {known}; got {value!r}.")
     return value
+
+
+def check_writable(folder: str | os.PathLike) -> pathlib.Path:
+    """Makes the folder if need be, and writes and removes a file in it.
+
+    Raises:
+        OSError: that failed; the text says where.
+    """
+    folder = pathlib.Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(
+            f"cannot write to the folder {str(folder)!r}: {reason}; choose another."
+        ) from None

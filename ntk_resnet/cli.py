@@ -12,7 +12,7 @@ from typing import Any
 
 import tyro
 
-from ntk_resnet.commands import kernels, studies
+from ntk_resnet.commands import kernels, studies, terminal
 
 COMMANDS: dict[str, Any] = {
     "report": studies.Report,
@@ -44,6 +44,8 @@ def main(args: Sequence[str] | None = None) -> int:
     )
     try:
         with contextlib.redirect_stdout(sys.stderr):  # whatever a library might print
+            for name in ("out", "store", "checkpoint"):
+                terminal.prepare(getattr(chosen, name, None))
             _use_float64()
             code, show = chosen.run()
         show()

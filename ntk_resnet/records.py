@@ -14,7 +14,6 @@ import pathlib
 import platform
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +22,7 @@ import numpy as np
 import xarray as xr
 
 from ntk_resnet import _version
+from ntk_resnet._checks import check_writable as check_writable
 from ntk_resnet._code import code_digest
 
 _DIGEST = "content_sha256"
@@ -228,24 +228,6 @@ def resume(
     }
     save(dataset, path, csv=True)
     return load(path)
-
-
-def check_writable(folder: str | os.PathLike) -> pathlib.Path:
-    """Makes the folder if need be, and writes and removes a file in it.
-
-    Raises:
-        OSError: that failed; the text says where.
-    """
-    folder = pathlib.Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(
-            f"cannot write to the folder {str(folder)!r}: {reason}; choose another."
-        ) from None
 
 
 def content_digest(dataset: xr.Dataset) -> str:

@@ -31,7 +31,6 @@ class Gram:
     """Print what was written as JSON."""
 
     def run(self):
-        terminal.prepare(self.store.parent)
         from ntk_resnet.kernels._make_plan import make_plan
         from ntk_resnet.kernels.gram import fill
 
@@ -72,7 +71,6 @@ class Spectrum:
     """Print the numbers as JSON."""
 
     def run(self):
-        terminal.prepare(self.out)
         from ntk_resnet import spectral_figures
         from ntk_resnet.studies import spectrum_measurements as measure
 
@@ -116,7 +114,6 @@ class Mercer:
     """Print the numbers as JSON."""
 
     def run(self):
-        terminal.prepare(self.out)
         from ntk_resnet import spectral_figures
         from ntk_resnet.studies import spectrum_measurements as measure
 
@@ -167,7 +164,6 @@ class LearningCurve:
     """Print the numbers as JSON."""
 
     def run(self):
-        terminal.prepare(self.out)
         from ntk_resnet import spectral_figures
         from ntk_resnet.studies import spectrum_measurements as measure
 
@@ -222,7 +218,6 @@ class Regress:
     """Print the numbers as JSON."""
 
     def run(self):
-        terminal.prepare(self.out)
         from ntk_resnet import spectral_figures
         from ntk_resnet.studies import spectrum_measurements as measure
 

@@ -28,7 +28,6 @@ class Report:
     """Print the verdicts as JSON."""
 
     def run(self):
-        terminal.prepare(self.out)
         from ntk_resnet import _tables, report
         from ntk_resnet.studies import depth_claims, depth_study
 
@@ -88,7 +87,6 @@ class Depth:
     """Print the numbers as JSON."""
 
     def run(self):
-        terminal.prepare(self.out)
         from ntk_resnet import figures
         from ntk_resnet._checks import check_count
         from ntk_resnet.convolutional import Convolutional
@@ -149,7 +147,6 @@ class Width:
     """Print the numbers as JSON."""
 
     def run(self):
-        terminal.prepare(self.out)
         from ntk_resnet import finite_figures
         from ntk_resnet._checks import check_count
         from ntk_resnet.architectures import FeedForward, check_network
@@ -262,7 +259,6 @@ class Train:
     """Print the numbers as JSON."""
 
     def run(self):
-        terminal.prepare(self.out)
         from ntk_resnet import figures, finite
         from ntk_resnet._checks import check_count
         from ntk_resnet.architectures import check_network

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from ntk_resnet._checks import check_writable
+
 SpecFile = Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE.json")]
 Folder = Annotated[pathlib.Path | None, tyro.conf.arg(metavar="DIR")]
 Source = Annotated[str, tyro.conf.arg(metavar="NAME|FILE")]
@@ -47,11 +49,9 @@ def prepare(out: pathlib.Path | None) -> None:
 
     It is made when there is something to put into it.
     """
-    from ntk_resnet import records
-
     if out is not None:
         there = (folder for folder in (out, *out.parents) if folder.exists())
-        records.check_writable(next(there))
+        check_writable(next(there))
 
 
 def save(out: pathlib.Path | None, name: str, result, draw) -> list[str]:
