@@ -77,6 +77,7 @@ class DecreasingScale(BranchScale):
 
 
 TRAINED = ("blocks", "all")
+MOST = 10**15  # blocks: their number is exact in float64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,8 @@ class Architecture:
     def __post_init__(self):
         settle = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
         settle("depth", check_count("depth", self.depth))
+        if self.depth > MOST:
+            raise ValueError(f"depth must be at most 10^15, got {self.depth}.")
         check_choice("trained", self.trained, TRAINED)
         settle("activation", activations.as_activation(self.activation))
         if self.weight_variance is None:

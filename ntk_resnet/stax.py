@@ -22,6 +22,8 @@ from ntk_resnet.convolutional import Convolutional
 
 _QUADRATURE_POINTS = 100
 
+_MOST_LAYERS = 10**7
+
 
 def stax(
     spec: Architecture, width: int = 512, out_features: int = 1
@@ -84,6 +86,11 @@ def stax(
         raise ValueError(
             'neural-tangents has no kernel for block="postactivation" (its increments '
             "have a mean); nr.kernel_fn(spec) has it."
+        )
+    if spec.depth > _MOST_LAYERS:
+        raise ValueError(
+            f"depth is {spec.depth:,}; neural-tangents goes layer by layer, at most "
+            f"{_MOST_LAYERS:,} of them."
         )
     if isinstance(spec, Convolutional):
         activation = _activation(spec.activation)

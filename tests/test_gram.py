@@ -161,6 +161,7 @@ def test_tiles_by_neural_tangents():
     np.testing.assert_allclose(theirs, ours, atol=1e-7)
     off = ~np.eye(len(X), dtype=bool)
     np.testing.assert_allclose(theirs[off], ours[off], atol=1e-12)
+    assert (np.diag(theirs) == 1).all()
     gaps = nr.gram(spec, X, other, "nngp_gap", engine=REFERENCE)
     np.testing.assert_allclose(gaps, nr.gram(spec, X, other, "nngp_gap"), atol=1e-12)
     images = np.random.default_rng(0).normal(size=(3, 4, 4, 2))

@@ -569,3 +569,47 @@ def test_any_depth_at_one_price():
     )
     logs = nr.diag(deepest, X1, log=True)
     np.testing.assert_allclose(logs, np.log((X1**2).mean(1)) + np.log(1e12 + 1))
+
+
+@pytest.mark.parametrize("engine", ["auto", "recursion"])
+def test_float64_constants_in_a_trace_without_x64(engine):
+    """As training data that a jitted function closes over: in float32 there."""
+    kernel = nr.kernel_fn(PLAIN[0], engine=engine)
+    want, slope = kernel(X1, X2), jax.grad(lambda x: kernel(X1, x).sum())(X2)
+    with jax.enable_x64(False):
+        x2 = jnp.asarray(X2, jnp.float32)
+        for got in (
+            jax.jit(lambda x: kernel(X1, x))(x2),
+            jax.jit(lambda x: kernel(x, X1).T)(x2),
+            jax.jit(lambda one: one * kernel(X1, X2))(jnp.float32(1)),
+        ):
+            assert got.dtype == np.float32
+            np.testing.assert_allclose(got, want, atol=1e-6)
+        got = jax.grad(lambda x: kernel(X1, x).sum())(x2)
+        np.testing.assert_allclose(got, slope, atol=1e-5)
+        assert jax.jit(lambda one: one * nr.diag(PLAIN[0], X1))(1.0).dtype == np.float32
+
+
+def test_bad_scales_in_a_trace_give_nan_at_any_size():
+    kernel = jax.jit(lambda x, scales: nr.kernel_fn(RES)(x, scales=scales))
+    for x in (PLACES[:5], PLACES):
+        assert np.isnan(kernel(x, jnp.array([-0.3, 0.3]))[0, 1])
+
+
+def test_raw_kernels_out_of_range_where_nothing_is_trained():
+    idle = nr.ResNet(depth=2, branch_scale=0.0)
+    for size in (1e-25, 1e25):
+        x = (X1 * size).astype(np.float32)
+        with pytest.raises(ValueError, match="beyond the range"):
+            nr.kernel_fn(idle, normalised=False)(x, get="nngp")
+    assert (nr.kernel_fn(idle, normalised=False)(X1) == 0).all()
+
+
+def test_neural_tangents_at_small_norms():
+    kernel = nr.kernel_fn(PLAIN[0], engine="neural_tangents")
+    small = kernel((X1 * 1e-19).astype(np.float32))
+    np.testing.assert_allclose(small, nr.kernel_fn(PLAIN[0])(X1), atol=1e-3)
+    with pytest.raises(ValueError, match="layer by layer"):
+        nr.kernel_fn(nr.FeedForward(depth=10**12), engine="neural_tangents")(X1)
+    with pytest.raises(ValueError, match="depth must be at most"):
+        nr.FeedForward(depth=10**400)

@@ -28,7 +28,9 @@ def default_float() -> np.dtype:
 def precision_of(*arrays: Any) -> contextlib.AbstractContextManager:
     """A context with x64 on if float64 data are given eagerly; nothing else changes."""
     wide = any(getattr(a, "dtype", None) == np.float64 for a in arrays)
-    if wide and default_float() == np.float32 and not is_traced(arrays):
+    # A trace that is under way is in the precision of its beginning.
+    eager = not is_traced(arrays, jnp.zeros(()))
+    if wide and default_float() == np.float32 and eager:
         return jax.enable_x64()
     return contextlib.nullcontext()
 

@@ -165,6 +165,8 @@ def look_up(table: Table, r: Values, obtuse: Any) -> Any:
     In NumPy or in JAX, as `r` is, and so is the result.
     """
     xp, dtype = r.__array_namespace__(), np.dtype(r.dtype)
+    if table.offset.dtype != dtype:  # the bits of `r` would name other rows
+        raise TypeError(f"a table in {table.offset.dtype} is not for r in {dtype}.")
     whole, mantissa = _INTEGERS[dtype], np.finfo(dtype).nmant
     y = r + xp.where(obtuse, table.offset[1], table.offset[0])
     bits = y.view(whole)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -101,7 +102,7 @@ def plan_for(
 
 def _check_data(spec, x, x2):
     inputs = check_pair(spec, ("x", x), ("x2", x2))
-    if is_traced(inputs):
+    if is_traced(inputs, jnp.zeros(())):
         raise ValueError(
             "x is traced: gram distributes its work itself and is not for use inside "
             "jit, vmap or grad; use kernel_fn there."

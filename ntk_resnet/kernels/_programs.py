@@ -15,7 +15,6 @@ from ntk_resnet.kernels._tiling import Tiling, side_for_rows
 from ntk_resnet.kernels.engines import (
     Block,
     Engine,
-    RecursionEngine,
     ReferenceEngine,
     choose,
     matrices_of_images,
@@ -113,8 +112,6 @@ def matrices(
 
 
 def _whole(engine, data, rows):
-    if isinstance(engine, RecursionEngine):  # inside a trace they are not checked
-        data = jnp.where(data < 0, jnp.nan, data)
     nowhere = sum(len(of.x) for of in rows)
     shift = 0 if len(rows) == 1 else nowhere
     return engine.block(data, rows[0], rows[-1], shift, True).values

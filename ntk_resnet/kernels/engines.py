@@ -21,7 +21,11 @@ from ntk_resnet.convolutional import Convolutional
 from ntk_resnet.kernels import images, recursion
 from ntk_resnet.kernels._composed import composes
 from ntk_resnet.kernels._composed import log_diagonals as at_unit_kernel
-from ntk_resnet.kernels.norms import common_norm, log_variances
+from ntk_resnet.kernels.norms import (
+    common_norm,
+    log_variances,
+    over_powers_of_two,
+)
 from ntk_resnet.kernels.pairs import (
     defined,
     distances,
@@ -109,6 +113,7 @@ class RecursionEngine(Engine):
 
     def block(self, data, rows1, rows2, shift, refine):
         spec, logs = self.shape, [rows1.log_variance, rows2.log_variance]
+        data = jnp.where(data < 0, jnp.nan, data)  # inside a trace nothing is checked
         found = distances(rows1, rows2, shift, "split", refine)
         gap, cogap = gaps(found)
         if spec.bias_variance == 0:  # a row of zeros has no angle
@@ -150,7 +155,10 @@ class ConvolutionEngine(Engine):
 
 @dataclasses.dataclass(frozen=True)
 class ReferenceEngine(Engine):
-    """neural-tangents, a matrix at a time; `data` is nothing."""
+    """neural-tangents, a matrix at a time; `data` is nothing.
+
+    Coincident inputs are exact to the root of eps, an input with itself is 1.
+    """
 
     name = "neural_tangents"
     spec: Architecture
@@ -168,7 +176,11 @@ class ReferenceEngine(Engine):
                 logs = [of[KERNELS.index(name)] for of in own]
                 size = jnp.exp(-(logs[0][:, None] + logs[1][None, :]) / 2)
                 values[place] = values[place] * size
+        index = [jnp.arange(len(rows.x)) for rows in (rows1, rows2)]
+        own = index[0][:, None] - index[1] == shift
         for place, name in enumerate(self.get):
+            if self.normalised:
+                values[place] = jnp.where(own, 1, values[place])
             if name.endswith("_gap"):
                 values[place] = 1 - values[place]
         return Block(_mirrored(values, shift), jnp.asarray(False))
@@ -262,8 +274,11 @@ def choose(
             )
         engine = own
     if engine == "neural_tangents":
-        as_they_are = tuple(ReferenceRows(jnp.asarray(x)) for x in arrays)
-        return Choice(ReferenceEngine(get, normalised, spec), (), as_they_are)
+        inputs = [jnp.asarray(x) for x in arrays]
+        if normalised and spec.homogeneous and inputs[0].ndim == 2:
+            inputs = [over_powers_of_two(x)[0] for x in inputs]  # squares stay in range
+        reference = ReferenceEngine(get, normalised, spec)
+        return Choice(reference, (), tuple(map(ReferenceRows, inputs)))
     if isinstance(spec, Convolutional):
         return _for_images(spec, get, normalised, products, arrays, scales)
     rows = tuple(prepare(x, spec.bias_variance, wide=wide) for x in arrays)
@@ -333,7 +348,8 @@ def log_diagonals(
     if alone:  # whatever the depth
         nngp, ntk = at_unit_kernel(spec)
         return logs + nngp, logs + ntk
-    return _log_diagonals(recursion.shape_of(spec), logs, jnp.asarray(scales, x.dtype))
+    scales = jnp.asarray(scales, logs.dtype)
+    return _log_diagonals(recursion.shape_of(spec), logs, scales)
 
 
 @functools.partial(jax.jit, static_argnums=0)

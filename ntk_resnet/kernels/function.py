@@ -113,6 +113,9 @@ class KernelFunction:
             `vmap` and `grad`; at coincident inputs of `x1` and `x2` the NTK has a cusp
             and the gradient is the mean of its two sides.
 
+            Where nothing is trained (all scales 0, the blocks alone) the raw NTK is 0,
+            and normalised NaN.
+
         Raises:
             ValueError: bad inputs, named in the text; or a raw kernel beyond the
                 dtype's range. In a trace, bad values give NaN or infinity instead.
@@ -165,6 +168,7 @@ class KernelFunction:
 
     def _evaluate(self, names, x1, x2, scales):
         dtype = np.result_type(*(v.dtype for v in (x1, x2) if v is not None))
+        dtype = jax.dtypes.canonicalize_dtype(dtype)  # float32 in a trace without x64
         arrays = tuple(v.astype(dtype) for v in (x1, x2) if v is not None)
         # Scales as data leave to "auto" what takes them.
         engine = self.requested if scales is not None else self.engine
@@ -178,9 +182,13 @@ class KernelFunction:
         return tuple(jax.device_put(values, device) for values in found)
 
     def _check_range(self, names, values, x1, x2, scales):
-        if self.spec.trains_nothing if scales is None else not np.any(scales):
-            return  # a block NTK of zeros, normalised NaN
+        if scales is None:
+            idle = self.spec.trains_nothing
+        else:
+            idle = not (np.any(scales) or self.spec.trains_readout)
         for name, value in zip(names, values, strict=True):
+            if idle and name == "ntk":
+                continue  # zeros, and normalised NaN: nothing is trained
             host = np.asarray(value)
             with np.errstate(over="ignore"):  # a sum is cheaper than a test of each
                 if self.normalised and np.isfinite(host.sum()):

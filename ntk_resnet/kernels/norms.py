@@ -29,6 +29,7 @@ def log_variances(
     if not is_traced(x, jnp.zeros(())):
         host = np.asarray(x)
         return host_log_variances(host, bias_variance).astype(host.dtype)
+    x = jnp.asarray(x)
     reduced, exponents = over_powers_of_two(x)
     mean_square = jnp.mean(reduced**2, axis=1)
     logs = jnp.log(jnp.where(mean_square > 0, mean_square, 1))

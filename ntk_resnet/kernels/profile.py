@@ -17,7 +17,6 @@ whose width, 1/L or the branch scale, is found by the machine.
 
 import dataclasses
 import functools
-import importlib
 import math
 from typing import Any
 
@@ -196,7 +195,8 @@ def _profile(spec, input_kernel, accuracy):
     if _composed.composes(spec):
         tables = _composed.tables(**about)
     else:  # imported where it is needed: it loads what reads and writes files
-        scanned = importlib.import_module("ntk_resnet.kernels._scanned")
-        tables = scanned.tables(**about)
+        from ntk_resnet.kernels import _scanned
+
+        tables = _scanned.tables(**about)
     fields = dataclasses.fields(tables)
     return Profile(**about, **{f.name: getattr(tables, f.name) for f in fields})
