@@ -12,6 +12,7 @@ from quick import slow_but_for
 
 import ntk_resnet as nr
 from ntk_resnet._duals.cosines import activation_cosine, slope_cosine
+from ntk_resnet.kernels import function
 from ntk_resnet.kernels.images import PLAIN, RESIDUAL, _matrix, without_scales
 
 EPS = np.finfo(float).eps
@@ -560,3 +561,13 @@ def test_images_that_a_device_flushes_are_refused(dtype):
     assert traced[0, 0] == 1
     with_bias = nr.kernel_fn(spec.replace(bias_variance=0.1))(small)
     assert np.isfinite(with_bias).all()
+
+
+def test_scales_as_data_do_not_go_by_tiles_of_rows(monkeypatch):
+    """All pairs of a tile made for rows would be far more than memory is stated for."""
+    spec = nr.ConvResNet(depth=2, branch_scale=0.5)
+    x = np.random.default_rng(0).normal(size=(3, 4, 4, 2))
+    want = nr.kernel_fn(spec)(x)
+    monkeypatch.setattr(function, "in_memory", None)
+    got = nr.kernel_fn(spec)(x, scales=np.full(2, 0.5))
+    np.testing.assert_allclose(got, want, rtol=16 * np.finfo(float).eps)

@@ -231,11 +231,11 @@ def check_engine(spec: Architecture, engine: str) -> None:
         )
 
 
-def usual_engine(spec: Architecture) -> str:
-    """What serves inputs of every norm."""
+def usual_engine(spec: Architecture, scales: Any = None) -> str:
+    """What serves inputs of every norm; with `scales`, also branch scales as data."""
     if isinstance(spec, Convolutional):
         return "convolution"
-    one_for_all = spec.homogeneous and has_profile(spec)
+    one_for_all = scales is None and spec.homogeneous and has_profile(spec)
     return "profile" if one_for_all else "recursion"
 
 
@@ -259,20 +259,18 @@ def choose(
         engine: of `ENGINES`; `"auto"` is the profile wherever one serves these inputs.
         products: of the profile, see `pairs.distances`.
         arrays: one array of inputs, or two of one dtype; they may be traced.
-        scales: branch scales in place of those of the network.
+        scales: branch scales in place of those of the network, for its
+            `usual_engine`.
         wide: see `pairs.prepare`.
 
     Raises:
         ValueError: the engine has no kernels of this network on these inputs.
     """
-    if scales is not None:
-        own = "convolution" if isinstance(spec, Convolutional) else "recursion"
-        if engine not in ("auto", own):
-            raise ValueError(
-                "scales as data need engine='recursion' (images: 'convolution'); for "
-                "others put them into the specification."
-            )
-        engine = own
+    if scales is not None and engine != usual_engine(spec, scales):
+        raise ValueError(
+            "scales as data need engine='recursion' (images: 'convolution'); for "
+            "others put them into the specification."
+        )
     if engine == "neural_tangents":
         inputs = [jnp.asarray(x) for x in arrays]
         if normalised and spec.homogeneous and inputs[0].ndim == 2:

@@ -170,8 +170,9 @@ class KernelFunction:
         dtype = np.result_type(*(v.dtype for v in (x1, x2) if v is not None))
         dtype = jax.dtypes.canonicalize_dtype(dtype)  # float32 in a trace without x64
         arrays = tuple(v.astype(dtype) for v in (x1, x2) if v is not None)
-        # Scales as data leave to "auto" what takes them.
-        engine = self.requested if scales is not None else self.engine
+        engine = self.requested
+        if engine == "auto":
+            engine = usual_engine(self.spec, scales)
         how = self.spec, names, self.normalised, engine
         device = _one_device(*arrays)
         if device is None or is_traced(scales) or engine in _WHOLE:
