@@ -83,11 +83,11 @@ def kernel_distance_sweep(
     Args:
         spec: the first family; its depth is replaced by each of `depths`.
         other: the second, whose depth is replaced likewise; or the normalised kernel
-            matrix on `x` of a limit, `(n, n)`, which stays.
+            matrix on `x` of a limit, `(n, n)`, which stays. By default plain networks
+            train their readouts and residual ones do not; to compare them give both the
+            same `trained`.
         depths: whole numbers >= 1; the result has each once, ascending.
         x: inputs `(n, d)`, two or more.
-            By default plain networks train their readouts and residual ones do not; to
-            compare them give both the same `trained`.
         get: `"ntk"` or `"nngp"`, normalised.
         progress: called as `progress(done, total, text)` after each depth.
 

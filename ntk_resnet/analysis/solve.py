@@ -258,7 +258,7 @@ def _in_precision(operator, dtype):
         get=get,
         normalised=engine.normalised,
         engine="auto" if engine.name == "profile" else engine.name,
-        products=getattr(engine, "products", "split"),
+        products=plan.products,
         tile=plan.tiling.tile,
         devices=list(plan.mesh.devices.flat),
     )

@@ -20,6 +20,11 @@ def is_traced(*values: Any) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
+def in_trace(*values: Any) -> bool:
+    """Whether values are traced, or become so, as a transformation is under way."""
+    return is_traced(values, jnp.zeros(()))
+
+
 def default_float() -> np.dtype:
     """float64 where JAX's x64 mode is on, else float32."""
     return jax.dtypes.canonicalize_dtype(np.float64)
@@ -28,11 +33,9 @@ def default_float() -> np.dtype:
 def precision_of(*arrays: Any) -> contextlib.AbstractContextManager:
     """A context with x64 on if float64 data are given eagerly; nothing else changes."""
     wide = any(getattr(a, "dtype", None) == np.float64 for a in arrays)
-    # A trace that is under way is in the precision of its beginning.
-    eager = not is_traced(arrays, jnp.zeros(()))
-    if wide and default_float() == np.float32 and eager:
+    if wide and default_float() == np.float32 and not in_trace(arrays):
         return jax.enable_x64()
-    return contextlib.nullcontext()
+    return contextlib.nullcontext()  # a trace keeps the precision it began with
 
 
 def keep_precision(values: Any) -> Any:
@@ -133,19 +136,15 @@ def _check_values(name, x, zero_rows):
 def flushed(x: Any) -> Any:
     """Rows whose angles change if a device takes subnormal numbers for zero.
 
-    By more than eps^2, that is. Comparisons may flush as well: the bits tell.
+    By more than eps^2, that is. Comparisons may flush as well: the bits tell. In NumPy
+    or in JAX, as `x` is.
     """
-    limits = jnp.finfo(x.dtype)
-    if isinstance(x, np.ndarray):  # the host knows them
-        size, tiny = np.abs(x), limits.tiny
-        subnormal = (size > 0) & (size < tiny)
-        return (size.max(axis=1) < tiny / limits.eps**2) & subnormal.any(axis=1)
+    limits = np.finfo(x.dtype)
     whole: Any = {4: np.int32, 8: np.int64}[x.dtype.itemsize]
-    bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(x), whole)
-    bits = bits & np.iinfo(whole).max  # without the sign
+    bits = x.view(whole) & np.iinfo(whole).max  # without the sign
     subnormal = (bits > 0) & (bits < whole(2**limits.nmant))
-    small = jnp.max(jnp.abs(x), axis=1) < limits.tiny / limits.eps**2
-    return small & jnp.any(subnormal, axis=1)
+    small = abs(x).max(axis=1) < limits.tiny / limits.eps**2
+    return small & subnormal.any(axis=1)
 
 
 def check_pair(

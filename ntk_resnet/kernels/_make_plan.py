@@ -11,14 +11,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ntk_resnet._checks import check_choice, check_count
-from ntk_resnet.architectures import check_network
+from ntk_resnet.architectures import Architecture, check_network
 from ntk_resnet.kernels import _tile_store, images
-from ntk_resnet.kernels._inputs import check_pair, is_traced, precision_of
+from ntk_resnet.kernels._inputs import check_pair, in_trace, precision_of
 from ntk_resnet.kernels._programs import everywhere_on
 from ntk_resnet.kernels._range import check_scale
 from ntk_resnet.kernels._tiling import Tiling, side_for_images, side_for_rows
 from ntk_resnet.kernels.engines import (
-    KERNELS,
     QUANTITIES,
     check_engine,
     choose,
@@ -60,13 +59,9 @@ def make_plan(
     plan = plan_for(*how, wide=not everywhere)  # operators are for traces, too
     if not normalised:
         with precision_of(*inputs):
-            check_scale(get, plan.dtype, *(_own(plan, get, x) for x in inputs))
+            logs = [log_diagonals(spec, x.astype(plan.dtype)) for x in inputs]
+        check_scale(get, plan.dtype, *(getattr(log, get) for log in logs))
     return plan
-
-
-def _own(plan, get, x):
-    """ln of the raw kernel of each input with itself."""
-    return log_diagonals(plan.spec, x.astype(plan.dtype))[KERNELS.index(get)]
 
 
 def plan_for(
@@ -100,9 +95,34 @@ def plan_for(
     return Plan(spec, found.engine, data, rows, tiling, mesh)
 
 
+def plan_on(
+    device: jax.Device,
+    spec: Architecture,
+    get: tuple[str, ...],
+    normalised: bool,
+    engine: str,
+    inputs: tuple[Any, ...],
+    scales: Any = None,
+) -> Plan:
+    """The plan of matrices between rows that have been checked, for one device."""
+    dtype = np.result_type(*(np.dtype(v.dtype) for v in inputs))
+    side = side_for_rows(max(map(len, inputs)), dtype, device)
+    how = spec, get, normalised, engine, "split", inputs
+    return plan_for(*how, _mesh_of((device,)), side, scales)
+
+
+def device_of(*arrays: Any) -> jax.Device | None:
+    """The device that computes; `None` in a trace, or where several hold the data."""
+    if in_trace(arrays):
+        return None
+    there = [v for v in arrays if isinstance(v, jax.Array)] or [jnp.zeros(())]
+    on = set.union(*(v.devices() for v in there))
+    return next(iter(on)) if len(on) == 1 else None
+
+
 def _check_data(spec, x, x2):
     inputs = check_pair(spec, ("x", x), ("x2", x2))
-    if is_traced(inputs, jnp.zeros(())):
+    if in_trace(inputs):
         raise ValueError(
             "x is traced: gram distributes its work itself and is not for use inside "
             "jit, vmap or grad; use kernel_fn there."
@@ -124,11 +144,11 @@ def _mesh(devices, everywhere):
         )
     if len({d.platform for d in devices}) > 1:
         raise ValueError(f"devices must be of one kind, got {devices!r}.")
-    return mesh_of(tuple(devices))
+    return _mesh_of(tuple(devices))
 
 
 @functools.lru_cache(maxsize=32)
-def mesh_of(devices: tuple[jax.Device, ...]) -> Mesh:
+def _mesh_of(devices):
     """The devices as one axis of tiles."""
     return Mesh(np.array(devices), ("tile",))
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ntk_resnet.architectures import Architecture
 from ntk_resnet.convolutional import Convolutional
@@ -80,6 +80,22 @@ def tile_at(
     return engine.block(data, first, second, shift, refine)
 
 
+def own_part(
+    tiling: Tiling, tile: Int[Array, "2"], begins: Int[Array, "2"]
+) -> tuple[Bool[Array, " n1"], Bool[Array, " n2"]]:
+    """Which rows and columns of the block that begins there belong to its tile.
+
+    A block at the far edge begins earlier: what lies before is that of others.
+    """
+    own1, own2 = (
+        begin + jnp.arange(length) >= start
+        for begin, length, start in zip(
+            begins, tiling.block_shape, tile * tiling.tile, strict=True
+        )
+    )
+    return own1, own2
+
+
 def everywhere_on(mesh: Mesh, tree: Any) -> Any:
     """The arrays as the program takes them."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
@@ -126,13 +142,9 @@ def _in_tiles(engine, tiling, data, rows):
     shape = tiling.block_shape
 
     def one_more(matrices, tile):
-        place, corner = tile
+        pair, corner = tile
         values = tile_at(engine, shape, tiling.symmetric, data, rows, *corner).values
-        # A block at the far edge begins earlier: what lies before is that of others.
-        own1, own2 = (
-            begin + jnp.arange(length) >= start
-            for begin, length, start in zip(corner, shape, place, strict=True)
-        )
+        own1, own2 = own_part(tiling, pair, corner)
         own = own1[:, None] & own2
         matrices = _put(matrices, values, corner, own)
         if tiling.symmetric:
@@ -141,10 +153,9 @@ def _in_tiles(engine, tiling, data, rows):
         return matrices, None
 
     empty = jnp.empty((tiling.rows, tiling.columns), rows[0].coarse.dtype)
-    tiles = [[np.multiply(pair, tiling.tile), tiling.corner(*pair)] for pair in work]
-    places, corners = np.array(tiles, np.int32).swapaxes(0, 1)
-    start = (empty,) * len(engine.get)
-    return jax.lax.scan(one_more, start, (places, corners))[0]
+    corners = [tiling.corner(*pair) for pair in work]
+    tiles = np.array(work, np.int32), np.array(corners, np.int32)
+    return jax.lax.scan(one_more, (empty,) * len(engine.get), tiles)[0]
 
 
 def _put(matrices, values, corner, own):

@@ -10,6 +10,13 @@ from typing import Any
 import numpy as np
 
 
+def all_finite(values: Any) -> bool:
+    """Whether all entries are finite numbers."""
+    # A sum is cheaper than a test of each; it can overflow where no entry does.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum()) or np.isfinite(values).all())
+
+
 def check_raw(
     name: str, values: np.ndarray, logs: Callable[[], tuple[Any, ...]]
 ) -> None:

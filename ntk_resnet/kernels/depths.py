@@ -23,8 +23,7 @@ from ntk_resnet.architectures import Architecture, ResNet
 from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels._composed import composes
 from ntk_resnet.kernels._inputs import precision_of
-from ntk_resnet.kernels._make_plan import mesh_of, plan_for
-from ntk_resnet.kernels._tiling import side_for_rows
+from ntk_resnet.kernels._make_plan import device_of, plan_on
 from ntk_resnet.kernels.engines import log_diagonals
 from ntk_resnet.kernels.gram import in_memory
 from ntk_resnet.kernels.pairs import symmetric
@@ -99,14 +98,12 @@ def profiles_at(
     spec: Architecture, depths: list[int], x: Num[ArrayLike, "n d"]
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """As `kernels_at`, between the rows of `x`, by the tiles of a Gram matrix."""
-    x = np.asarray(x)
-    device = next(iter(jnp.zeros(()).devices()))
-    side = side_for_rows(len(x), x.dtype, device)
-    get = "nngp_gap", "ntk_gap"
+    x, get = np.asarray(x), ("nngp_gap", "ntk_gap")
+    device = device_of(x)
     for index, depth in enumerate(depths):
         deep = spec.replace(depth=depth)
-        how = get, True, "profile", "split", (x,), mesh_of((device,)), side
-        gaps = [np.asarray(gap) for gap in in_memory(plan_for(deep, *how))]
+        plan = plan_on(device, deep, get, True, "profile", (x,))
+        gaps = [np.asarray(gap) for gap in in_memory(plan)]
         with precision_of(x):
             logs = [np.asarray(log) for log in log_diagonals(deep, x)]
         here = dict(zip(get, gaps, strict=True))

@@ -21,6 +21,7 @@ from ntk_resnet.convolutional import Convolutional
 from ntk_resnet.kernels import images, recursion
 from ntk_resnet.kernels._composed import composes
 from ntk_resnet.kernels._composed import log_diagonals as at_unit_kernel
+from ntk_resnet.kernels._lookup import Both
 from ntk_resnet.kernels.norms import (
     common_norm,
     log_variances,
@@ -30,6 +31,7 @@ from ntk_resnet.kernels.pairs import (
     defined,
     distances,
     gaps,
+    own_entries,
     prepare,
     scaled,
     symmetric,
@@ -165,22 +167,18 @@ class ReferenceEngine(Engine):
 
     def block(self, data, rows1, rows2, shift, refine):
         del data, refine
-        names = tuple(name.removesuffix("_gap") for name in self.get)
-        alone = rows1 is rows2
-        found = _reference(self.spec)(rows1.x, None if alone else rows2.x, names)
+        kernels = tuple(name.removesuffix("_gap") for name in self.get)
+        x1, x2 = rows1.x, rows2.x
+        found = _reference(self.spec)(x1, None if rows1 is rows2 else x2, kernels)
         values = list(found)
         if self.normalised:
             # By our diagonals: neural-tangents' own cancel to the root of eps.
-            own = [log_diagonals(self.spec, rows.x) for rows in (rows1, rows2)]
-            for place, name in enumerate(names):
-                logs = [of[KERNELS.index(name)] for of in own]
-                size = jnp.exp(-(logs[0][:, None] + logs[1][None, :]) / 2)
-                values[place] = values[place] * size
-        index = [jnp.arange(len(rows.x)) for rows in (rows1, rows2)]
-        own = index[0][:, None] - index[1] == shift
+            logs = [log_diagonals(self.spec, x) for x in (x1, x2)]
+            own = own_entries((len(x1), len(x2)), shift)
+            for place, kernel in enumerate(kernels):
+                value = scaled(values[place], *(-getattr(log, kernel) for log in logs))
+                values[place] = jnp.where(own, 1, value)
         for place, name in enumerate(self.get):
-            if self.normalised:
-                values[place] = jnp.where(own, 1, values[place])
             if name.endswith("_gap"):
                 values[place] = 1 - values[place]
         return Block(_mirrored(values, shift), jnp.asarray(False))
@@ -333,21 +331,17 @@ def matrices_of_images(
 # ---------------------------------------------------------------------------- diagonals
 
 
-def log_diagonals(
-    spec: Architecture, x: Any, scales: Any = None
-) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """ln of the raw NNGP and NTK of every input with itself; traceable."""
-    alone = scales is None and composes(spec)
-    if scales is None and not alone:
-        scales = recursion.block_scales(spec)
+def log_diagonals(spec: Architecture, x: Any, scales: Any = None) -> Both:
+    """ln of the raw kernels of every input with itself, `(n,)`; traceable."""
+    if scales is None and composes(spec):  # whatever the depth
+        logs = jnp.asarray(log_variances(x))
+        return Both(*(logs + own for own in at_unit_kernel(spec)))
+    scales = recursion.block_scales(spec) if scales is None else scales
     if isinstance(spec, Convolutional):
-        return images.log_diagonals(spec, x, scales)
+        return Both(*images.log_diagonals(spec, x, scales))
     logs = jnp.asarray(log_variances(x, spec.bias_variance))
-    if alone:  # whatever the depth
-        nngp, ntk = at_unit_kernel(spec)
-        return logs + nngp, logs + ntk
     scales = jnp.asarray(scales, logs.dtype)
-    return _log_diagonals(recursion.shape_of(spec), logs, scales)
+    return Both(*_log_diagonals(recursion.shape_of(spec), logs, scales))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -20,10 +20,9 @@ from ntk_resnet.kernels._inputs import (
     keep_precision,
     precision_of,
 )
-from ntk_resnet.kernels._make_plan import mesh_of, plan_for
+from ntk_resnet.kernels._make_plan import device_of, plan_on
 from ntk_resnet.kernels._programs import matrices
-from ntk_resnet.kernels._range import check_raw
-from ntk_resnet.kernels._tiling import side_for_rows
+from ntk_resnet.kernels._range import all_finite, check_raw
 from ntk_resnet.kernels.engines import (
     KERNELS,
     check_engine,
@@ -174,12 +173,10 @@ class KernelFunction:
         if engine == "auto":
             engine = usual_engine(self.spec, scales)
         how = self.spec, names, self.normalised, engine
-        device = _one_device(*arrays)
+        device = device_of(*arrays)
         if device is None or is_traced(scales) or engine in _WHOLE:
             return matrices(*how, arrays, scales)
-        side = side_for_rows(max(map(len, arrays)), dtype, device)
-        given = arrays, mesh_of((device,)), side, scales
-        found = in_memory(plan_for(*how, "split", *given), checked=False)
+        found = in_memory(plan_on(device, *how, arrays, scales), checked=False)
         return tuple(jax.device_put(values, device) for values in found)
 
     def _check_range(self, names, values, x1, x2, scales):
@@ -191,20 +188,17 @@ class KernelFunction:
             if idle and name == "ntk":
                 continue  # zeros, and normalised NaN: nothing is trained
             host = np.asarray(value)
-            with np.errstate(over="ignore"):  # a sum is cheaper than a test of each
-                if self.normalised and np.isfinite(host.sum()):
-                    continue
-            bad = ~np.isfinite(host) if self.normalised else np.isnan(host)
-            if bad.any():
+            if not all_finite(host) and (self.normalised or np.isnan(host).any()):
                 raise ValueError(_not_a_number(name, host.dtype, self.spec))
             if not self.normalised:
                 check_raw(name, host, lambda: self._own(name, x1, x2, scales))  # noqa: B023
 
     def _own(self, name, x1, x2, scales):
         """ln of the raw kernel of each input with itself."""
-        given, which = [x for x in (x1, x2) if x is not None], KERNELS.index(name)
+        given = [x for x in (x1, x2) if x is not None]
         with precision_of(*given, scales):
-            return tuple(log_diagonals(self.spec, x, scales)[which] for x in given)
+            logs = [log_diagonals(self.spec, x, scales) for x in given]
+        return tuple(getattr(log, name) for log in logs)
 
 
 def diag(
@@ -235,7 +229,7 @@ def diag(
     check_choice("get", get, KERNELS)
     x = check_inputs_of(spec, "x", x)
     with precision_of(x):
-        logs = log_diagonals(spec, x)[KERNELS.index(get)]
+        logs = getattr(log_diagonals(spec, x), get)
         values = logs if log else jnp.exp(logs)
     values = keep_precision(values)
     if is_traced(values):
@@ -279,12 +273,3 @@ def check_scales(spec: Architecture, scales: Any) -> None:
 
 
 _WHOLE = ("neural_tangents", "convolution")  # engines that take all inputs at once
-
-
-def _one_device(*arrays):
-    """The device that computes; `None` in a trace, or where several hold the data."""
-    there = jnp.zeros(())
-    if is_traced(arrays, there):
-        return None
-    on = [v.devices() for v in arrays if isinstance(v, jax.Array)] or [there.devices()]
-    return next(iter(on[0])) if len(set.union(*on)) == 1 else None

@@ -15,7 +15,7 @@ from ntk_resnet.kernels._image_memory import numbers_per_image
 from ntk_resnet.kernels._inputs import default_float, is_traced, precision_of
 from ntk_resnet.kernels._tiling import begins
 from ntk_resnet.kernels.convolution import kernels, see, see_both
-from ntk_resnet.kernels.pairs import symmetric
+from ntk_resnet.kernels.pairs import own_entries, symmetric
 
 PLAIN, RESIDUAL = 10, 24
 """Activations one after the other up to which float32 computes to 1e-5."""
@@ -130,8 +130,7 @@ def tile(
     first, second = (
         rows._replace(x=rows.x.astype(rows.log_nngp.dtype)) for rows in (rows1, rows2)
     )
-    index = [jnp.arange(len(rows.x)) for rows in (rows1, rows2)]
-    own = index[0][:, None] - index[1] == shift
+    own = own_entries((len(rows1.x), len(rows2.x)), shift)
     half = shift == 0 if own.shape[0] == own.shape[1] else False
     kernel = get.removesuffix("_gap")
     _, one, other = see_both(spec, first.x, second.x, scales)

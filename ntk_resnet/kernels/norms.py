@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ntk_resnet.architectures import Architecture
-from ntk_resnet.kernels._inputs import flushed, is_traced
+from ntk_resnet.kernels._inputs import flushed, in_trace, is_traced
 
 
 def log_variances(
@@ -26,7 +26,7 @@ def log_variances(
     e^-60 of the bias, where the row no longer matters in either dtype: a floor instead
     of -inf keeps ratios of variances finite.
     """
-    if not is_traced(x, jnp.zeros(())):
+    if not in_trace(x):
         host = np.asarray(x)
         return host_log_variances(host, bias_variance).astype(host.dtype)
     x = jnp.asarray(x)

@@ -25,7 +25,7 @@ from ntk_resnet.kernels._inputs import (
     precision_of,
 )
 from ntk_resnet.kernels._make_plan import make_plan
-from ntk_resnet.kernels._programs import tile_at
+from ntk_resnet.kernels._programs import own_part, tile_at
 from ntk_resnet.kernels.function import diag
 from ntk_resnet.kernels.plan import Plan
 
@@ -307,11 +307,7 @@ def _add_tile(engine, tiling, data, rows, v, total, work):
     tile, begins = work
     shape = tiling.block_shape
     (values,), _ = tile_at(engine, shape, tiling.symmetric, data, rows, *begins)
-    # A block at the far edge begins earlier: what lies before is that of others.
-    own1, own2 = (
-        begin + jnp.arange(length) >= start
-        for begin, length, start in zip(begins, shape, tile * tiling.tile, strict=True)
-    )
+    own1, own2 = own_part(tiling, tile, begins)
     total = _add(total, values, v, begins, (own1, own2))
     if tiling.symmetric:
         off_diagonal = own2 & (tile[0] != tile[1])

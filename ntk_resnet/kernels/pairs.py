@@ -54,7 +54,7 @@ def prepare(x: Any, bias_variance: float = 0.0, *, wide: bool = False) -> Rows:
     Unit rows of float32 data are kept in float64 if `wide`, and are not traced.
     """
     logs = log_variances(x, bias_variance)
-    if is_traced(x, logs):
+    if is_traced(logs):
         x = jnp.asarray(x)
         coarse, fine, finest = _in_parts(x)
         return Rows(x, coarse, fine, finest, logs)
@@ -163,11 +163,10 @@ def distances(
         refine: compute near-duplicates from the difference of the rows.
     """
     dtype, d = rows1.x.dtype, rows1.x.shape[1]
-    if rows1.fine is None:
-        cosine = _product(rows1.coarse, rows2.coarse)
-        lesser, obtuse = jnp.maximum(1 - jnp.abs(cosine), 0), cosine < 0
-    elif products == "plain":
-        cosine = _product(rows1.coarse + rows1.fine, rows2.coarse + rows2.fine)
+    if rows1.fine is None or products == "plain":
+        rows = (rows1, rows2)
+        units = (r.coarse if r.fine is None else r.coarse + r.fine for r in rows)
+        cosine = _product(*units)
         lesser, obtuse = jnp.maximum(1 - jnp.abs(cosine), 0), cosine < 0
     else:
         exact = _product(rows1.coarse, rows2.coarse)
@@ -177,9 +176,7 @@ def distances(
         )
         obtuse = exact + rest < 0
         lesser = jnp.where(obtuse, (1 + exact) + rest, (1 - exact) - rest)
-    shape = lesser.shape
-    index = [jax.lax.broadcasted_iota(np.int32, shape, axis) for axis in (0, 1)]
-    own = index[0] - index[1] == shift
+    own = own_entries(lesser.shape, shift)
     lesser = jnp.where(own, 0, lesser)
     if products == "plain":
         return Distances(lesser, obtuse, jnp.asarray(False))
@@ -212,6 +209,14 @@ def _(products, refine, primals, tangents):
     turn = jax.lax.map(against_all, (coarse1, rest1, change1, found.obtuse))
     still: Any = [np.zeros(part.shape, jax.dtypes.float0) for part in found[1:]]
     return found, Distances(turn, still[0], still[1])
+
+
+def own_entries(
+    shape: tuple[int, ...], shift: Int[Array, ""] | int
+) -> Bool[Array, "n1 n2"]:
+    """Where row `i` of the first inputs is row `i - shift` of the second."""
+    index = [jax.lax.broadcasted_iota(np.int32, shape, axis) for axis in (0, 1)]
+    return index[0] - index[1] == shift
 
 
 def _in_two(rows):

@@ -19,7 +19,7 @@ from ntk_resnet.architectures import Architecture
 from ntk_resnet.kernels import _identity
 from ntk_resnet.kernels._inputs import precision_of
 from ntk_resnet.kernels._programs import program
-from ntk_resnet.kernels._range import beyond
+from ntk_resnet.kernels._range import all_finite, beyond
 from ntk_resnet.kernels._rounds import rounds
 from ntk_resnet.kernels._tiling import Tiling, bytes_for, memory_of
 from ntk_resnet.kernels.engines import Block, Engine
@@ -49,6 +49,11 @@ class Plan:
         return np.dtype(self.rows[0].x.dtype)
 
     @property
+    def products(self) -> str:
+        """How the angles are computed, see `pairs.distances`."""
+        return getattr(self.engine, "products", "split")
+
+    @property
     def tile_bytes(self) -> int:
         """About how much memory a device takes to compute a tile.
 
@@ -74,7 +79,7 @@ class Plan:
             get=" ".join(self.engine.get),
             normalised=int(self.engine.normalised),
             engine=self.engine.name,
-            products=getattr(self.engine, "products", "split"),
+            products=self.products,
             platform=self.mesh.local_devices[0].platform,
         )
 
@@ -167,10 +172,8 @@ def _by_device(array):
 
 def check_finite(values: Any, get: str, normalised: bool, spec: Architecture) -> None:
     """Raises the error behind an entry that is not a finite number."""
-    # A sum is cheaper; it can overflow where no entry does.
-    with np.errstate(over="ignore"):
-        if np.isfinite(values.sum()) or np.isfinite(values).all():
-            return
+    if all_finite(values):
+        return
     if np.isnan(values).any() or normalised:
         raise ValueError(
             f"the {get} of {spec!r} is not a number for some of these inputs: "
