@@ -22,7 +22,7 @@ import numpy as np
 from harness import Case, Prepared, compiled, measure, publish, run_questions
 
 import ntk_resnet as nr
-from ntk_resnet._stax_convolution import _Layers
+from ntk_resnet.reference.stax_convolution import _Layers
 
 
 def spec_of(network, depth, readout):

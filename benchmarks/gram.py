@@ -25,10 +25,10 @@ import numpy as np
 from harness import Case, Prepared, compiled, measure, publish, run_questions
 
 import ntk_resnet as nr
-from ntk_resnet.kernels._make_plan import make_plan
-from ntk_resnet.kernels._programs import tile_at
+from ntk_resnet.kernels.gram.make_plan import make_plan
+from ntk_resnet.kernels.gram.programs import tile_at
 from ntk_resnet.kernels.pairs import PRODUCTS
-from ntk_resnet.kernels.profile import ACCURACY
+from ntk_resnet.kernels.profile.profile import ACCURACY
 
 DEPTHS = (1, 1000, 1_000_000)
 DTYPES = ("float32", "float64")

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ntk_resnet import records
+from ntk_resnet.records.provenance import provenance
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 
@@ -208,7 +208,7 @@ def _cores() -> int | None:
 def _machine(cores: int | None) -> dict[str, Any]:
     """Provenance; `machine` names the kind of device and the number of cores."""
     kind = re.sub(r"\W+", "-", jax.devices()[0].device_kind.lower()).strip("-")
-    return {"machine": f"{kind}-{cores}-cores", **records.provenance()}
+    return {"machine": f"{kind}-{cores}-cores", **provenance()}
 
 
 # -------------------------------------------------------------------- command and files

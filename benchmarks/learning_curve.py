@@ -19,7 +19,7 @@ from ntk_resnet.analysis.learning_trials import (
     learning_curve_on_data,
     learning_curve_on_sphere,
 )
-from ntk_resnet.data import targets
+from ntk_resnet.data.datasets import targets
 
 FAMILIES = {
     "plain, L = 1": nr.FeedForward(depth=1),

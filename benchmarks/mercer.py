@@ -19,7 +19,7 @@ from flint import acb, arb, ctx
 from harness import note, options, save, seconds
 
 import ntk_resnet as nr
-from ntk_resnet.analysis.mercer import decay_exponent, mercer, parity_imbalance
+from ntk_resnet.analysis.sphere.mercer import decay_exponent, mercer, parity_imbalance
 
 jax.config.update("jax_enable_x64", True)
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from ntk_resnet.cli import main
+from ntk_resnet.cli.main import main
 
 sys.exit(main())

@@ -6,7 +6,7 @@ that none is ever there twice.
 
 import sys
 
-from ntk_resnet._neural_tangents import neural_tangents
+from ntk_resnet.reference.neural_tangents import neural_tangents
 
 for _name, _module in list(sys.modules.items()):
     if _name.startswith("neural_tangents."):

@@ -6,7 +6,7 @@ import os
 import pathlib
 import tempfile
 
-from ntk_resnet.data import load_data
+from ntk_resnet.data.datasets import load_data
 from ntk_resnet.studies import depth_claims, depth_study
 
 SIZES = depth_study.Sizes(

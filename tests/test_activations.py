@@ -7,8 +7,8 @@ import pytest
 from scipy import special
 
 import ntk_resnet as nr
-from ntk_resnet.activations import Erf, Gelu, PiecewiseLinear, Tanh, as_activation
-from ntk_resnet.kernels._inputs import angle_gaps
+from ntk_resnet._inputs import angle_gaps
+from ntk_resnet.activations.named import Erf, Gelu, PiecewiseLinear, Tanh, as_activation
 
 mp.mp.dps = 50
 

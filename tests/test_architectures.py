@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import ntk_resnet as nr
-from ntk_resnet.architectures import BLOCKS, TRAINED
+from ntk_resnet.specification.base import TRAINED
+from ntk_resnet.specification.networks import BLOCKS
 
 SPECS = [
     nr.FeedForward(depth=3),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import ntk_resnet as nr
-from ntk_resnet.analysis.depth import one_block_correction
+from ntk_resnet.analysis.degeneracy import one_block_correction
 from ntk_resnet.analysis.regression import kernel_ridge
 
 U = np.array([-0.9, -0.5, 0.0, 0.3, 0.7, 0.95])

@@ -13,15 +13,17 @@ import pytest
 import small_study
 
 import ntk_resnet as nr
-from ntk_resnet import _tables, cli, figures, records
-from ntk_resnet.commands import terminal
-from ntk_resnet.kernels._image_memory import numbers_for_pairs
-from ntk_resnet.studies import checkup, depth_study
+from ntk_resnet.cli import doctor, main, terminal
+from ntk_resnet.kernels.convolution.memory import numbers_for_pairs
+from ntk_resnet.plot import depth as figures
+from ntk_resnet.records import results as records
+from ntk_resnet.report import tables
+from ntk_resnet.studies import depth_study
 from ntk_resnet.studies.depth_measurements import some_rows
 
 
 def run(capsys, *args):
-    code = cli.main([str(arg) for arg in args])
+    code = main.main([str(arg) for arg in args])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
@@ -220,14 +222,14 @@ def test_what_a_claim_allows_is_said(bound):
     claim = {"prediction": 1.0, "tolerance": 0.25, "bound": bound}
     claim |= {"low": 2.25, "high": 2.5, "interval": "95 % of the fit"}
     said = {"below": "< 1", "above": "> 1", "within": "1 ± 0.25", "interval": "1"}
-    assert _tables.predicted(claim) == said[bound]
-    assert _tables.interval(claim) == "[2.25, 2.5] 95 % of the fit"
-    assert _tables.interval(claim | {"low": np.nan}) == ""
+    assert tables.predicted(claim) == said[bound]
+    assert tables.interval(claim) == "[2.25, 2.5] 95 % of the fit"
+    assert tables.interval(claim | {"low": np.nan}) == ""
 
 
 def test_exponents_are_superscripts_in_a_terminal():
-    assert _tables.plain("6/P/(1+3/P)^(2) ln L") == "6/P/(1+3/P)² ln L"
-    assert _tables.plain("L^(−1/2), L^(1−2γ)") == "L⁻¹ᐟ², L¹⁻²ᵞ"
+    assert tables.plain("6/P/(1+3/P)^(2) ln L") == "6/P/(1+3/P)² ln L"
+    assert tables.plain("L^(−1/2), L^(1−2γ)") == "L⁻¹ᐟ², L¹⁻²ᵞ"
 
 
 @pytest.mark.parametrize("command", ["width", "train", "mercer"])
@@ -296,7 +298,7 @@ def test_doctor(capsys, monkeypatch):
     def broken():
         raise ImportError("no such\nthing")
 
-    monkeypatch.setitem(checkup._CHECKS, "neural-tangents", broken)
+    monkeypatch.setitem(doctor._CHECKS, "neural-tangents", broken)
     code, text, _ = run(capsys, "doctor")
     assert code == 1
     assert "ImportError: no such" in text
@@ -409,7 +411,7 @@ def test_a_mistake_is_one_line_and_code_2(capsys, tmp_path, kind):
 )
 def test_arguments_that_make_no_sense_exit_with_2(capsys, args):
     with pytest.raises(SystemExit) as caught:
-        cli.main(list(args))
+        main.main(list(args))
     assert caught.value.code == 2
     assert capsys.readouterr().out == ""
 
@@ -434,9 +436,9 @@ def test_a_fault_of_ours_is_not_passed_off_as_the_users(monkeypatch):
     def fault(_):
         raise TypeError("a bug")
 
-    monkeypatch.setattr(cli.COMMANDS["doctor"], "run", fault)
+    monkeypatch.setattr(main.COMMANDS["doctor"], "run", fault)
     with pytest.raises(TypeError, match="a bug"):
-        cli.main(["doctor"])
+        main.main(["doctor"])
 
 
 # ---------------------------------------------------------------------------- start-up
@@ -461,6 +463,6 @@ def test_help_is_quick_and_imports_nothing_heavy():
 
 
 def test_every_command_has_json_and_help():
-    for command in cli.COMMANDS.values():
+    for command in main.COMMANDS.values():
         assert command.__doc__
         assert "json" in {field.name for field in dataclasses.fields(command)}

@@ -11,9 +11,14 @@ from convolution import one_by_one
 from quick import slow_but_for
 
 import ntk_resnet as nr
-from ntk_resnet._duals.cosines import activation_cosine, slope_cosine
+from ntk_resnet.activations.cosines import activation_cosine, slope_cosine
 from ntk_resnet.kernels import function
-from ntk_resnet.kernels.images import PLAIN, RESIDUAL, _matrix, without_scales
+from ntk_resnet.kernels.convolution.matrices import (
+    PLAIN,
+    RESIDUAL,
+    _matrix,
+    without_scales,
+)
 
 EPS = np.finfo(float).eps
 

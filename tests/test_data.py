@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import ntk_resnet as nr
-from ntk_resnet import data
+from ntk_resnet.data import datasets
 
 
 def good(rows=40, columns=5, seed=0):
@@ -39,10 +39,10 @@ def test_digits_are_standardised_on_the_sphere():
 
 def test_standardising_forgets_units_and_constant_columns(tmp_path):
     x, y = good()
-    base = data.load_data(npz(tmp_path, x=x, y=y))
+    base = datasets.load_data(npz(tmp_path, x=x, y=y))
     scaled = x * [1e200, 1e-200, 1, -3, 1e5] + [0, 0, 7, 0, 0]
     with_constant = np.insert(scaled, 2, 0.1, axis=1)
-    again = data.load_data(npz(tmp_path, x=with_constant, y=y))
+    again = datasets.load_data(npz(tmp_path, x=with_constant, y=y))
     np.testing.assert_allclose(again.x, base.x * [1, 1, 1, -1, 1], atol=1e-13)
 
 
@@ -60,12 +60,12 @@ def test_npz_and_csv_with_and_without_header_agree(tmp_path):
     x, y = good()
     table = np.column_stack([x, y])
     lines = [",".join(map(repr, row.tolist())) for row in table]
-    bare = data.load_data(text(tmp_path, "\n".join(lines)))
+    bare = datasets.load_data(text(tmp_path, "\n".join(lines)))
     header = "a,b,c,d,e,label\n" + "\n".join(lines)
-    headed = data.load_data(text(tmp_path, header))
+    headed = datasets.load_data(text(tmp_path, header))
     moved = [",".join([row.split(",")[-1], *row.split(",")[:-1]]) for row in lines]
-    named = data.load_data(text(tmp_path, "y,a,b,c,d,e\n" + "\n".join(moved)))
-    archive = data.load_data(npz(tmp_path, x=x, y=y))
+    named = datasets.load_data(text(tmp_path, "y,a,b,c,d,e\n" + "\n".join(moved)))
+    archive = datasets.load_data(npz(tmp_path, x=x, y=y))
     for other in (bare, headed, named):
         np.testing.assert_array_equal(other.x, archive.x)
         np.testing.assert_array_equal(other.y, archive.y)
@@ -75,20 +75,20 @@ def test_npz_and_csv_with_and_without_header_agree(tmp_path):
 
 def test_text_labels_are_classes(tmp_path):
     rows = [f"{k}.5,{k % 7},{'cat' if k % 2 else 'dog'}" for k in range(20)]
-    found = data.load_data(text(tmp_path, "\n".join(rows)))
+    found = datasets.load_data(text(tmp_path, "\n".join(rows)))
     assert found.classes == ("cat", "dog")
     assert list(found.y[:3]) == [1, 0, 1]
-    headed = data.load_data(text(tmp_path, "a,b,pet\n" + "\n".join(rows)))
+    headed = datasets.load_data(text(tmp_path, "a,b,pet\n" + "\n".join(rows)))
     np.testing.assert_array_equal(headed.x, found.x)
 
 
 def test_real_targets_stay_real(tmp_path):
     x, _ = good()
     y = np.linspace(0, 1, 40)
-    found = data.load_data(npz(tmp_path, x=x, y=y))
+    found = datasets.load_data(npz(tmp_path, x=x, y=y))
     assert found.classes is None
     np.testing.assert_array_equal(found.y, y)
-    fitted = data.targets(found)
+    fitted = datasets.targets(found)
     assert fitted.shape == (40, 1)
     np.testing.assert_allclose([fitted.mean(), fitted.std()], [0, 1], atol=1e-12)
 
@@ -96,17 +96,17 @@ def test_real_targets_stay_real(tmp_path):
 def test_the_task_can_be_said(tmp_path):
     x, y = good()
     path = npz(tmp_path, x=x, y=y)
-    assert data.load_data(path).classes == ("0", "1", "2")
-    assert data.load_data(path, task="regression").classes is None
+    assert datasets.load_data(path).classes == ("0", "1", "2")
+    assert datasets.load_data(path, task="regression").classes is None
     whole = npz(tmp_path, x=x, y=np.arange(40))  # whole numbers, but all different
-    assert data.load_data(whole).classes is None
+    assert datasets.load_data(whole).classes is None
     with pytest.raises(ValueError, match="y of set has 40 classes in 40 rows"):
-        data.load_data(whole, task="classes")
+        datasets.load_data(whole, task="classes")
     with pytest.raises(ValueError, match="task must be one of"):
-        data.load_data(path, task="guess")
+        datasets.load_data(path, task="guess")
     words = npz(tmp_path, x=x, y=np.array(["a", "b"] * 20))
     with pytest.raises(ValueError, match="y of set holds text"):
-        data.load_data(words, task="regression")
+        datasets.load_data(words, task="regression")
 
 
 # ---------------------------------------------------------------------------- bad input
@@ -152,7 +152,7 @@ def spoilt(value):
 )
 def test_bad_arrays_are_named(tmp_path, arrays, message):
     with pytest.raises(ValueError, match=message) as caught:
-        data.load_data(npz(tmp_path, **arrays))
+        datasets.load_data(npz(tmp_path, **arrays))
     assert "\n" not in str(caught.value)
 
 
@@ -173,31 +173,31 @@ def test_bad_arrays_are_named(tmp_path, arrays, message):
 )
 def test_bad_tables_are_named(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as caught:
-        data.load_data(text(tmp_path, content))
+        datasets.load_data(text(tmp_path, content))
     assert "\n" not in str(caught.value)
 
 
 def test_unknown_names_and_missing_or_foreign_files(tmp_path):
     with pytest.raises(ValueError, match="'digit' is neither a known name"):
-        data.load_data("digit")
+        datasets.load_data("digit")
     with pytest.raises(ValueError, match="does not exist"):
-        data.load_data(tmp_path / "missing.npz")
+        datasets.load_data(tmp_path / "missing.npz")
     with pytest.raises(ValueError, match="neither a known name"):
-        data.load_data(text(tmp_path, "x", "set.parquet"))
+        datasets.load_data(text(tmp_path, "x", "set.parquet"))
     with pytest.raises(ValueError, match="not a NumPy archive"):
-        data.load_data(text(tmp_path, "no archive", "set.npz"))
+        datasets.load_data(text(tmp_path, "no archive", "set.npz"))
     (tmp_path / "set.npz").write_bytes(npz(tmp_path, x=X, y=Y).read_bytes()[:-300])
     with pytest.raises(ValueError, match=r"not a NumPy archive|cannot be read"):
-        data.load_data(tmp_path / "set.npz")
+        datasets.load_data(tmp_path / "set.npz")
     (tmp_path / "set.csv").write_bytes(b"1,2\xff,3\n")
     with pytest.raises(ValueError, match="cannot be read"):
-        data.load_data(tmp_path / "set.csv")
+        datasets.load_data(tmp_path / "set.csv")
     with pytest.raises(ValueError, match="not a NumPy archive"):
-        data.load_data(npz(tmp_path, x=np.array([{}], object), y=Y))
+        datasets.load_data(npz(tmp_path, x=np.array([{}], object), y=Y))
     np.save(tmp_path / "bare.npy", X)
     (tmp_path / "bare.npy").rename(tmp_path / "bare.npz")
     with pytest.raises(ValueError, match="not a NumPy archive"):
-        data.load_data(tmp_path / "bare.npz")
+        datasets.load_data(tmp_path / "bare.npz")
 
 
 # --------------------------------------------------------------------------- the splits
@@ -205,13 +205,13 @@ def test_unknown_names_and_missing_or_foreign_files(tmp_path):
 
 def test_splits_are_disjoint_stratified_and_repeatable():
     digits = nr.load_data("digits")
-    train, test = data.split(digits, train=300, test=200, seed=1)
+    train, test = datasets.split(digits, train=300, test=200, seed=1)
     assert len(train) == 300
     assert len(test) == 200
     assert not set(train) & set(test)
-    again, _ = data.split(digits, train=300, test=200, seed=1)
+    again, _ = datasets.split(digits, train=300, test=200, seed=1)
     np.testing.assert_array_equal(train, again)
-    other, _ = data.split(digits, train=300, test=200, seed=2)
+    other, _ = datasets.split(digits, train=300, test=200, seed=2)
     assert set(train) != set(other)
     share = np.bincount(digits.y) / len(digits)
     for part in (train, test):
@@ -221,25 +221,25 @@ def test_splits_are_disjoint_stratified_and_repeatable():
 
 def test_splits_of_real_targets_and_of_everything():
     x, _ = good()
-    real = data.Data(x, np.linspace(0, 1, 40), None, "line")
-    train, test = data.split(real, train=30, seed=0)
+    real = datasets.Data(x, np.linspace(0, 1, 40), None, "line")
+    train, test = datasets.split(real, train=30, seed=0)
     assert sorted([*train, *test]) == list(range(40))
 
 
 def test_splits_that_cannot_be_made():
     x, y = good()
-    found = data.Data(x, y, ("a", "b", "c"), "small")
+    found = datasets.Data(x, y, ("a", "b", "c"), "small")
     with pytest.raises(ValueError, match=r"at most the 40 rows of small, got 30 \+ 11"):
-        data.split(found, train=30, test=11)
+        datasets.split(found, train=30, test=11)
     with pytest.raises(ValueError, match="test must be at least 1"):
-        data.split(found, train=40)
+        datasets.split(found, train=40)
     with pytest.raises(ValueError, match="train must be at least 1"):
-        data.split(found, train=0)
+        datasets.split(found, train=0)
 
 
 def test_targets_of_classes_are_centred_one_hot():
     x, y = good()
-    found = data.targets(data.Data(x, y, ("a", "b", "c"), "small"))
+    found = datasets.targets(datasets.Data(x, y, ("a", "b", "c"), "small"))
     np.testing.assert_allclose(found.sum(axis=1), 0, atol=1e-15)
     np.testing.assert_array_equal(found.argmax(axis=1), y)
     assert found[0, y[0]] == 1 - 1 / 3

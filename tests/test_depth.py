@@ -5,7 +5,7 @@ import pytest
 from quick import slow_but_for
 
 import ntk_resnet as nr
-from ntk_resnet.analysis.depth import degeneracy, fit_power, one_block_correction
+from ntk_resnet.analysis.degeneracy import degeneracy, fit_power, one_block_correction
 from ntk_resnet.kernels import depths as many
 
 EPS = np.finfo(float).eps

@@ -9,8 +9,8 @@ import small_study
 import xarray as xr
 
 import ntk_resnet as nr
-from ntk_resnet import records
-from ntk_resnet.data import Data
+from ntk_resnet.data.datasets import Data
+from ntk_resnet.records import results as records
 from ntk_resnet.studies import (
     depth_claims,
     depth_study,

@@ -9,15 +9,9 @@ import pytest
 from flax import linen, nnx
 from jax.extend import core
 
-from ntk_resnet.finite import (
-    _contractions,
-    _linear_uses,
-    _models,
-    empirical_ntk,
-    empirical_ntk_operator,
-    ntk_methods,
-)
-from ntk_resnet.finite._models import Network, as_function
+from ntk_resnet.finite import empirical_ntk, empirical_ntk_operator, ntk_methods
+from ntk_resnet.finite.empirical import contractions, models, tracing
+from ntk_resnet.finite.empirical.models import Network, as_function
 
 EPS = np.finfo(float).eps
 
@@ -196,14 +190,12 @@ def test_equals_the_explicit_jacobian(name):
 @pytest.mark.parametrize("name", ["stacked", "convolutions"])
 def test_every_way_gives_the_same(name, method, monkeypatch):
     function, params, x, _ = NETWORKS[name]
-    monkeypatch.setattr(_contractions, "cheapest", lambda *_: (method, 0))
-    monkeypatch.setattr(_contractions, "PART_BYTES", 500)  # few columns at a time
+    monkeypatch.setattr(contractions, "cheapest", lambda *_: (method, 0))
+    monkeypatch.setattr(contractions, "PART_BYTES", 500)  # few columns at a time
     network = Network.of(*as_function((function, params)), x)
     factors = network.factors(x)
     # A function of its own, so that nothing compiled another way is found.
-    kernel = jax.jit(
-        lambda *args: _contractions.kernel_of(*args), static_argnums=(0, 3)
-    )
+    kernel = jax.jit(lambda *args: contractions.kernel_of(*args), static_argnums=(0, 3))
     for outputs, second in (("full", None), ("trace", factors), ("diagonal", factors)):
         want = explicit(function, params, x, x, outputs)
         found = kernel(network.program, factors, second, outputs)
@@ -259,7 +251,7 @@ def other_parameters(equation):
 
 
 def test_every_equation_of_the_walk_has_a_use():
-    assert set(USES) == set(_linear_uses.PARAMETERS)
+    assert set(USES) == set(tracing.PARAMETERS)
 
 
 @pytest.mark.parametrize("name", USES)
@@ -268,7 +260,7 @@ def test_equations_that_are_not_known_go_by_jacobian(name, monkeypatch):
     apply = lambda w, x: jnp.tanh(USES[name](w, x))  # noqa: E731
     model, x = (apply, normal(5, 3) / 4), normal(4, 5)
     want = explicit(*model, x, x)
-    seen, real = [], _linear_uses._use
+    seen, real = [], tracing._use
 
     def noted(equation, held, loops):
         if equation.primitive.name == name:
@@ -281,7 +273,7 @@ def test_equations_that_are_not_known_go_by_jacobian(name, monkeypatch):
     def holds():
         np.testing.assert_allclose(empirical_ntk(model, x), want, rtol=0, atol=1e-6)
 
-    monkeypatch.setattr(_linear_uses, "_use", noted)
+    monkeypatch.setattr(tracing, "_use", noted)
     assert "jacobian" not in ways()
     holds()
     for done, params in other_parameters(seen[0]):
@@ -289,11 +281,11 @@ def test_equations_that_are_not_known_go_by_jacobian(name, monkeypatch):
             equation.replace(params=params) if equation.primitive.name == name
             else equation, held, loops,
         )  # fmt: skip
-        monkeypatch.setattr(_linear_uses, "_use", changed)
+        monkeypatch.setattr(tracing, "_use", changed)
         assert ways() == ["jacobian"] or done == "form"
         holds()
-    monkeypatch.setattr(_linear_uses, "_use", real)
-    monkeypatch.delitem(_linear_uses.PARAMETERS, name)
+    monkeypatch.setattr(tracing, "_use", real)
+    monkeypatch.delitem(tracing.PARAMETERS, name)
     assert ways() == ["jacobian"]
     holds()
 
@@ -473,9 +465,9 @@ def test_equal_functions_are_compiled_once():
         return empirical_ntk((lambda p, x: jnp.tanh(x @ p) * by, params), x)
 
     first = scaled(normal(2))
-    before = _models._factors._cache_size()
+    before = models._factors._cache_size()
     second = scaled(2 * normal(2))
-    assert _models._factors._cache_size() == before
+    assert models._factors._cache_size() == before
     np.testing.assert_array_equal(second, 4 * first)
     inside = jax.jit(scaled)(normal(2))
     close = functools.partial(np.testing.assert_allclose, rtol=0, atol=200 * EPS)

@@ -9,7 +9,15 @@ import pytest
 import small_study
 from matplotlib.figure import Figure
 
-from ntk_resnet import figures, finite_figures, image_figures
+from ntk_resnet.plot import (
+    depth as figures,
+)
+from ntk_resnet.plot import (
+    finite as finite_figures,
+)
+from ntk_resnet.plot import (
+    images as image_figures,
+)
 
 PLOTS = {
     "paper": figures.plot_paper_kernels,

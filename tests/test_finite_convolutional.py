@@ -13,8 +13,8 @@ from test_finite_networks import equations
 
 import ntk_resnet as nr
 from ntk_resnet.finite import Frozen, build, empirical_nngp, empirical_ntk
-from ntk_resnet.finite.empirical import feature_kernel, ntk_of_rows
-from ntk_resnet.finite.seeds import seed_keys
+from ntk_resnet.finite.empirical.kernel import feature_kernel, ntk_of_rows
+from ntk_resnet.finite.ensembles import seed_keys
 
 BLOCKS = (None, *nr.ConvResNet.blocks)  # None: a plain network
 PADDINGS, READOUTS = ("zero", "circular"), ("pool", "flatten")

@@ -12,8 +12,9 @@ import pytest
 import xarray as xr
 
 import ntk_resnet as nr
-from ntk_resnet.finite import descent, train_study
-from ntk_resnet.finite.seeds import BATCH_BYTES
+from ntk_resnet.finite import train_study
+from ntk_resnet.finite.ensembles import BATCH_BYTES
+from ntk_resnet.finite.training import descent
 
 ROOT = pathlib.Path(nr.__file__).parents[1]
 SPEC = nr.FeedForward(depth=1)

@@ -9,7 +9,6 @@ import pytest
 from test_finite_oracle import SPECS
 
 import ntk_resnet as nr
-from ntk_resnet import finite_figures
 from ntk_resnet.finite import dispersion, dispersion_study, predicted_dispersion
 from ntk_resnet.finite.dispersion import (
     dispersion_of_families,
@@ -17,6 +16,7 @@ from ntk_resnet.finite.dispersion import (
     exact_feature_dispersion,
     ratio_of_moments,
 )
+from ntk_resnet.plot import finite as finite_figures
 
 PLAIN = nr.FeedForward(depth=1)
 TABLE = [  # depth, width, dispersion and standard error of 10,000 independent networks

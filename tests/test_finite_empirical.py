@@ -20,9 +20,9 @@ from ntk_resnet.finite import (
     empirical_ntk_operator,
     ntk_methods,
 )
-from ntk_resnet.finite._models import as_function
-from ntk_resnet.finite.empirical import feature_kernel, ntk_of_rows
-from ntk_resnet.finite.seeds import over_seeds, seed_keys
+from ntk_resnet.finite.empirical.kernel import feature_kernel, ntk_of_rows
+from ntk_resnet.finite.empirical.models import as_function
+from ntk_resnet.finite.ensembles import over_seeds, seed_keys
 
 
 def explicit(model, x1, x2):

@@ -11,7 +11,7 @@ from test_finite_oracle import NAMES, SPECS, rows
 
 import ntk_resnet as nr
 from ntk_resnet.finite import Frozen, build
-from ntk_resnet.finite.seeds import over_seeds, seed_keys
+from ntk_resnet.finite.ensembles import over_seeds, seed_keys
 
 
 def make(spec, d=5, width=8, k=1, seed=0, dtype=jnp.float64):
@@ -115,7 +115,7 @@ def test_second_moments_of_every_layer(block, activation, bias):
 @pytest.mark.slow
 @pytest.mark.parametrize("bias", [0.0, 0.3])
 @pytest.mark.parametrize("activation", ["relu", "erf", "tanh", "gelu"])
-@pytest.mark.parametrize("block", [None, *nr.architectures.BLOCKS])
+@pytest.mark.parametrize("block", [None, *nr.ResNet.blocks])
 def test_second_moments_of_every_specification(block, activation, bias):
     moments_agree(spec_of(block, activation=activation, bias_variance=bias))
 
@@ -126,7 +126,7 @@ def test_second_moments_after_an_input_activation(block):
     moments_agree(spec_of(block, input_activation=True))
 
 
-@pytest.mark.parametrize("block", [None, *nr.architectures.BLOCKS])
+@pytest.mark.parametrize("block", [None, *nr.ResNet.blocks])
 def test_what_is_trained_changes_no_weight(block):
     frozen, trained = (
         make(spec_of(block, bias_variance=0.1, trained=trained)).hidden(rows())
@@ -183,7 +183,7 @@ def equations(function, *args):
     return count(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-@pytest.mark.parametrize("block", [None, *nr.architectures.BLOCKS])
+@pytest.mark.parametrize("block", [None, *nr.ResNet.blocks])
 def test_program_does_not_grow_with_depth(block):
     def program(depth):
         spec = (
@@ -248,7 +248,7 @@ def test_rounding_in_bfloat16(block, activation, bias):
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 @pytest.mark.parametrize("activation", ["relu", "erf", "tanh", "gelu"])
-@pytest.mark.parametrize("block", [None, *nr.architectures.BLOCKS])
+@pytest.mark.parametrize("block", [None, *nr.ResNet.blocks])
 def test_rounding_of_every_specification(block, activation, dtype):
     spec = spec_of(block, activation=activation, bias_variance=0.1)
     rounding_is_small(spec, dtype)

@@ -9,13 +9,13 @@ from flax import nnx
 from test_finite_oracle import limit_kernels
 
 import ntk_resnet as nr
-from ntk_resnet import figures
 from ntk_resnet.analysis.regression import gradient_flow
-from ntk_resnet.data import split
+from ntk_resnet.data.datasets import split
 from ntk_resnet.finite import build, empirical_ntk, train_study
-from ntk_resnet.finite.comparison import step_error
-from ntk_resnet.finite.plan import make_run
-from ntk_resnet.finite.seeds import seed_keys
+from ntk_resnet.finite.ensembles import seed_keys
+from ntk_resnet.finite.training.comparison import step_error
+from ntk_resnet.finite.training.setup import make_run
+from ntk_resnet.plot import depth as figures
 
 SPEC = nr.ResNet(depth=2, branch_scale=nr.DepthScale(0.5))
 

@@ -7,7 +7,7 @@ from test_finite_oracle import SPECS, limit_kernels, rows
 
 import ntk_resnet as nr
 from ntk_resnet.finite import build, empirical_ntk, width_study
-from ntk_resnet.finite.seeds import seed_keys
+from ntk_resnet.finite.ensembles import seed_keys
 from ntk_resnet.finite.width import fit_exponent, fit_shift
 
 
@@ -64,8 +64,8 @@ LARGE = [
         activation=activation,
     )
     for activation in ("relu", "erf")
-    for block in nr.architectures.BLOCKS
-    for trained in nr.architectures.TRAINED
+    for block in nr.ResNet.blocks
+    for trained in ("blocks", "all")
 ]
 
 

@@ -11,14 +11,14 @@ from gram_errors import ANGLES, KERNELS, errors, exact_gaps, planted
 from quick import slow_but_for
 
 import ntk_resnet as nr
-from ntk_resnet.kernels import _programs
-from ntk_resnet.kernels._image_memory import numbers_for_pairs
-from ntk_resnet.kernels._make_plan import make_plan
-from ntk_resnet.kernels._programs import program
-from ntk_resnet.kernels._rounds import rounds
-from ntk_resnet.kernels._tile_store import open_store
-from ntk_resnet.kernels.gram import _on_device, _write_share
-from ntk_resnet.kernels.plan import Plan
+from ntk_resnet.kernels.convolution.memory import numbers_for_pairs
+from ntk_resnet.kernels.gram import programs
+from ntk_resnet.kernels.gram.gram import _on_device, _write_share
+from ntk_resnet.kernels.gram.make_plan import make_plan
+from ntk_resnet.kernels.gram.plan import Plan
+from ntk_resnet.kernels.gram.programs import program
+from ntk_resnet.kernels.gram.rounds import rounds
+from ntk_resnet.kernels.gram.tile_store import open_store
 
 PLAIN = nr.FeedForward(depth=1000)
 RESIDUAL = nr.ResNet(depth=1000, branch_scale=nr.DepthScale(0.5))
@@ -315,13 +315,13 @@ def test_not_inside_a_trace(as_users_run_it):
 
 def test_the_program_for_a_tile_is_compiled_once(monkeypatch):
     calls = []
-    tile_at = _programs.tile_at
+    tile_at = programs.tile_at
 
     def counted(*given, **how):
         calls.append(given)
         return tile_at(*given, **how)
 
-    monkeypatch.setattr(_programs, "tile_at", counted)
+    monkeypatch.setattr(programs, "tile_at", counted)
     x = np.random.default_rng(0).normal(size=(7, 3))
     for depth in (2, 3):  # depth is data
         nr.gram(nr.FeedForward(depth=depth), x)

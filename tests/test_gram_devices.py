@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import ntk_resnet as nr
-from ntk_resnet.kernels.plan import Plan
+from ntk_resnet.kernels.gram.plan import Plan
 
 ROOT = pathlib.Path(nr.__file__).parents[1]
 SPEC = nr.ResNet(depth=30, branch_scale=nr.DepthScale(0.5))

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import ntk_resnet as nr
-from ntk_resnet import cli
-from ntk_resnet.analysis.depth import degeneracy
-from ntk_resnet.kernels import image_depths
+from ntk_resnet.analysis.degeneracy import degeneracy
+from ntk_resnet.cli import main
+from ntk_resnet.kernels.convolution import depths as convolution_depths
 
 EPS = np.finfo(float).eps
 X = np.random.default_rng(0).normal(size=(5, 4, 6, 2))
@@ -65,8 +65,8 @@ def test_matrices_do_not_depend_on_tiles(spec, monkeypatch):
     x = np.random.default_rng(1).normal(size=(7, 3, 3, 1))
     seen = []
     whole = nr.sweep_depth(spec, [1, 3], x=x)
-    monkeypatch.setattr(image_depths, "_LEAST", 3)
-    monkeypatch.setattr(image_depths, "_HELD", 1)
+    monkeypatch.setattr(convolution_depths, "_LEAST", 3)
+    monkeypatch.setattr(convolution_depths, "_HELD", 1)
     cut = nr.sweep_depth(spec, [1, 3], x=x, progress=lambda *a: seen.append(a))
     for name in whole:
         np.testing.assert_allclose(cut[name], whole[name], rtol=0, atol=32 * EPS)
@@ -78,12 +78,15 @@ def test_matrices_do_not_depend_on_tiles(spec, monkeypatch):
 
 def test_tiles_cover_the_triangle_and_stay_small():
     spec = nr.ConvNet(depth=1000)
-    (job,) = image_depths._jobs(spec, [10, 1000])
+    (job,) = convolution_depths._jobs(spec, [10, 1000])
     for n in (1, 5, 37, 200):
-        tiles = image_depths._tiles(job, (n, 8, 8, 1))
+        tiles = convolution_depths._tiles(job, (n, 8, 8, 1))
         seen = np.zeros((n, n), bool)
         for row, column, side in tiles:
-            assert image_depths._held(job, (8, 8, 1), side) <= image_depths._HELD
+            assert (
+                convolution_depths._held(job, (8, 8, 1), side)
+                <= convolution_depths._HELD
+            )
             seen[row : row + side, column : column + side] = True
         assert seen[np.triu_indices(n)].all()
 
@@ -94,12 +97,12 @@ def test_tiles_cover_the_triangle_and_stay_small():
 def test_a_tile_takes_no_more_memory_than_promised(depth, side, readout):
     """By XLA's account, also where several displacements go through together."""
     spec = nr.ConvResNet(depth=depth, branch_scale=0.5, readout=readout)
-    (job,) = image_depths._jobs(spec, [depth])
-    first, *_ = image_depths._tiles(job, (16, side, side, 3))
+    (job,) = convolution_depths._jobs(spec, [depth])
+    first, *_ = convolution_depths._tiles(job, (16, side, side, 3))
     x = np.zeros((first.side, side, side, 3))
     with jax.enable_x64():
         given = job.spec, x, x, job.scales, np.asarray(0)
-        compiled = image_depths._between.lower(*given).compile()
+        compiled = convolution_depths._between.lower(*given).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 100e6
 
 
@@ -179,7 +182,7 @@ def test_the_command_takes_convolutional_networks(capsys, tmp_path, images):
     path.write_text(nr.to_json(nr.ConvResNet(depth=1, branch_scale=nr.DepthScale(0.5))))
     args = ["depth", "--spec", path, "--data", images, "--depths", 1, 3, "--json"]
     args += ["--rows", 6, "--out", tmp_path / "out"]
-    assert cli.main([str(arg) for arg in args]) == 0
+    assert main.main([str(arg) for arg in args]) == 0
     captured = capsys.readouterr()
     answer = json.loads(captured.out)
     assert [row["depth"] for row in answer["rows"]] == [1, 3]
@@ -193,7 +196,7 @@ def test_the_command_refuses_rows_that_are_no_images(capsys, tmp_path):
     (tmp_path / "conv.json").write_text(nr.to_json(FAMILIES[0]))
     (tmp_path / "rows.csv").write_text("1,2,0\n3,5,1\n" * 10)
     args = ["depth", "--spec", tmp_path / "conv.json", "--data", tmp_path / "rows.csv"]
-    assert cli.main([str(arg) for arg in args]) == 2
+    assert main.main([str(arg) for arg in args]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "holds no images" in captured.err

@@ -7,12 +7,13 @@ import pytest
 from quick import slow_but_for
 
 import ntk_resnet as nr
-from ntk_resnet.kernels import convolution, images
-from ntk_resnet.kernels._image_memory import numbers_for_pairs, numbers_per_image
-from ntk_resnet.kernels._make_plan import make_plan
-from ntk_resnet.kernels._programs import program
-from ntk_resnet.kernels._tiling import begins, even_side
-from ntk_resnet.kernels.images import _matrix, without_scales
+from ntk_resnet.kernels.convolution import kernel as convolution_kernel
+from ntk_resnet.kernels.convolution import matrices
+from ntk_resnet.kernels.convolution.matrices import _matrix, without_scales
+from ntk_resnet.kernels.convolution.memory import numbers_for_pairs, numbers_per_image
+from ntk_resnet.kernels.gram.make_plan import make_plan
+from ntk_resnet.kernels.gram.programs import program
+from ntk_resnet.kernels.gram.tiling import begins, even_side
 
 EPS = np.finfo(float).eps
 HALF = {"branch_scale": nr.DepthScale(0.5)}
@@ -37,7 +38,7 @@ NETWORKS = [
 @pytest.fixture
 def few_at_once(monkeypatch):
     """As if four pairs filled the cache."""
-    monkeypatch.setattr(convolution, "pairs_at_once", lambda *_: 4)
+    monkeypatch.setattr(convolution_kernel, "pairs_at_once", lambda *_: 4)
     _matrix.clear_cache()
     yield
     _matrix.clear_cache()
@@ -92,14 +93,14 @@ def test_tiles_cover_the_matrix_and_share_it_out_evenly():
 
 def test_own_kernels_do_not_depend_on_how_many_images_go_together(monkeypatch):
     spec, x = nr.ConvResNet(depth=3, **HALF), pictures(7, 4)
-    whole = images.log_diagonals(spec, jnp.asarray(x), np.ones(3))
+    whole = matrices.log_diagonals(spec, jnp.asarray(x), np.ones(3))
     some = 3 * numbers_per_image(spec, x.shape[1:])
-    monkeypatch.setattr(images, "_KEPT", some)
-    seen, logs = [], images._logs
+    monkeypatch.setattr(matrices, "_KEPT", some)
+    seen, logs = [], matrices._logs
     monkeypatch.setattr(
-        images, "_logs", lambda *args: seen.append(len(args[1])) or logs(*args)
+        matrices, "_logs", lambda *args: seen.append(len(args[1])) or logs(*args)
     )
-    cut = images.log_diagonals(spec, jnp.asarray(x), np.ones(3))
+    cut = matrices.log_diagonals(spec, jnp.asarray(x), np.ones(3))
     assert seen == [3, 3, 3]
     np.testing.assert_allclose(cut, whole, rtol=0, atol=32 * EPS)
 
@@ -164,8 +165,8 @@ def test_memory_of_many_images(spec, sides, shape):
 def test_memory_of_own_kernels(n, side):
     spec = nr.myrtle(5) if side == 32 else AVERAGES
     of = without_scales(spec), np.zeros((n, side, side, 3)), np.ones(spec.depth), True
-    used = images._logs.lower(*of).compile().memory_analysis().temp_size_in_bytes
-    assert used < 8 * images._KEPT
+    used = matrices._logs.lower(*of).compile().memory_analysis().temp_size_in_bytes
+    assert used < 8 * matrices._KEPT
 
 
 @pytest.mark.parametrize("readout", ["pool", "flatten"])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import ntk_resnet as nr
-from ntk_resnet import _images
+from ntk_resnet.data import images as data_images
 
 RNG = np.random.default_rng(0)
 TRAIN, TEST = 30, 12
@@ -102,7 +102,7 @@ def test_cifar10(folder, packed):
     else:
         for name, content in parts(images, labels).items():
             folder.joinpath(name).write_bytes(content)
-    found, names = _images.read_images("cifar10")
+    found, names = data_images.read_images("cifar10")
     np.testing.assert_array_equal(found, images.reshape(42, 32, 32, 3))
     data = nr.load_data("cifar10")
     classes = [
@@ -221,8 +221,8 @@ def published(tmp_path_factory, monkeypatch):
     path = tmp_path_factory.mktemp("elsewhere") / "cifar-10-binary.tar.gz"
     path.write_bytes(archive(parts(images, labels)))
     digest = hashlib.md5(path.read_bytes()).hexdigest()
-    one = _images.Archive(path.as_uri(), digest)
-    monkeypatch.setitem(_images.ARCHIVES, "cifar10", (one,))
+    one = data_images.Archive(path.as_uri(), digest)
+    monkeypatch.setitem(data_images.ARCHIVES, "cifar10", (one,))
     return path
 
 

@@ -6,11 +6,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 
-from ntk_resnet.kernels._inputs import (
-    check_angles,
-    check_depths,
-    check_inputs,
-)
+from ntk_resnet._inputs import check_angles, check_depths, check_inputs
 from ntk_resnet.kernels.norms import log_variances
 from ntk_resnet.kernels.pairs import distances, gaps, prepare
 

@@ -14,8 +14,9 @@ from quick import slow_but_for
 from test_finite_oracle import limit_kernels
 
 import ntk_resnet as nr
-from ntk_resnet.architectures import BLOCKS, TRAINED
 from ntk_resnet.kernels import recursion
+from ntk_resnet.specification.base import TRAINED
+from ntk_resnet.specification.networks import BLOCKS
 
 EPS = np.finfo(float).eps
 RNG = np.random.default_rng(0)

@@ -1,7 +1,10 @@
 """Imports point one way, and only the bridge imports neural-tangents."""
 
 import ast
+import graphlib
+import importlib
 import pathlib
+import sys
 
 import pytest
 
@@ -9,41 +12,27 @@ import ntk_resnet as nr
 
 PACKAGE = pathlib.Path(nr.__file__).parent
 
-LAYERS = [
-    {"_version", "_checks", "_progress"},
-    {"_duals"},
-    {"activations"},
-    {"_specification"},
-    {"convolutional"},
-    {"architectures"},
-    {"_code"},
-    {"records"},
-    {"_cache"},
-    {"data", "_images"},
-    {"_neural_tangents", "neural_tangents", "_stax_convolution", "stax", "kernels"},
-    {
-        "finite._rows",
-        "finite._network",
-        "finite.convolutional_networks",
-        "finite.networks",
-    },
-    {"analysis"},
-    {"finite"},
-    {"figures", "spectral_figures", "finite_figures", "image_figures", "_drawing"},
-    {"studies"},
-    {"report", "_page", "_sections", "_section", "_image_sections", "_tables"},
-    {"commands"},
-    {"cli", "__main__"},
-]
-
-
-def layer_of(module):
-    parts = module.split(".")
-    for depth in (2, 1):
-        for rank, names in enumerate(LAYERS):
-            if ".".join(parts[:depth]) in names:
-                return rank
-    raise AssertionError(f"{module} is in no layer")
+# Whatever stands earlier may be imported by what stands later, never the other way.
+ORDER = (
+    "_version",
+    "_checks",
+    "_progress",
+    "activations",
+    "specification",
+    "_inputs",
+    "records",
+    "data",
+    "reference",
+    "neural_tangents",
+    "kernels",
+    "analysis",
+    "finite",
+    "plot",
+    "studies",
+    "report",
+    "cli",
+    "__main__",
+)
 
 
 def imports_of(path):
@@ -62,15 +51,43 @@ def imports_of(path):
                     yield alias.name.removeprefix("ntk_resnet.")
 
 
-FILES = [p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py"]
+FILES = [p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py"]
+
+
+def name_of(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_point_one_way(path):
-    own = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-    for imported in imports_of(path):
-        if imported:
-            assert layer_of(imported) <= layer_of(own), f"{own} imports {imported}"
+def test_packages_import_one_way(path):
+    own = name_of(path)
+    for imported in filter(None, imports_of(path)):
+        ranks = [ORDER.index(name.split(".")[0]) for name in (imported, own)]
+        assert ranks[0] <= ranks[1], f"{own} imports {imported}"
+
+
+def test_modules_import_in_no_circle():
+    """Inside a package too, whatever the order that its modules are read in."""
+    graph = {name_of(path): set(filter(None, imports_of(path))) for path in FILES}
+    assert tuple(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_few_modules_lie_loose():
+    """A reader sees the packages first."""
+    assert len(list(PACKAGE.glob("*.py"))) <= 10
+    assert len(list((PACKAGE / "kernels").glob("*.py"))) <= 12
+
+
+def test_no_module_is_hidden_by_a_name():
+    """`import a.b.c` gives the module, whatever functions are called."""
+    for path in FILES:
+        if path.stem != "__main__" and name_of(path) != "neural_tangents":
+            name = f"ntk_resnet.{name_of(path)}"
+            assert importlib.import_module(name) is sys.modules[name]
+            *_, last = name.split(".")
+            parent = sys.modules[name.rpartition(".")[0]]
+            assert getattr(parent, last) is sys.modules[name]
 
 
 def test_only_one_module_imports_neural_tangents():
@@ -82,7 +99,7 @@ def test_only_one_module_imports_neural_tangents():
             elif isinstance(node, ast.ImportFrom):
                 names = [node.module or ""]
             if any(name.split(".")[0] == "neural_tangents" for name in names):
-                assert path.name == "_neural_tangents.py"
+                assert name_of(path) == "reference.neural_tangents"
 
 
 def test_what_computes_a_kernel_is_chosen_in_one_place():
@@ -90,14 +107,15 @@ def test_what_computes_a_kernel_is_chosen_in_one_place():
     computing = {
         "profile": {"gap_from", "has_profile"},
         "recursion": {"propagate", "readout", "step_rows"},
-        "images": {"matrix", "tile", "image_rows", "log_diagonals"},
+        "matrices": {"matrix", "tile", "image_rows", "log_diagonals"},
         "stax": {"stax"},
     }
     # Kernels at many depths go through the blocks once, and profiles are made of them.
-    by_themselves = {"depths", "_build_profile"}
+    by_themselves = {"depths", "build"}
     users = {}
     for path in FILES:
-        if path.parent.name not in ("kernels", "analysis") or path.stem in computing:
+        in_kernels = path.is_relative_to(PACKAGE / "kernels")
+        if not in_kernels or path.stem in computing:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom):
@@ -111,8 +129,3 @@ def test_what_computes_a_kernel_is_chosen_in_one_place():
                 users.setdefault(path.stem, set()).add(f"{home}.{name}")
     assert set(users) - by_themselves == {"engines"}
     assert {name.split(".")[0] for name in users["engines"]} == set(computing)
-    front = {"function", "gram", "operator"}
-    for path in FILES:
-        if path.stem in front and path.parent.name == "kernels":
-            text = path.read_text()
-            assert "_make_plan import" in text or "engines import" in text

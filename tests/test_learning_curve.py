@@ -13,7 +13,7 @@ from ntk_resnet.analysis.learning_trials import (
     learning_curve_on_sphere,
 )
 from ntk_resnet.analysis.regression import kernel_ridge
-from ntk_resnet.data import targets
+from ntk_resnet.data.datasets import targets
 
 RNG = np.random.default_rng(0)
 VALUES = 1.0 / np.arange(1, 201) ** 2

@@ -9,14 +9,15 @@ import pytest
 from flint import arb, ctx
 
 import ntk_resnet as nr
-from ntk_resnet import _cache, records
-from ntk_resnet.analysis import _precise, _zonal
-from ntk_resnet.analysis.mercer import (
+from ntk_resnet.analysis.sphere import quadrature, recursion
+from ntk_resnet.analysis.sphere.mercer import (
     decay_exponent,
     laplace_mercer,
     mercer,
     parity_imbalance,
 )
+from ntk_resnet.records import cache
+from ntk_resnet.records import results as records
 
 EPS = np.finfo(float).eps
 PLAIN = nr.FeedForward(depth=3)
@@ -103,7 +104,7 @@ def test_the_kernels_are_those_of_the_recursion(name):
     swept = nr.sweep_depth(spec, spec.depth, angles=angles)
     for get in ("ntk", "nngp"):
         with ctx.workprec(160):
-            network = _precise.Network(spec, get, 1.0)
+            network = recursion.Network(spec, get, 1.0)
             ours = [float(network(arb(t).cos().mid())) for t in angles]
         # Float64's tanh is a series of 256 terms from 512 nodes.
         tolerance = 1e-12 if "tanh" in name else 1e-13
@@ -138,12 +139,12 @@ def test_sum_with_tail_is_one(dim):
 
 
 def test_multiplicities():
-    assert [_zonal.multiplicity(2, k) for k in range(4)] == [1, 2, 2, 2]
-    assert [_zonal.multiplicity(3, k) for k in range(4)] == [1, 3, 5, 7]
+    assert [quadrature.multiplicity(2, k) for k in range(4)] == [1, 2, 2, 2]
+    assert [quadrature.multiplicity(3, k) for k in range(4)] == [1, 3, 5, 7]
     # Homogeneous polynomials of degree k less those of degree k - 2.
     for dim, k in ((7, 5), (40, 11)):
         polynomials = [math.comb(k + dim - 1, dim - 1) for k in (k, k - 2)]
-        assert _zonal.multiplicity(dim, k) == polynomials[0] - polynomials[1]
+        assert quadrature.multiplicity(dim, k) == polynomials[0] - polynomials[1]
 
 
 def test_logarithms_beyond_float64():
@@ -151,7 +152,7 @@ def test_logarithms_beyond_float64():
     last = found.isel(degree=-1)
     assert last.eigenvalue == 0
     assert last.multiplicity == np.inf
-    number = _zonal.multiplicity(1000, 400)
+    number = quadrature.multiplicity(1000, 400)
     digits = len(str(number))
     assert float(last.log10_multiplicity) == pytest.approx(
         math.log10(number / 10 ** (digits - 1)) + digits - 1, abs=1e-12
@@ -357,7 +358,7 @@ def test_progress_is_reported():
 
 def test_long_results_are_kept_and_damaged_ones_made_again(tmp_path, monkeypatch):
     monkeypatch.setenv("NTK_RESNET_CACHE", str(tmp_path))
-    monkeypatch.setattr(_cache, "WORTH_KEEPING", 0.0)
+    monkeypatch.setattr(cache, "WORTH_KEEPING", 0.0)
     first = mercer(PLAIN, dim=3, max_degree=4)
     (path,) = tmp_path.iterdir()
     runs = []

@@ -20,9 +20,9 @@ from flax import linen
 from native import cases
 from native.compare import ARRAYS, CALLS, NATIVE, TABLES, cancels, deviation, values
 
-from ntk_resnet import _neural_tangents
 from ntk_resnet import neural_tangents as nt
 from ntk_resnet.analysis.regression import gradient_flow
+from ntk_resnet.reference import neural_tangents
 
 pytestmark = [
     # Advice of neural-tangents' own, given in every such call, also natively.
@@ -192,7 +192,7 @@ def test_float64_without_x64_is_told_once_with_what_to_write():
         predict_fn = nt.predict.gradient_descent_mse(k_dd, y)
         return np.asarray(predict_fn(3.0, 0.0, 0.0, k_td)[1])
 
-    _neural_tangents._tell_of_precision.cache_clear()
+    neural_tangents._tell_of_precision.cache_clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         right = mean(*data, new)
@@ -387,7 +387,7 @@ def missing(name):
 def test_a_missing_or_other_release_is_an_import_error(monkeypatch, version, text):
     monkeypatch.setattr(importlib.metadata, "version", version)
     with pytest.raises(ImportError, match=text) as raised:
-        _neural_tangents._import_neural_tangents()
+        neural_tangents._import_neural_tangents()
     assert "\n" not in str(raised.value)
 
 
@@ -396,4 +396,4 @@ def test_an_import_by_other_means_is_an_import_error(monkeypatch):
     foreign.__spec__ = importlib.machinery.ModuleSpec("neural_tangents", loader=None)
     monkeypatch.setitem(sys.modules, "neural_tangents", foreign)
     with pytest.raises(ImportError, match="in front of that import"):
-        _neural_tangents._import_neural_tangents()
+        neural_tangents._import_neural_tangents()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import ntk_resnet as nr
-from ntk_resnet.analysis.depth import degeneracy
+from ntk_resnet._inputs import keep_precision
+from ntk_resnet.analysis.degeneracy import degeneracy
 from ntk_resnet.analysis.regression import gradient_flow
-from ntk_resnet.kernels._inputs import keep_precision
 
 RNG = np.random.default_rng(0)
 # Ten near-duplicates: float32 keeps no digit of 1 - k at angles of 1e-5.

@@ -22,12 +22,13 @@ from accuracy import FAMILIES
 from scipy import integrate
 
 import ntk_resnet as nr
-from ntk_resnet import _cache
-from ntk_resnet.activations import PiecewiseLinear
-from ntk_resnet.architectures import TRAINED
-from ntk_resnet.kernels import _composed, _composition, _scanned, recursion
-from ntk_resnet.kernels._inputs import angle_gaps
+from ntk_resnet._inputs import angle_gaps
+from ntk_resnet.activations.named import PiecewiseLinear
+from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels.norms import common_norm
+from ntk_resnet.kernels.profile import composed, composition, scanned
+from ntk_resnet.records import cache
+from ntk_resnet.specification.base import TRAINED
 
 # `ntk_resnet.kernels.profile` is the function of that name.
 module = importlib.import_module("ntk_resnet.kernels.profile")
@@ -630,9 +631,9 @@ def built(monkeypatch):
 
         monkeypatch.setattr(home, name, counted)
 
-    count(_composed, "tables", "composed")
-    count(_scanned, "build", "scanned")
-    monkeypatch.setattr(_cache, "WORTH_KEEPING", 0.0)
+    count(composed, "tables", "composed")
+    count(scanned, "build", "scanned")
+    monkeypatch.setattr(cache, "WORTH_KEEPING", 0.0)
     forget()
     return calls
 
@@ -706,7 +707,7 @@ def test_kept_on_disk(built, tmp_path, monkeypatch):
 
 
 def test_quick_ones_are_not_kept(built, tmp_path, monkeypatch):
-    monkeypatch.setattr(_cache, "WORTH_KEEPING", 1e6)
+    monkeypatch.setattr(cache, "WORTH_KEEPING", 1e6)
     monkeypatch.setenv("NTK_RESNET_CACHE", str(tmp_path))
     nr.profile(SCANNED)
     assert built == ["scanned"]
@@ -827,7 +828,7 @@ def test_other_networks_are_scanned(built):
         RESIDUAL.replace(branch_scale=nr.DecreasingScale()),
         PLAIN.replace(bias_variance=0.1),
     ):
-        assert not _composed.composes(spec)
+        assert not composed.composes(spec)
     nr.profile(RESIDUAL.replace(input_activation=True))
     assert built == ["composed"]
 
@@ -949,14 +950,14 @@ def test_log_diagonals_at_any_depth():
         RESIDUAL.replace(branch_scale=1e100, block="preactivation", trained="all"),
     ):
         _, logs = by_recursion(spec, np.array([1.0]))
-        found = _composed.log_diagonals(spec)
+        found = composed.log_diagonals(spec)
         np.testing.assert_allclose(found, logs, rtol=1e-14, atol=1e-14)
     deep = nr.ResNet(depth=10**12, branch_scale=nr.DepthScale(0.5))
-    nngp, ntk = _composed.log_diagonals(deep)
+    nngp, ntk = composed.log_diagonals(deep)
     assert nngp == pytest.approx(1 - 5e-13, rel=2 * EPS[np.float64])
     assert ntk == pytest.approx(1 + np.log(2), rel=1e-11)
     nothing = deep.replace(branch_scale=0.0)
-    assert _composed.log_diagonals(nothing) == (0, -np.inf)
+    assert composed.log_diagonals(nothing) == (0, -np.inf)
 
 
 @pytest.mark.parametrize("damage", ["panels", "doubling"])
@@ -964,11 +965,11 @@ def test_the_check_of_compositions_sees_errors(damage, monkeypatch):
     """Series that are too short for their panels, and a wrong number of blocks."""
     forget()
     if damage == "panels":
-        monkeypatch.setattr(_composition, "_PANEL", 6.0)
+        monkeypatch.setattr(composition, "_PANEL", 6.0)
     else:
-        then = _composition.Composition.then
+        then = composition.Composition.then
         monkeypatch.setattr(
-            _composition.Composition,
+            composition.Composition,
             "then",
             lambda self, part: (
                 self.whole if self.whole.number == 500 else then(self, part)

@@ -12,7 +12,9 @@ import pytest
 import xarray as xr
 
 import ntk_resnet as nr
-from ntk_resnet import _code, records
+from ntk_resnet.records import code
+from ntk_resnet.records import results as records
+from ntk_resnet.records.provenance import provenance
 
 
 def example():
@@ -176,7 +178,7 @@ def test_digest_does_not_depend_on_the_order_of_variables():
 
 def test_provenance_is_flat_and_says_what_was_run(tmp_path):
     spec = nr.ResNet(depth=3, branch_scale=nr.DepthScale(0.5))
-    found = records.provenance(
+    found = provenance(
         spec=spec, seed=np.int64(3), depths=[1, 2], nothing=None, quick=True
     )
     assert nr.from_json(found["spec"]) == spec
@@ -195,7 +197,7 @@ def test_provenance_is_flat_and_says_what_was_run(tmp_path):
 
 def test_an_activation_without_json_is_named_all_the_same():
     spec = nr.FeedForward(depth=1, activation=nr.Activation(jnp.sin))
-    assert "FeedForward" in records.provenance(spec=spec)["spec"]
+    assert "FeedForward" in provenance(spec=spec)["spec"]
 
 
 def test_write_text_is_all_or_nothing(tmp_path):
@@ -255,24 +257,24 @@ def test_resume_does_not_trust_results_of_other_code(tmp_path, monkeypatch):
 # ------------------------------------------------------------------ the code's digest
 
 EDITS = {  # a module, an edit, and the folders whose digest it changes
-    "docstring": ("kernels/profile.py", ("Both kernels of one network", "Both"), ""),
-    "comment": ("kernels/profile.py", ("import math", "import math  # more"), ""),
+    "docstring": ("kernels/profile/profile.py", ("Both kernels of one network", "Both"), ""),
+    "comment": ("kernels/profile/profile.py", ("import math", "import math  # more"), ""),
     "said of a constant": (
-        "kernels/profile.py",
+        "kernels/profile/profile.py",
         ('"""Bound of the relative error of both gaps."""', '"""Another."""'),
         "",
     ),
-    "layout": ("records.py", ("import shutil\n", "import shutil\n\n\n"), ""),
-    "stylesheet": ("_page.py", ("<style>", "<style>h1 {color: red}"), ""),
-    "table": ("_tables.py", ("return ", "return None or "), ""),
-    "figure": ("figures.py", ("return ", "return None or "), ""),
+    "layout": ("records/results.py", ("import shutil\n", "import shutil\n\n\n"), ""),
+    "stylesheet": ("report/frame.py", ("<style>", "<style>h1 {color: red}"), ""),
+    "table": ("report/tables.py", ("return ", "return None or "), ""),
+    "figure": ("plot/depth.py", ("return ", "return None or "), ""),
     "constant": ("analysis/regression.py", ("16_384", "16_385"), "analysis finite"),
     "operation": (
-        "kernels/_inputs.py",
+        "_inputs.py",
         ("half = angles.astype(np.float64) / 2", "half = angles / 2"),
         "kernels analysis finite",
     ),
-    "activations": ("activations.py", ("return ", "return None or "), "all of them"),
+    "activations": ("activations/named.py", ("return ", "return None or "), "all of them"),
 }
 
 
@@ -280,15 +282,15 @@ EDITS = {  # a module, an edit, and the folders whose digest it changes
 def test_the_digest_of_the_code_is_that_of_what_computes(name, tmp_path, monkeypatch):
     """Neither what is said of it, nor what only shows results."""
     root = tmp_path / "ntk_resnet"
-    shutil.copytree(pathlib.Path(records.__file__).parent, root)
-    monkeypatch.setattr(_code, "_ROOT", root)
+    shutil.copytree(pathlib.Path(records.__file__).parent.parent, root)
+    monkeypatch.setattr(code, "_ROOT", root)
     folders = ("kernels", "analysis", "finite")
 
     def digests():
-        _code.code_digest.cache_clear()
-        _code._read.cache_clear()
-        return {folder: _code.code_digest(folder) for folder in folders} | {
-            "": _code.code_digest()
+        code.code_digest.cache_clear()
+        code._read.cache_clear()
+        return {folder: code.code_digest(folder) for folder in folders} | {
+            "": code.code_digest()
         }
 
     before = digests()
@@ -297,8 +299,8 @@ def test_the_digest_of_the_code_is_that_of_what_computes(name, tmp_path, monkeyp
     assert edit[0] in text
     (root / module).write_text(text.replace(*edit))
     after = digests()
-    _code.code_digest.cache_clear()
-    _code._read.cache_clear()
+    code.code_digest.cache_clear()
+    code._read.cache_clear()
     for folder in folders:
         changes = folder in changed.split() or changed == "all of them"
         assert (after[folder] != before[folder]) == changes, folder
@@ -307,27 +309,27 @@ def test_the_digest_of_the_code_is_that_of_what_computes(name, tmp_path, monkeyp
 
 def test_all_that_computes_is_in_the_digest(tmp_path, monkeypatch):
     """Each module of the computing folders; those that show results are in none."""
-    root = pathlib.Path(records.__file__).parent
+    root = pathlib.Path(records.__file__).parent.parent
     known = set[str]()
-    read = _code._read.__wrapped__
+    read = code._read.__wrapped__
 
     def noted(file):
         known.add(file.relative_to(root).as_posix())
         return read(file)
 
-    monkeypatch.setattr(_code, "_read", noted)
-    _code.code_digest.__wrapped__()
-    for folder in _code.COMPUTES:
+    monkeypatch.setattr(code, "_read", noted)
+    code.code_digest.__wrapped__()
+    for folder in code.COMPUTES:
         assert {
             f.relative_to(root).as_posix() for f in (root / folder).rglob("*.py")
         } <= known
     assert {
-        "activations.py",
-        "architectures.py",
-        "convolutional.py",
-        "data.py",
+        "activations/named.py",
+        "specification/networks.py",
+        "specification/convolutional.py",
+        "data/datasets.py",
     } <= known
-    assert not any("figure" in name or "report" in name for name in known)
+    assert not any(name.startswith(("plot/", "report/")) for name in known)
 
 
 def test_check_writable(tmp_path):

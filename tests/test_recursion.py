@@ -11,7 +11,7 @@ from accuracy import FAMILIES, SMALLEST, angles_of, gap_errors
 from quick import slow_but_for
 
 import ntk_resnet as nr
-from ntk_resnet.activations import Tanh
+from ntk_resnet.activations.named import Tanh
 from ntk_resnet.kernels import recursion
 
 # What the docstring of `kernel_fn` promises.

@@ -8,7 +8,10 @@ import pytest
 import small_study
 import xarray as xr
 
-from ntk_resnet import _tables, figures, records, report
+from ntk_resnet.plot import depth as figures
+from ntk_resnet.records import results as records
+from ntk_resnet.records.provenance import versions
+from ntk_resnet.report import report, tables
 from ntk_resnet.studies import depth_claims
 
 
@@ -98,7 +101,7 @@ def test_it_says_what_the_issue_asks_for(page):
     for claim in small_study.claims().statement.values:
         # Superscripts split the words, so compare what comes before them.
         assert str(claim).split("^")[0] in words
-    found = records.versions()
+    found = versions()
     for key in ("jax", "neural_tangents", "ntk_resnet"):
         assert found[key] in words
     assert "cpu" in words
@@ -189,8 +192,8 @@ def test_unwritable_page(tmp_path):
     ],
 )
 def test_numbers(value, expected):
-    assert _tables.number(value) == expected
+    assert tables.number(value) == expected
 
 
 def test_prose_escapes_and_raises():
-    assert _tables.prose("a < L^(1−2γ)") == "a &lt; L<sup>1−2γ</sup>"
+    assert tables.prose("a < L^(1−2γ)") == "a &lt; L<sup>1−2γ</sup>"

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import ntk_resnet as nr
-from ntk_resnet import records
 from ntk_resnet.analysis import solve as module
 from ntk_resnet.analysis.solve import solve
+from ntk_resnet.records import results as records
 
 ROOT = pathlib.Path(nr.__file__).parents[1]
 SPEC = nr.ResNet(depth=30, branch_scale=nr.DepthScale(0.5))

@@ -12,7 +12,7 @@ import pytest
 import scipy.special
 
 import ntk_resnet as nr
-from ntk_resnet import activations
+from ntk_resnet.activations import named
 
 D = 6
 
@@ -335,10 +335,10 @@ def test_an_activation_of_the_users_own():
 
 
 def test_an_activation_of_unknown_kind():
-    class Unknown(activations.Erf):
+    class Unknown(named.Erf):
         pass
 
-    class Foreign(activations.AbstractActivation):
+    class Foreign(named.AbstractActivation):
         __call__ = moments = dual = lambda self, *args: 0.0
 
     # A subclass of a known one is of its kind.

@@ -17,10 +17,10 @@ import pytest
 import zarr
 
 import ntk_resnet as nr
-from ntk_resnet import records
-from ntk_resnet.kernels import _identity, _tile_store, stored
-from ntk_resnet.kernels._tile_store import open_store
-from ntk_resnet.kernels._tiling import Tiling
+from ntk_resnet.kernels.gram import origin, stored, tile_store
+from ntk_resnet.kernels.gram.tile_store import open_store
+from ntk_resnet.kernels.gram.tiling import Tiling
+from ntk_resnet.records.provenance import provenance
 
 SPEC = nr.ResNet(depth=3, branch_scale=nr.DepthScale(0.5))
 X = np.random.default_rng(0).standard_normal((6, 3))
@@ -274,13 +274,13 @@ def test_only_the_tiles_needed_are_read_and_each_once(tmp_path, monkeypatch):
     tiling = Tiling(9, 9, 3, symmetric=True)
     fill(tmp_path / "k.zarr", tiling)
     matrix, seen = stored.open_gram(tmp_path / "k.zarr"), []
-    read = _tile_store.TileStore.read
+    read = tile_store.TileStore.read
 
     def noted(store, i, j):
         seen.append((i, j))
         return read(store, i, j)
 
-    monkeypatch.setattr(_tile_store.TileStore, "read", noted)
+    monkeypatch.setattr(tile_store.TileStore, "read", noted)
     np.asarray(matrix)
     assert sorted(seen) == tiling.pairs()
     seen.clear()
@@ -512,7 +512,7 @@ def test_every_byte_of_a_tile_counts(small):
     chunk = path / "c" / "0" / "1"
     content = chunk.read_bytes()
     assert len(content) == 3 * 3 * 8 + 4  # an edge tile is stored in full
-    store = _tile_store.TileStore(path, _tile_store.read_attributes(path), mode="r")
+    store = tile_store.TileStore(path, tile_store.read_attributes(path), mode="r")
     for place in range(len(content)):
         for bit in (0, 7):
             broken = bytearray(content)
@@ -527,7 +527,7 @@ def test_every_length_of_a_tile_counts(small):
     path, tiling, values = small
     chunk = path / "c" / "0" / "1"
     content = chunk.read_bytes()
-    store = _tile_store.TileStore(path, _tile_store.read_attributes(path), mode="r")
+    store = tile_store.TileStore(path, tile_store.read_attributes(path), mode="r")
     wrong = [content[:length] for length in range(len(content))]
     wrong += [content + b"\0", content + content, bytes(4), bytes(len(content))]
     for broken in wrong:
@@ -629,7 +629,7 @@ def test_what_is_there_already_is_left_alone(tmp_path):
 
 def test_every_difference_is_named(tmp_path):
     path, tiling = tmp_path / "k.zarr", Tiling(6, 6, 2, symmetric=True)
-    identity = _identity.identity_of(SPEC, X, kernel="ntk", normalised=True)
+    identity = origin.identity_of(SPEC, X, kernel="ntk", normalised=True)
     open_store(path, tiling, "float64", identity)
     open_store(str(path), tiling, np.float64, dict(identity))  # an equal one opens it
     y = X.copy()
@@ -638,17 +638,17 @@ def test_every_difference_is_named(tmp_path):
     deeper = nr.ResNet(depth=4, branch_scale=nr.DepthScale(0.25))
     plain = nr.FeedForward(depth=3)
     cases = [
-        (_identity.identity_of(SPEC, y, **more), ["made from other data (x1)"]),
-        (_identity.identity_of(SPEC, X, y, **more), ["made from other data (x2)"]),
+        (origin.identity_of(SPEC, y, **more), ["made from other data (x1)"]),
+        (origin.identity_of(SPEC, X, y, **more), ["made from other data (x2)"]),
         (
-            _identity.identity_of(deeper, X, **more),
+            origin.identity_of(deeper, X, **more),
             [
                 "another spec: depth 3, not 4",
                 "another spec: branch_scale.gamma 0.5, not 0.25",
             ],
         ),
         (
-            _identity.identity_of(plain, X, **more),
+            origin.identity_of(plain, X, **more),
             [
                 'another spec: kind "ResNet", not "FeedForward"',
                 'another spec: block "two_layer", not "nothing"',
@@ -667,7 +667,7 @@ def test_every_difference_is_named(tmp_path):
             assert text in str(refusal.value)
         assert "\n" not in str(refusal.value)
         assert str(refusal.value).count(";") == len(
-            list(_identity.differences(identity, other))
+            list(origin.differences(identity, other))
         )
     with pytest.raises(ValueError, match='dtype "float64", not "float32"; choose'):
         open_store(path, tiling, "float32", identity)
@@ -680,18 +680,18 @@ def test_every_difference_is_named(tmp_path):
 def test_a_store_of_another_format_is_named(tmp_path, monkeypatch):
     tiling = Tiling(3, 3, 2, symmetric=True)
     open_store(tmp_path / "k.zarr", tiling, "float64", IDENTITY)
-    monkeypatch.setattr(_tile_store, "FORMAT", 2)
+    monkeypatch.setattr(tile_store, "FORMAT", 2)
     with pytest.raises(ValueError, match="format 1, not 2"):
         open_store(tmp_path / "k.zarr", tiling, "float64", IDENTITY)
 
 
 def test_identity_is_of_the_values_not_of_the_container():
-    identity = _identity.identity_of(SPEC, X)
-    assert identity == _identity.identity_of(SPEC, jnp.asarray(X))
-    assert identity == _identity.identity_of(SPEC, np.asfortranarray(X))
-    assert identity == _identity.identity_of(SPEC, X.astype(">f8"))
+    identity = origin.identity_of(SPEC, X)
+    assert identity == origin.identity_of(SPEC, jnp.asarray(X))
+    assert identity == origin.identity_of(SPEC, np.asfortranarray(X))
+    assert identity == origin.identity_of(SPEC, X.astype(">f8"))
     for other in (X.astype("f4"), X.reshape(3, 6), X[::-1], X[:5]):
-        assert _identity.identity_of(SPEC, other)["x1_sha256"] != identity["x1_sha256"]
+        assert origin.identity_of(SPEC, other)["x1_sha256"] != identity["x1_sha256"]
     assert nr.from_json(identity["spec"]) == SPEC
     assert json.loads(json.dumps(identity)) == identity
 
@@ -699,16 +699,16 @@ def test_identity_is_of_the_values_not_of_the_container():
 def test_a_network_without_a_name_is_refused():
     spec = nr.FeedForward(depth=1, activation=nr.Activation(jnp.sin))
     with pytest.raises(ValueError, match=r"cannot be named in a store: .* in memory"):
-        _identity.identity_of(spec, X)
+        origin.identity_of(spec, X)
 
 
 def test_attributes_say_what_and_where(tmp_path):
     tiling = Tiling(6, 6, 4, symmetric=True)
-    identity = _identity.identity_of(SPEC, X, kernel="ntk")
+    identity = origin.identity_of(SPEC, X, kernel="ntk")
     open_store(tmp_path / "k.zarr", tiling, "float64", identity)
     attrs = stored.open_gram(tmp_path / "k.zarr").attrs
     assert identity.items() <= attrs.items()
     assert attrs["tile"] == 4
-    assert set(records.provenance()) <= set(attrs)
+    assert set(provenance()) <= set(attrs)
     shutil.move(tmp_path / "k.zarr", tmp_path / "elsewhere")  # a store may move
     assert stored.open_gram(tmp_path / "elsewhere").attrs == attrs

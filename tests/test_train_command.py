@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import ntk_resnet as nr
-from ntk_resnet import records
-from ntk_resnet.commands.studies import Train, Width
+from ntk_resnet.cli.studies import Train, Width
+from ntk_resnet.records import results as records
 
 
 @pytest.fixture

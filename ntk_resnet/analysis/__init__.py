@@ -1,0 +1,1 @@
+"""What kernels say: degeneracy, spectra, regression, learning curves."""

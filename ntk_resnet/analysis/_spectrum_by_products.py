@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ntk_resnet import records
 from ntk_resnet._checks import check_count
+from ntk_resnet._inputs import precision_of
 from ntk_resnet.analysis import _lanczos, _spectral
-from ntk_resnet.kernels._inputs import precision_of
-from ntk_resnet.kernels.operator import KernelOperator
+from ntk_resnet.kernels.gram.operator import KernelOperator
+from ntk_resnet.records.provenance import provenance
 
 _ROWS = 500  # of a stored matrix that are in memory at a time
 
@@ -69,7 +69,7 @@ def spectrum_by_products(matrix, targets, top, ridge, steps, probes, seed, progr
         found["target_weight"] = (("output", "step"), weights[probes:])
     return xr.Dataset(
         found,
-        attrs=records.provenance(
+        attrs=provenance(
             spec=getattr(matrix, "spec", None),
             dtype=str(matrix.dtype),
             n=n,

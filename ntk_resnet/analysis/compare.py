@@ -6,12 +6,12 @@ import numpy as np
 import xarray as xr
 from jaxtyping import ArrayLike, Float, Int, Num
 
-from ntk_resnet import records
 from ntk_resnet._checks import check_choice
+from ntk_resnet._inputs import check_depths, check_inputs
 from ntk_resnet._progress import Progress
-from ntk_resnet.architectures import Architecture, check_network
-from ntk_resnet.kernels._inputs import check_depths, check_inputs
-from ntk_resnet.kernels.gram import gram
+from ntk_resnet.kernels.gram.gram import gram
+from ntk_resnet.records.provenance import provenance
+from ntk_resnet.specification.base import Specification, check_network
 
 _LONG_NAMES = {
     "alignment": "centred kernel alignment",
@@ -65,13 +65,13 @@ def kernel_distance(
     }
     return xr.Dataset(
         {k: ((), v, {"long_name": _LONG_NAMES[k]}) for k, v in found.items()},
-        attrs=records.provenance(n=len(first)),
+        attrs=provenance(n=len(first)),
     )
 
 
 def kernel_distance_sweep(
-    spec: Architecture,
-    other: Architecture | Float[ArrayLike, "n n"],
+    spec: Specification,
+    other: Specification | Float[ArrayLike, "n n"],
     depths: int | Sequence[int] | Int[np.ndarray, " depth"],
     x: Num[ArrayLike, "n d"],
     *,
@@ -107,7 +107,7 @@ def kernel_distance_sweep(
     gap_at = lambda net, l: np.asarray(  # noqa: E731, E741
         gram(net.replace(depth=l), data, get=f"{get}_gap"), float
     )
-    if not isinstance(other, Architecture):
+    if not isinstance(other, Specification):
         limit = 1 - _check("other", other)
         if limit.shape != (len(data),) * 2:
             raise ValueError(
@@ -117,16 +117,16 @@ def kernel_distance_sweep(
     found: dict[str, list] = {name: [] for name in _LONG_NAMES}
     for done, depth in enumerate(wanted, 1):
         first = gap_at(spec, depth)
-        second = gap_at(other, depth) if isinstance(other, Architecture) else limit
+        second = gap_at(other, depth) if isinstance(other, Specification) else limit
         size = np.linalg.norm(1 - second)
         found["relative_distance"].append(np.linalg.norm(first - second) / size)
         for name, value in _centred(first, second).items():
             found[name].append(value)
         if progress is not None:
             progress(done, len(wanted), f"depth {depth}")
-    attrs = records.provenance(spec=spec, get=get, n=len(data))
-    if isinstance(other, Architecture):
-        attrs |= records.provenance(other=other)
+    attrs = provenance(spec=spec, get=get, n=len(data))
+    if isinstance(other, Specification):
+        attrs |= provenance(other=other)
     return xr.Dataset(
         {k: ("depth", v, {"long_name": _LONG_NAMES[k]}) for k, v in found.items()},
         coords={"depth": wanted},

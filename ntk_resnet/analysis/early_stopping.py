@@ -4,9 +4,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import ArrayLike, Float, Num
 
-from ntk_resnet import records
 from ntk_resnet.analysis.regression import finite, gradient_flow
 from ntk_resnet.analysis.spectrum import spectrum
+from ntk_resnet.records.provenance import provenance
 
 
 def early_stopping(
@@ -70,5 +70,5 @@ def early_stopping(
             "best_test_mse": errors["test_mse"][best],
         },
         coords={"time": ("time", times, {"units": "learning rate"})},
-        attrs=records.provenance(n=len(fitted), test=len(wanted)),
+        attrs=provenance(n=len(fitted), test=len(wanted)),
     )

@@ -26,10 +26,11 @@ from ntk_resnet._checks import check_choice, check_number
 from ntk_resnet._progress import Progress
 from ntk_resnet.analysis.regression import check_factorable
 from ntk_resnet.analysis.solve import solve
-from ntk_resnet.architectures import Architecture, FeedForward, check_network
-from ntk_resnet.convolutional import Convolutional
-from ntk_resnet.kernels.gram import gram
-from ntk_resnet.kernels.operator import gram_operator
+from ntk_resnet.kernels.gram.gram import gram
+from ntk_resnet.kernels.gram.operator import gram_operator
+from ntk_resnet.specification.base import Specification, check_network
+from ntk_resnet.specification.convolutional import Convolutional
+from ntk_resnet.specification.networks import FeedForward
 
 _DENSE_ROWS = 10_000
 """Up to here "auto" is Cholesky, which is faster there on a CPU and has more to tell;
@@ -43,7 +44,7 @@ class _KernelRidge(BaseEstimator):
 
     def __init__(
         self,
-        spec: Architecture | None = None,
+        spec: Specification | None = None,
         *,
         ridge: float = 1e-3,
         get: str = "ntk",

@@ -13,8 +13,8 @@ import xarray as xr
 from jaxtyping import ArrayLike, Num
 from scipy import optimize
 
-from ntk_resnet import records
 from ntk_resnet._checks import check_number
+from ntk_resnet.records.provenance import provenance
 
 _EPS = float(np.finfo(float).eps)
 _LEAST = math.log(np.finfo(float).tiny)  # of ln kappa
@@ -125,7 +125,7 @@ def learning_curve(
     return xr.Dataset(
         {name: as_variable(name, value) for name, value in found.items()},
         coords={"n": examples},
-        attrs=records.provenance(ridge=ridge, noise=noise, tail=tail),
+        attrs=provenance(ridge=ridge, noise=noise, tail=tail),
     )
 
 

@@ -12,26 +12,22 @@ import numpy as np
 import xarray as xr
 from jaxtyping import ArrayLike, Num
 
-from ntk_resnet import records
 from ntk_resnet._checks import check_count, check_number
+from ntk_resnet._inputs import check_inputs_of
 from ntk_resnet._progress import Progress
-from ntk_resnet.analysis.learning_curve import (
-    as_variable,
-    check_sizes,
-    learning_curve,
-)
-from ntk_resnet.analysis.mercer import mercer
+from ntk_resnet.analysis.learning_curve import as_variable, check_sizes, learning_curve
 from ntk_resnet.analysis.regression import kernel_ridge
 from ntk_resnet.analysis.spectrum import spectrum
-from ntk_resnet.architectures import Architecture, check_network
-from ntk_resnet.kernels._inputs import check_inputs_of
-from ntk_resnet.kernels.gram import gram
+from ntk_resnet.analysis.sphere.mercer import mercer
+from ntk_resnet.kernels.gram.gram import gram
+from ntk_resnet.records.provenance import provenance
+from ntk_resnet.specification.base import Specification, check_network
 
 # -------------------------------------------------------------------------- the sphere
 
 
 def learning_curve_on_sphere(
-    spec: Architecture,
+    spec: Specification,
     dim: int,
     sizes: Sequence[int] | Num[ArrayLike, " n"],
     target: Mapping[int, float],
@@ -106,7 +102,7 @@ def learning_curve_on_sphere(
 
     measured = _over_trials(trial, trials, seed, progress)
     predicted = predicted.rename(mode="degree").assign_coords(degree=theory.degree)
-    attrs = records.provenance(
+    attrs = provenance(
         spec=spec,
         dim=dim,
         ridge=ridge,
@@ -177,7 +173,7 @@ def _check_degree(values, tail, kappa):
 
 
 def learning_curve_on_data(
-    spec: Architecture,
+    spec: Specification,
     x: Num[ArrayLike, "m *features"],
     y: Num[ArrayLike, " m"] | Num[ArrayLike, "m k"],
     sizes: Sequence[int] | Num[ArrayLike, " n"],
@@ -256,7 +252,7 @@ def learning_curve_on_data(
             yield _errors(inside, across, outputs[rows], outputs[rest], ridge)
 
     measured = _over_trials(trial, trials, seed, progress)
-    attrs = records.provenance(spec=spec, rows=m, ridge=ridge, trials=trials, seed=seed)
+    attrs = provenance(spec=spec, rows=m, ridge=ridge, trials=trials, seed=seed)
     return predicted.assign(measured).assign_attrs(attrs)
 
 

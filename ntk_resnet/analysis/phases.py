@@ -17,11 +17,11 @@ import xarray as xr
 from jaxtyping import Int
 from scipy import optimize
 
-from ntk_resnet import records
 from ntk_resnet._checks import check_count
-from ntk_resnet._duals.piecewise import PiecewiseLinear
-from ntk_resnet.architectures import FeedForward
-from ntk_resnet.kernels._inputs import check_depths
+from ntk_resnet._inputs import check_depths
+from ntk_resnet.activations.piecewise_linear import PiecewiseLinear
+from ntk_resnet.records.provenance import provenance
+from ntk_resnet.specification.networks import FeedForward
 
 CRITICAL = 1e-5
 """A slope as near to 1 as this is critical: its depth scale is 100,000 layers."""
@@ -78,7 +78,7 @@ def phase(spec: FeedForward) -> xr.Dataset:
         )
     with jax.enable_x64():
         found, name = _fixed_points(spec)
-    attrs = records.provenance(spec=spec, phase=name)
+    attrs = provenance(spec=spec, phase=name)
     return xr.Dataset(found, attrs=attrs)
 
 

@@ -23,12 +23,13 @@ import scipy.linalg
 import xarray as xr
 from jaxtyping import ArrayLike, Float, Num
 
-from ntk_resnet import records
 from ntk_resnet._checks import check_count, check_number
-from ntk_resnet._code import code_digest
 from ntk_resnet._progress import Progress
-from ntk_resnet.kernels._identity import differences
-from ntk_resnet.kernels.operator import GramOperator, gram_operator
+from ntk_resnet.kernels.gram.operator import GramOperator, gram_operator
+from ntk_resnet.kernels.gram.origin import differences
+from ntk_resnet.records import results as records
+from ntk_resnet.records.code import code_digest
+from ntk_resnet.records.provenance import provenance
 
 _GAINS = {False: 1e-4, True: 1e-10}  # asked of one round in float32, in float64
 _SAVE_EVERY = 60.0  # seconds
@@ -367,7 +368,7 @@ class _Checkpoint:
         dims = {2: ("row", "column"), 1: ("column",), 0: ()}
         values = {k: np.asarray(v) for k, v in dataclasses.asdict(state).items()}
         dataset = xr.Dataset({k: (dims[v.ndim], v) for k, v in values.items()})
-        dataset.attrs = records.provenance(identity=json.dumps(self.identity))
+        dataset.attrs = provenance(identity=json.dumps(self.identity))
         records.save(dataset, self.path)
         self.saved = time.monotonic()
 

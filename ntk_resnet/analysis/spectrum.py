@@ -15,14 +15,14 @@ import xarray as xr
 from jaxtyping import ArrayLike, Float, Num
 from scipy.interpolate import PchipInterpolator
 
-from ntk_resnet import records
 from ntk_resnet._checks import check_number
+from ntk_resnet._inputs import precision_of
 from ntk_resnet._progress import Progress
 from ntk_resnet.analysis import _spectral
 from ntk_resnet.analysis._spectrum_by_products import spectrum_by_products
-from ntk_resnet.kernels._inputs import precision_of
-from ntk_resnet.kernels.operator import KernelOperator
-from ntk_resnet.kernels.stored import StoredGram
+from ntk_resnet.kernels.gram.operator import KernelOperator
+from ntk_resnet.kernels.gram.stored import StoredGram
+from ntk_resnet.records.provenance import provenance
 
 
 def spectrum(
@@ -209,7 +209,7 @@ def _dense(matrix, targets, top, ridge):
     return xr.Dataset(
         found,
         coords={"index": np.arange(n)},
-        attrs=records.provenance(dtype=str(values.dtype), ridge=ridge),
+        attrs=provenance(dtype=str(values.dtype), ridge=ridge),
     )
 
 

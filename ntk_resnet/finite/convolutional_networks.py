@@ -15,8 +15,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ntk_resnet._checks import check_count
-from ntk_resnet.convolutional import Convolutional, ConvResNet
-from ntk_resnet.finite._network import Network, ends_of, normal, value_of
+from ntk_resnet.finite.base import Network, ends_of, normal, value_of
+from ntk_resnet.specification.convolutional import Convolutional, ConvResNet
 
 
 class Run(NamedTuple):

@@ -16,21 +16,22 @@ from flax import nnx
 from jaxtyping import ArrayLike, Float, Num
 from scipy import special
 
-from ntk_resnet import records
 from ntk_resnet._checks import check_choice, check_count, check_number
+from ntk_resnet._inputs import check_depths
 from ntk_resnet._progress import Progress
-from ntk_resnet.analysis.depth import sweep_depth
-from ntk_resnet.architectures import TRAINED, Architecture, FeedForward
-from ntk_resnet.finite._models import as_function
-from ntk_resnet.finite.empirical import ntk_block
+from ntk_resnet.analysis.degeneracy import sweep_depth
+from ntk_resnet.finite.empirical.kernel import ntk_block
+from ntk_resnet.finite.empirical.models import as_function
+from ntk_resnet.finite.ensembles import over_seeds, seed_keys
 from ntk_resnet.finite.networks import build, check_spec
-from ntk_resnet.finite.seeds import over_seeds, seed_keys
 from ntk_resnet.finite.width import check_widths, memory_of_kernels
-from ntk_resnet.kernels._inputs import check_depths
+from ntk_resnet.records.provenance import provenance
+from ntk_resnet.specification.base import TRAINED, Specification
+from ntk_resnet.specification.networks import FeedForward
 
 
 def dispersion_study(
-    spec: Architecture,
+    spec: Specification,
     depths: Sequence[int],
     widths: Sequence[int],
     seeds: int,
@@ -105,14 +106,12 @@ def dispersion_study(
             "width": widths,
             "ratio": (("depth", "width"), np.divide.outer(depths, widths)),
         },
-        attrs=records.provenance(
-            spec=spec, seed=seed, seeds=seeds, input_kernel=input_kernel
-        ),
+        attrs=provenance(spec=spec, seed=seed, seeds=seeds, input_kernel=input_kernel),
     )
 
 
 def dispersion_of_families(
-    families: dict[str, Architecture],
+    families: dict[str, Specification],
     depths: Sequence[int],
     width: int,
     seeds: int,
@@ -136,7 +135,7 @@ def dispersion_of_families(
         studies.append(study.isel(width=0, drop=True))
     family = xr.Variable("family", list(families))
     return xr.concat(studies, dim=family).assign_attrs(
-        records.provenance(
+        provenance(
             seeds=seeds,
             width=width,
             specs={name: repr(spec) for name, spec in families.items()},

@@ -16,14 +16,15 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ntk_resnet._checks import check_count, check_width
-from ntk_resnet.architectures import Architecture, FeedForward, ResNet
-from ntk_resnet.convolutional import ConvNet, Convolutional, ConvResNet
-from ntk_resnet.finite._network import Frozen as Frozen
-from ntk_resnet.finite._network import Network, ends_of, normal, value_of
+from ntk_resnet.finite.base import Frozen as Frozen
+from ntk_resnet.finite.base import Network, ends_of, normal, value_of
 from ntk_resnet.finite.convolutional_networks import (
     ConvolutionalNetwork,
     check_image_shape,
 )
+from ntk_resnet.specification.base import Specification
+from ntk_resnet.specification.convolutional import ConvNet, Convolutional, ConvResNet
+from ntk_resnet.specification.networks import FeedForward, ResNet
 
 
 class DenseNetwork(Network):
@@ -167,7 +168,7 @@ class ResidualNetwork(DenseNetwork):
 
 
 def build(
-    spec: Architecture,
+    spec: Specification,
     in_features: int | Sequence[int],
     width: int,
     out_features: int = 1,

@@ -11,21 +11,21 @@ import xarray as xr
 from flax import nnx
 from jaxtyping import Float
 
-from ntk_resnet import records
 from ntk_resnet._checks import check_count
+from ntk_resnet._inputs import check_inputs, check_inputs_of
 from ntk_resnet._progress import Progress
-from ntk_resnet.analysis.depth import PowerFit, fit_power
-from ntk_resnet.architectures import Architecture
-from ntk_resnet.convolutional import Convolutional
-from ntk_resnet.finite.empirical import feature_kernel, ntk_of_rows
+from ntk_resnet.analysis.degeneracy import PowerFit, fit_power
+from ntk_resnet.finite.empirical.kernel import feature_kernel, ntk_of_rows
+from ntk_resnet.finite.ensembles import over_seeds, seed_keys
 from ntk_resnet.finite.networks import build, check_dtype, check_spec
-from ntk_resnet.finite.seeds import over_seeds, seed_keys
-from ntk_resnet.kernels import kernel_fn
-from ntk_resnet.kernels._inputs import check_inputs, check_inputs_of
+from ntk_resnet.kernels.function import kernel_fn
+from ntk_resnet.records.provenance import provenance
+from ntk_resnet.specification.base import Specification
+from ntk_resnet.specification.convolutional import Convolutional
 
 
 def width_study(
-    spec: Architecture,
+    spec: Specification,
     x: Any,
     widths: Sequence[int],
     seeds: int,
@@ -111,9 +111,7 @@ def width_study(
 
     result = xr.Dataset(
         coords={"width": widths, "seed": np.arange(seeds)},
-        attrs=records.provenance(
-            spec=spec, seed=seed, rows=len(x), dtype=str(param_dtype)
-        ),
+        attrs=provenance(spec=spec, seed=seed, rows=len(x), dtype=str(param_dtype)),
     )
     for name, values in kernels.items():
         _add_errors(result, name, np.stack(values).astype(np.float64), limits[name])

@@ -19,14 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Num
 
-from ntk_resnet.architectures import Architecture, ResNet
+from ntk_resnet._inputs import precision_of
 from ntk_resnet.kernels import recursion
-from ntk_resnet.kernels._composed import composes
-from ntk_resnet.kernels._inputs import precision_of
-from ntk_resnet.kernels._make_plan import device_of, plan_on
 from ntk_resnet.kernels.engines import log_diagonals
-from ntk_resnet.kernels.gram import in_memory
+from ntk_resnet.kernels.gram.gram import in_memory
+from ntk_resnet.kernels.gram.make_plan import device_of, plan_on
 from ntk_resnet.kernels.pairs import symmetric
+from ntk_resnet.kernels.profile.composed import composes
+from ntk_resnet.specification.base import Specification
+from ntk_resnet.specification.networks import ResNet
 
 # Pairs that are computed side by side (fewer: the overhead of an operation shows).
 _WIDTH = 2**15
@@ -36,7 +37,7 @@ _HELD, _DONE = 2**21, 2**27
 
 
 def kernels_at(
-    spec: Architecture,
+    spec: Specification,
     depths: list[int],
     gap: Float[Array, "..."],
     cogap: Float[Array, "..."],
@@ -83,7 +84,7 @@ def kernels_at(
             yield stop.which, here
 
 
-def by_profiles(spec: Architecture, depths: list[int], n: int) -> bool:
+def by_profiles(spec: Specification, depths: list[int], n: int) -> bool:
     """Whether n rows of data are served best by the profile of each depth.
 
     A composition costs about as much as 2^14 pairs in one block, and to compile the
@@ -95,7 +96,7 @@ def by_profiles(spec: Architecture, depths: list[int], n: int) -> bool:
 
 
 def profiles_at(
-    spec: Architecture, depths: list[int], x: Num[ArrayLike, "n d"]
+    spec: Specification, depths: list[int], x: Num[ArrayLike, "n d"]
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """As `kernels_at`, between the rows of `x`, by the tiles of a Gram matrix."""
     x, get = np.asarray(x), ("nngp_gap", "ntk_gap")
@@ -175,7 +176,7 @@ class _Batch(NamedTuple):
     wanted: int
 
 
-def _nested(spec: Architecture) -> bool:
+def _nested(spec: Specification) -> bool:
     """Whether a network is the first blocks of every deeper one."""
     return not (isinstance(spec, ResNet) and spec.branch_scale.depends_on_depth)
 

@@ -16,17 +16,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ntk_resnet._checks import check_choice
-from ntk_resnet.architectures import Architecture
-from ntk_resnet.convolutional import Convolutional
-from ntk_resnet.kernels import images, recursion
-from ntk_resnet.kernels._composed import composes
-from ntk_resnet.kernels._composed import log_diagonals as at_unit_kernel
-from ntk_resnet.kernels._lookup import Both
-from ntk_resnet.kernels.norms import (
-    common_norm,
-    log_variances,
-    over_powers_of_two,
-)
+from ntk_resnet.kernels import recursion
+from ntk_resnet.kernels.convolution import matrices
+from ntk_resnet.kernels.norms import common_norm, log_variances, over_powers_of_two
 from ntk_resnet.kernels.pairs import (
     defined,
     distances,
@@ -36,7 +28,12 @@ from ntk_resnet.kernels.pairs import (
     scaled,
     symmetric,
 )
-from ntk_resnet.kernels.profile import gap_from, has_profile, profile
+from ntk_resnet.kernels.profile.composed import composes
+from ntk_resnet.kernels.profile.composed import log_diagonals as at_unit_kernel
+from ntk_resnet.kernels.profile.lookup import Both
+from ntk_resnet.kernels.profile.profile import gap_from, has_profile, profile
+from ntk_resnet.specification.base import Specification
+from ntk_resnet.specification.convolutional import Convolutional
 
 ENGINES = ("auto", "profile", "recursion", "convolution", "neural_tangents")
 KERNELS = ("nngp", "ntk")
@@ -111,7 +108,7 @@ class RecursionEngine(Engine):
     """Block by block; `data` are the branch scales."""
 
     name = "recursion"
-    shape: Architecture  # without depth and scales
+    shape: Specification  # without depth and scales
 
     def block(self, data, rows1, rows2, shift, refine):
         spec, logs = self.shape, [rows1.log_variance, rows2.log_variance]
@@ -149,7 +146,7 @@ class ConvolutionEngine(Engine):
     def block(self, data, rows1, rows2, shift, refine):
         del refine  # planes hold kernels, not gaps
         values = [
-            images.tile(self.shape, name, self.normalised, data, rows1, rows2, shift)
+            matrices.tile(self.shape, name, self.normalised, data, rows1, rows2, shift)
             for name in self.get
         ]
         return Block(_mirrored(values, shift), jnp.asarray(False))
@@ -163,7 +160,7 @@ class ReferenceEngine(Engine):
     """
 
     name = "neural_tangents"
-    spec: Architecture
+    spec: Specification
 
     def block(self, data, rows1, rows2, shift, refine):
         del data, refine
@@ -192,7 +189,7 @@ class ReferenceRows(NamedTuple):
 
 @functools.cache
 def _reference(spec):
-    from ntk_resnet.stax import stax
+    from ntk_resnet.reference.stax import stax
 
     return stax(spec)[2]
 
@@ -217,7 +214,7 @@ class Choice(NamedTuple):
     rows: tuple[Any, ...]  # of one array, or of two
 
 
-def check_engine(spec: Architecture, engine: str) -> None:
+def check_engine(spec: Specification, engine: str) -> None:
     """Raises a `ValueError` if there is no such engine, or not for such networks."""
     check_choice("engine", engine, ENGINES)
     convolutional = isinstance(spec, Convolutional)
@@ -229,7 +226,7 @@ def check_engine(spec: Architecture, engine: str) -> None:
         )
 
 
-def usual_engine(spec: Architecture, scales: Any = None) -> str:
+def usual_engine(spec: Specification, scales: Any = None) -> str:
     """What serves inputs of every norm; with `scales`, also branch scales as data."""
     if isinstance(spec, Convolutional):
         return "convolution"
@@ -238,7 +235,7 @@ def usual_engine(spec: Architecture, scales: Any = None) -> str:
 
 
 def choose(
-    spec: Architecture,
+    spec: Specification,
     get: tuple[str, ...],
     normalised: bool,
     engine: str,
@@ -310,8 +307,8 @@ def _for_images(spec, get, normalised, products, arrays, scales):
     if products == "plain":
         raise ValueError('products="plain" is for fully connected networks.')
     scales = recursion.block_scales(spec) if scales is None else scales
-    rows = tuple(images.image_rows(spec, x, scales, get) for x in arrays)
-    engine = ConvolutionEngine(get, normalised, images.without_scales(spec))
+    rows = tuple(matrices.image_rows(spec, x, scales, get) for x in arrays)
+    engine = ConvolutionEngine(get, normalised, matrices.without_scales(spec))
     return Choice(engine, scales.astype(rows[0].log_nngp.dtype), rows)
 
 
@@ -325,20 +322,20 @@ def matrices_of_images(
     """All entries at once: no image's own kernel is computed twice; traceable."""
     scales = recursion.block_scales(spec) if scales is None else scales
     x1, x2 = arrays if len(arrays) > 1 else (*arrays, None)
-    return images.matrix(spec, get, normalised, x1, x2, scales)
+    return matrices.matrix(spec, get, normalised, x1, x2, scales)
 
 
 # ---------------------------------------------------------------------------- diagonals
 
 
-def log_diagonals(spec: Architecture, x: Any, scales: Any = None) -> Both:
+def log_diagonals(spec: Specification, x: Any, scales: Any = None) -> Both:
     """ln of the raw kernels of every input with itself, `(n,)`; traceable."""
     if scales is None and composes(spec):  # whatever the depth
         logs = jnp.asarray(log_variances(x))
         return Both(*(logs + own for own in at_unit_kernel(spec)))
     scales = recursion.block_scales(spec) if scales is None else scales
     if isinstance(spec, Convolutional):
-        return Both(*images.log_diagonals(spec, x, scales))
+        return Both(*matrices.log_diagonals(spec, x, scales))
     logs = jnp.asarray(log_variances(x, spec.bias_variance))
     scales = jnp.asarray(scales, logs.dtype)
     return Both(*_log_diagonals(recursion.shape_of(spec), logs, scales))

@@ -11,29 +11,30 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from ntk_resnet._checks import check_choice
-from ntk_resnet.architectures import Architecture, ResNet, check_network
-from ntk_resnet.convolutional import ConvResNet
-from ntk_resnet.kernels._inputs import (
+from ntk_resnet._inputs import (
     check_inputs_of,
     check_pair,
     is_traced,
     keep_precision,
     precision_of,
 )
-from ntk_resnet.kernels._make_plan import device_of, plan_on
-from ntk_resnet.kernels._programs import matrices
-from ntk_resnet.kernels._range import all_finite, check_raw
 from ntk_resnet.kernels.engines import (
     KERNELS,
     check_engine,
     log_diagonals,
     usual_engine,
 )
-from ntk_resnet.kernels.gram import in_memory
+from ntk_resnet.kernels.gram.gram import in_memory
+from ntk_resnet.kernels.gram.make_plan import device_of, plan_on
+from ntk_resnet.kernels.gram.programs import matrices
+from ntk_resnet.kernels.overflow import all_finite, check_raw
+from ntk_resnet.specification.base import Specification, check_network
+from ntk_resnet.specification.convolutional import ConvResNet
+from ntk_resnet.specification.networks import ResNet
 
 
 def kernel_fn(
-    spec: Architecture,
+    spec: Specification,
     *,
     engine: Literal[
         "auto", "profile", "recursion", "convolution", "neural_tangents"
@@ -80,7 +81,7 @@ def kernel_fn(
 class KernelFunction:
     """Both kernels of one network; made by `kernel_fn`, equal and hashable by value."""
 
-    spec: Architecture
+    spec: Specification
     requested: str
     normalised: bool
 
@@ -202,7 +203,7 @@ class KernelFunction:
 
 
 def diag(
-    spec: Architecture,
+    spec: Specification,
     x: Num[ArrayLike, "n ..."],
     get: Literal["ntk", "nngp"] = "ntk",
     *,
@@ -253,7 +254,7 @@ def _not_a_number(name, dtype, spec):
     )
 
 
-def check_scales(spec: Architecture, scales: Any) -> None:
+def check_scales(spec: Specification, scales: Any) -> None:
     """Branch scales passed as data: one finite, non-negative number for each block."""
     if scales is None:
         return

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ntk_resnet.architectures import Architecture
-from ntk_resnet.kernels._inputs import flushed, in_trace, is_traced
+from ntk_resnet._inputs import flushed, in_trace, is_traced
+from ntk_resnet.specification.base import Specification
 
 
 def log_variances(
@@ -63,7 +63,7 @@ def over_powers_of_two(x):
     return jnp.ldexp(x, -exponents), exponents
 
 
-def common_norm(spec: Architecture, *inputs: Any) -> float:
+def common_norm(spec: Specification, *inputs: Any) -> float:
     """`|x|^2 / d` of all rows, for networks whose profile depends on it; else 1.
 
     Raises:

@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ntk_resnet.kernels._inputs import is_traced
-from ntk_resnet.kernels._quick_jit import quick_jit
+from ntk_resnet._inputs import is_traced
 from ntk_resnet.kernels.norms import log_variances, over_powers_of_two
+from ntk_resnet.kernels.quick_jit import quick_jit
 
 PRODUCTS = ("split", "plain")
 

@@ -27,9 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ntk_resnet._duals.base import safe_root
-from ntk_resnet._specification import Residual
-from ntk_resnet.architectures import Architecture, ResNet
+from ntk_resnet.activations.base import safe_root
+from ntk_resnet.specification.base import Residual, Specification
+from ntk_resnet.specification.networks import ResNet
 
 
 class Sum(NamedTuple):
@@ -101,16 +101,16 @@ class _Shares(NamedTuple):
 # ------------------------------------------------------------------------ one block
 
 
-def _has_trunk(spec: Architecture) -> bool:
+def _has_trunk(spec: Specification) -> bool:
     return isinstance(spec, ResNet)
 
 
-def _block(spec: Architecture) -> str:
+def _block(spec: Specification) -> str:
     return spec.block if isinstance(spec, ResNet) else "feed_forward"
 
 
 def step_rows(
-    spec: Architecture, rows: Rows, scale: Float[Array, ""]
+    spec: Specification, rows: Rows, scale: Float[Array, ""]
 ) -> tuple[Rows, _Shares]:
     """The diagonals after one more block, and the shares that `step` needs."""
     block = _block(spec)
@@ -183,7 +183,7 @@ def _bias_over_variance(spec, log_variance):
     return spec.bias_variance * jnp.exp(-log_variance)
 
 
-def step(spec: Architecture, state: State, scale: Float[Array, ""]) -> State:
+def step(spec: Specification, state: State, scale: Float[Array, ""]) -> State:
     """The state after one more block of branch scale `scale` (1 in plain networks)."""
     stepped = [step_rows(spec, rows, scale) for rows in state.rows]
     rows = tuple(after for after, _ in stepped)
@@ -295,7 +295,7 @@ def _cross_gap(pair):
 # ----------------------------------------------------------------- first and last layer
 
 
-def first_rows(spec: Architecture, log_variance: Float[Array, "..."]) -> Rows:
+def first_rows(spec: Specification, log_variance: Float[Array, "..."]) -> Rows:
     """The rows before the first block, from ln(|x|^2 / d)."""
     zero = jnp.zeros_like(log_variance)
     if not isinstance(spec, ResNet):
@@ -310,7 +310,7 @@ def first_rows(spec: Architecture, log_variance: Float[Array, "..."]) -> Rows:
 
 
 def first_state(
-    spec: Architecture,
+    spec: Specification,
     gap: Float[Array, "..."],
     cogap: Float[Array, "..."],
     *log_variances: Float[Array, "..."],
@@ -329,7 +329,7 @@ def first_state(
     return State(rows, start(gap), start(cogap), start(ntk_gap))
 
 
-def log_diagonals(spec: Architecture, rows: Rows) -> tuple[Array, Array]:
+def log_diagonals(spec: Specification, rows: Rows) -> tuple[Array, Array]:
     """ln K(x, x) and ln Theta(x, x); -inf where nothing has been trained."""
     log_variance, growth = rows.log_variance.value, rows.log_growth.value
     if spec.trains_readout:  # whose gradient adds K
@@ -340,7 +340,7 @@ def log_diagonals(spec: Architecture, rows: Rows) -> tuple[Array, Array]:
     return log_variance, log_variance + log_ratio
 
 
-def readout(spec: Architecture, state: State) -> Kernels:
+def readout(spec: Specification, state: State) -> Kernels:
     """Both kernels of the network that ends after the blocks so far.
 
     The NTK's gap is NaN where its diagonal is zero: nothing has been trained.
@@ -385,7 +385,7 @@ def quantities(kernels: Kernels) -> dict[str, Array]:
 _MOST_BLOCKS = 10**8  # about a gigabyte of scales, and hours
 
 
-def block_scales(spec: Architecture) -> Float[np.ndarray, " depth"]:
+def block_scales(spec: Specification) -> Float[np.ndarray, " depth"]:
     """The branch scales in float64; ones for a plain network, which has none.
 
     Raises:
@@ -401,7 +401,7 @@ def block_scales(spec: Architecture) -> Float[np.ndarray, " depth"]:
 
 
 def propagate(
-    spec: Architecture, state: State, scales: Float[Array, " depth"]
+    spec: Specification, state: State, scales: Float[Array, " depth"]
 ) -> State:
     """The state after `len(scales)` blocks, by one scan; differentiable."""
     return jax.lax.scan(
@@ -409,7 +409,7 @@ def propagate(
     )[0]
 
 
-def shape_of(spec: Architecture) -> Architecture:
+def shape_of(spec: Specification) -> Specification:
     """The specification without depth and scales: networks that share compilations."""
     if isinstance(spec, ResNet):
         return spec.replace(depth=1, branch_scale=1.0)

@@ -1,0 +1,1 @@
+"""Claims of papers, measured and judged."""

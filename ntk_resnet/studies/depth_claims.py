@@ -10,9 +10,9 @@ or a prediction is our own choice, or was changed after a first run.
 import numpy as np
 import xarray as xr
 
-from ntk_resnet import records
-from ntk_resnet.analysis.depth import fit_power, one_block_correction
+from ntk_resnet.analysis.degeneracy import fit_power, one_block_correction
 from ntk_resnet.analysis.regression import kernel_ridge
+from ntk_resnet.records.provenance import provenance
 from ntk_resnet.studies import image_claims, spectrum_claims
 from ntk_resnet.studies.claims import Claim, exponent, of_splits, over
 
@@ -33,7 +33,7 @@ def judge(results: dict[str, xr.Dataset]) -> xr.Dataset:
         for field in (*Claim._fields[1:], "holds")
     }
     labels = [claim.label for claim in claims]
-    attrs = records.provenance(holding=sum(c.holds for c in claims), claims=len(claims))
+    attrs = provenance(holding=sum(c.holds for c in claims), claims=len(claims))
     return xr.Dataset(columns, coords={"claim": labels}, attrs=attrs)
 
 

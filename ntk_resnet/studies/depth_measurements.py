@@ -11,23 +11,19 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ntk_resnet import records
-from ntk_resnet.analysis import depth as depth_analysis
+from ntk_resnet.analysis import degeneracy as depth_analysis
 from ntk_resnet.analysis import regression
-from ntk_resnet.architectures import (
-    TRAINED,
-    Architecture,
-    DepthScale,
-    FeedForward,
-    ResNet,
-    to_dict,
-)
-from ntk_resnet.data import Data, split, targets
-from ntk_resnet.kernels import kernel_fn
+from ntk_resnet.data.datasets import Data, split, targets
+from ntk_resnet.kernels.function import kernel_fn
+from ntk_resnet.records.provenance import provenance
+from ntk_resnet.specification.base import TRAINED, Specification
+from ntk_resnet.specification.json import to_dict
+from ntk_resnet.specification.networks import FeedForward, ResNet
+from ntk_resnet.specification.scales import DepthScale
 
 Progress = Callable[[float, float, str], None] | None
 
-FAMILIES: dict[str, Architecture] = {
+FAMILIES: dict[str, Specification] = {
     "plain": FeedForward(depth=1, trained="blocks"),
     "γ = 1": ResNet(depth=1, branch_scale=DepthScale(1.0)),
     "γ = 1/2": ResNet(depth=1, branch_scale=DepthScale(0.5)),
@@ -234,7 +230,7 @@ def degeneracy_on_data(
     *,
     depths: Sequence[int],
     rows: int,
-    families: dict[str, Architecture] | None = None,
+    families: dict[str, Specification] | None = None,
     progress: Progress = None,
 ) -> xr.Dataset:
     """The NTK's Gram matrix on at most that many rows, over (family, depth).
@@ -256,7 +252,7 @@ def degeneracy_on_data(
     rank = np.exp(-np.sum(share * np.log(share)))
     result["predicted_effective_rank"] = xr.where(known, rank, np.nan)
     return result.assign_attrs(
-        records.provenance(rows=n, data=data.name, families=specs_as_data(families))
+        provenance(rows=n, data=data.name, families=specs_as_data(families))
     )
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ntk_resnet import records
-from ntk_resnet.data import Data, load_data
+from ntk_resnet.data.datasets import Data, load_data
+from ntk_resnet.records import results as records
 from ntk_resnet.studies import depth_measurements as measures
 from ntk_resnet.studies import finite_measurements, image_measurements, image_rates
 from ntk_resnet.studies import spectrum_measurements as spectra

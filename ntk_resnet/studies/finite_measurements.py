@@ -12,26 +12,22 @@ import xarray as xr
 from flax import nnx
 
 from ntk_resnet import finite
-from ntk_resnet.architectures import (
-    Architecture,
-    ConvNet,
-    ConvResNet,
-    DepthScale,
-    FeedForward,
-    ResNet,
-)
-from ntk_resnet.data import Data, split, targets
+from ntk_resnet.data.datasets import Data, split, targets
 from ntk_resnet.finite.dispersion import dispersion_of_families
-from ntk_resnet.finite.empirical import feature_kernel, ntk_of_rows
-from ntk_resnet.finite.seeds import seed_keys
-from ntk_resnet.kernels import kernel_fn
+from ntk_resnet.finite.empirical.kernel import feature_kernel, ntk_of_rows
+from ntk_resnet.finite.ensembles import seed_keys
+from ntk_resnet.kernels.function import kernel_fn
+from ntk_resnet.specification.base import Specification
+from ntk_resnet.specification.convolutional import ConvNet, ConvResNet
+from ntk_resnet.specification.networks import FeedForward, ResNet
+from ntk_resnet.specification.scales import DepthScale
 from ntk_resnet.studies.depth_measurements import Progress, some_rows, within
 from ntk_resnet.studies.image_rates import small_images
 
 WIDTH_SPEC = ResNet(depth=3, branch_scale=DepthScale(0.5))
 
 _HALF = ConvResNet(depth=3, branch_scale=DepthScale(0.5))
-IMAGE_SPECS: dict[str, Architecture] = {
+IMAGE_SPECS: dict[str, Specification] = {
     "γ = 1/2": _HALF,
     "plain": ConvNet(depth=3, trained="blocks"),
     "γ = 1/2, flattened": _HALF.replace(readout="flatten"),
@@ -50,7 +46,7 @@ def agreement_with_width(
     *,
     widths: Sequence[int],
     seeds: int,
-    spec: Architecture = WIDTH_SPEC,
+    spec: Specification = WIDTH_SPEC,
     progress: Progress = None,
 ) -> xr.Dataset:
     """Empirical against closed-form kernels on 12 rows (`finite.width_study`)."""

@@ -6,14 +6,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ntk_resnet.analysis import depth as depth_analysis
+from ntk_resnet.analysis import degeneracy as depth_analysis
 from ntk_resnet.analysis.spectrum import spectrum
-from ntk_resnet.architectures import Architecture, ConvNet, ConvResNet, DepthScale
-from ntk_resnet.data import Data
+from ntk_resnet.data.datasets import Data
+from ntk_resnet.specification.base import Specification
+from ntk_resnet.specification.convolutional import ConvNet, ConvResNet
+from ntk_resnet.specification.scales import DepthScale
 from ntk_resnet.studies import depth_measurements as measures
 from ntk_resnet.studies.depth_measurements import Progress
 
-FAMILIES: dict[str, Architecture] = {
+FAMILIES: dict[str, Specification] = {
     "plain": ConvNet(depth=1, trained="blocks"),
     "plain, circular": ConvNet(depth=1, trained="blocks", padding="circular"),
     "γ = 1": ConvResNet(depth=1, branch_scale=DepthScale(1.0)),

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from ntk_resnet.analysis.depth import sweep_depth
-from ntk_resnet.data import Data
+from ntk_resnet.analysis.degeneracy import sweep_depth
+from ntk_resnet.data.datasets import Data
 from ntk_resnet.studies.depth_measurements import Progress, within
 from ntk_resnet.studies.image_measurements import FAMILIES, READOUTS
 

@@ -13,17 +13,19 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ntk_resnet import records
 from ntk_resnet._checks import check_count
 from ntk_resnet.analysis import learning_trials as curves
-from ntk_resnet.analysis import mercer as on_sphere
 from ntk_resnet.analysis.estimators import NTKClassifier, NTKRegressor
 from ntk_resnet.analysis.phases import predicted_condition_number
 from ntk_resnet.analysis.spectrum import spectral_distribution, spectrum
-from ntk_resnet.architectures import Architecture, DepthScale, FeedForward, ResNet
-from ntk_resnet.data import Data, split, targets
-from ntk_resnet.kernels.gram import gram
-from ntk_resnet.kernels.operator import gram_operator
+from ntk_resnet.analysis.sphere import mercer as on_sphere
+from ntk_resnet.data.datasets import Data, split, targets
+from ntk_resnet.kernels.gram.gram import gram
+from ntk_resnet.kernels.gram.operator import gram_operator
+from ntk_resnet.records.provenance import provenance
+from ntk_resnet.specification.base import Specification
+from ntk_resnet.specification.networks import FeedForward, ResNet
+from ntk_resnet.specification.scales import DepthScale
 from ntk_resnet.studies.depth_measurements import (
     Progress,
     some_rows,
@@ -32,7 +34,7 @@ from ntk_resnet.studies.depth_measurements import (
     within,
 )
 
-NETWORKS: dict[str, Architecture] = {
+NETWORKS: dict[str, Specification] = {
     "plain, L = 1": FeedForward(depth=1, trained="blocks"),
     "plain, L = 10": FeedForward(depth=10, trained="blocks"),
     "plain, L = 100": FeedForward(depth=100, trained="blocks"),
@@ -44,7 +46,7 @@ NETWORKS: dict[str, Architecture] = {
 The blocks alone are trained in all of them.
 """
 
-Networks = dict[str, Architecture]
+Networks = dict[str, Specification]
 
 DEEP = ResNet(depth=1000, branch_scale=DepthScale(0.5))
 """The network of `regression_by_ridge` where none is named."""
@@ -80,9 +82,7 @@ def spectra_on_data(
         if progress is not None:
             progress(done + 1, len(networks), f"spectrum of {name}")
     return stack(found, networks).assign_attrs(
-        records.provenance(
-            rows=len(chosen), data=data.name, families=specs_as_data(networks)
-        )
+        provenance(rows=len(chosen), data=data.name, families=specs_as_data(networks))
     )
 
 
@@ -160,7 +160,7 @@ def mercer_spectra(
     result["multiplicity"] = result.multiplicity.isel(family=0)
     result["laplace_log10_eigenvalue"] = beside.log10_eigenvalue
     return result.assign_attrs(
-        records.provenance(
+        provenance(
             dim=dim, max_degree=max_degree, get=get, families=specs_as_data(networks)
         )
     )
@@ -214,7 +214,7 @@ def learning_curves(
         found.append(one[["test_mse", "train_mse", *measured]])
     name = f"the sphere in {dim} dimensions" if data is None else data.name
     return stack(found, networks).assign_attrs(
-        records.provenance(
+        provenance(
             data=name, ridge=ridge, trials=trials, families=specs_as_data(networks)
         )
     )
@@ -222,7 +222,7 @@ def learning_curves(
 
 def regression_by_ridge(
     data: Data,
-    spec: Architecture = DEEP,
+    spec: Specification = DEEP,
     *,
     ridges: Sequence[float],
     test: float = 0.2,
@@ -272,7 +272,7 @@ def regression_by_ridge(
     return xr.Dataset(
         {name: ("ridge", [row[name] for row in rows]) for name in rows[0]},
         coords={"ridge": list(ridges)},
-        attrs=records.provenance(
+        attrs=provenance(
             spec=spec,
             data=data.name,
             train=len(train),

@@ -1,1 +1,0 @@
-"""Dual activations, one way of computing them a module; public: `activations`."""

@@ -1,0 +1,1 @@
+"""Activations: names, objects, and their duals."""

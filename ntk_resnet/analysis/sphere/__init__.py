@@ -1,0 +1,1 @@
+"""Kernels on the sphere: Mercer eigenvalues to any precision."""

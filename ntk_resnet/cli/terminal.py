@@ -1,0 +1,179 @@
+"""What all commands share: reading specifications, saving, tables, JSON, progress."""
+
+import contextlib
+import json
+import math
+import pathlib
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any
+
+import tyro
+
+from ntk_resnet._checks import check_writable
+
+SpecFile = Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE.json")]
+Folder = Annotated[pathlib.Path | None, tyro.conf.arg(metavar="DIR")]
+Source = Annotated[str, tyro.conf.arg(metavar="NAME|FILE")]
+
+
+def read_spec(path: pathlib.Path):
+    """The network that a file holds as JSON."""
+    from ntk_resnet.specification.json import from_json
+
+    try:
+        return from_json(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise ValueError(f"spec file {str(path)!r} is not text.") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"spec file {str(path)!r} cannot be read: {reason}.") from None
+
+
+def networks(path: pathlib.Path | None, default: dict[str, Any]) -> dict[str, Any]:
+    """The network in a file, by the file's name, or the default ones."""
+    return default if path is None else {path.stem: read_spec(path)}
+
+
+def read_data(source: str, progress: Any, networks: Iterable[Any] = ()):
+    """The data set of that name, or in that file; for convolutional networks images."""
+    from ntk_resnet.data.datasets import load_data
+    from ntk_resnet.specification.convolutional import Convolutional
+
+    images = any(isinstance(spec, Convolutional) for spec in networks)
+    return load_data(source, images=images, progress=progress)
+
+
+def prepare(out: pathlib.Path | None) -> None:
+    """Finds out that a folder is not writable before anything is read or computed.
+
+    It is made when there is something to put into it.
+    """
+    if out is not None:
+        there = (folder for folder in (out, *out.parents) if folder.exists())
+        check_writable(next(there))
+
+
+def save(out: pathlib.Path | None, name: str, result, draw) -> list[str]:
+    """Saves a result and its figure; the paths of what is there then."""
+    from ntk_resnet.plot import depth as figures
+    from ntk_resnet.records import results as records
+
+    if out is None:
+        return []
+    records.save(result, out / f"{name}.zarr", csv=True)
+    figures.save(draw(result), out / f"{name}.svg")
+    return [str(path) for path in sorted(out.glob(f"{name}.*"))]
+
+
+def shower(result, over, columns, title, saved, *, as_json):
+    """What prints a result: a row a point of `over`, or all there is as JSON."""
+    rows = rows_of(result, over)
+
+    def show():
+        if not as_json:
+            print_table(title, columns, rows)
+            for path in saved:
+                print(path)
+            return
+        answer = {"rows": rows, "saved": saved, "provenance": result.attrs}
+        for name, value in result.variables.items():
+            if name not in rows[0]:
+                answer[name] = value.values.tolist()
+        print_json(answer)
+
+    return show
+
+
+def rows_of(result, over: Sequence[str]) -> list[dict[str, Any]]:
+    """The variables over these dimensions as rows, one dictionary a point."""
+    names = [n for n, v in result.data_vars.items() if set(v.dims) == set(over)]
+    table = result[names].stack(point=over)
+    return [
+        {dim: table[dim].values[k].item() for dim in over}
+        | {name: table[name].values[k].item() for name in names}
+        for k in range(table.sizes["point"])
+    ]
+
+
+def print_json(value: Any) -> None:
+    """JSON has neither NaN nor infinity: both become null."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            return None
+        return value
+
+    print(json.dumps(plain(value), ensure_ascii=False))
+
+
+def print_table(title: str, columns: dict[str, str], rows: Iterable[dict]) -> None:
+    """The `columns` of `rows`, each under its label."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    rows = list(rows)
+    for name, label in columns.items():
+        text = bool(rows) and isinstance(rows[0][name], str | bool)
+        table.add_column(label, justify="left" if text else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(row[name]) for name in columns))
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:  # a file or a pipe: no reason to squeeze
+        console.width = 160
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.5g}"
+    return str(value)
+
+
+@contextlib.contextmanager
+def progress_bar() -> Iterator[Any]:
+    """A bar with the time left on standard error; in a log file, lines."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _log_lines(console)
+        return
+    bar = Progress(
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.description}", markup=False),
+        console=console,
+    )
+    with bar:
+        task = bar.add_task("starting", total=None)
+
+        def progress(done, total, description):
+            bar.update(task, completed=done, total=total, description=description)
+
+        yield progress
+
+
+def _log_lines(console):
+    start, last, said = time.perf_counter(), "", 0.0
+
+    def progress(done, total, description):
+        nonlocal last, said
+        seconds = time.perf_counter() - start
+        if description != last or seconds > said + 10:
+            last, said = description, seconds
+            console.print(
+                f"{done / total:4.0%} {seconds:4.0f} s  {description}", markup=False
+            )
+
+    return progress

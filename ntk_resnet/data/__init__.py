@@ -1,0 +1,1 @@
+"""Data sets, bundled, published and a user's own."""

@@ -1,0 +1,1 @@
+"""Empirical kernels of any finite network."""

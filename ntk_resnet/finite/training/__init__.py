@@ -1,0 +1,1 @@
+"""Finite networks in training, beside what the kernel predicts."""

@@ -1,0 +1,1 @@
+"""Kernels of convolutional networks, between images."""

@@ -1,0 +1,137 @@
+r"""Blocks of convolutional networks, on the kernels of pixel pairs.
+
+A convolution is a box filter of the kernel between pixels, an activation its dual:
+
+.. math::
+    S = \tfrac{\sigma_w^2}{k^2} \mathrm{box}(K) + \sigma_b^2, \qquad
+    \Theta_S = S + \tfrac{\sigma_w^2}{k^2} \mathrm{box}(\Theta), \qquad
+    K' = T(S), \qquad \Theta' = \dot T(S)\,\Theta_S .
+
+A block is gone through twice: by the variances of the pixels of single images
+(`_conv_images`), and by pairs (`_conv_pairs`), which need what the images have met.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import Array, Bool, Float
+
+from ntk_resnet.kernels.convolution import operations
+from ntk_resnet.specification.convolutional import Convolutional, ConvResNet
+
+
+class Planes(NamedTuple):
+    """Kernels of pixel pairs, `(pixels, pairs)`.
+
+    One axis of pairs, not two short ones, is twice as fast to convolve. Activations,
+    which know the images of a pair, see two: `(pixels, n1, n2)`.
+    """
+
+    nngp: Float[Array, "pixels ..."]
+    ntk: Any  # the same, of all weights so far; `None`: not wanted
+
+
+class Windows(NamedTuple):
+    """The windows of a block's convolutions, at a displacement."""
+
+    inner: operations.Window  # maybe in steps
+    outer: operations.Window
+
+
+def windows_at(
+    spec: Convolutional, size: operations.Size, d: Any, dtype: Any, stride: int = 1
+) -> Windows:
+    """The windows of a block that images of that size, displaced by `d`, enter."""
+    given = spec.kernel_size, spec.padding, dtype
+    inner = operations.window(size, d, *given, stride)
+    if stride == 1:
+        return Windows(inner, inner)
+    height, width = size
+    smaller = height // stride, width // stride
+    return Windows(inner, operations.window(smaller, d // stride, *given))
+
+
+class Pending(NamedTuple):
+    """Planes, and what is still to be done to them, by the program that reads them.
+
+    `finish` takes them with the NTK or without.
+    """
+
+    planes: Planes
+    finish: Callable[[Planes], Planes] = lambda planes: planes
+
+    def nngp(self) -> Array:
+        """That of the finished planes."""
+        return self.finish(Planes(self.planes.nngp, None)).nngp
+
+    def of_pairs(self, shape: tuple[int, ...]) -> "Pending":
+        """With other axes of pairs."""
+        planes = jax.tree.map(lambda p: p.reshape(len(p), *shape), self.planes)
+        return self._replace(planes=planes)
+
+
+def convolve(
+    spec: Convolutional,
+    given: Pending,
+    window: operations.Window,
+    held: Bool[Array, ""],
+    variance: float,
+    bias: float = 0.0,
+    *,
+    trained: bool = True,
+) -> Pending:
+    """Begins a convolution; `trained` adds the gradients of its own weights.
+
+    Sums over columns are made, those over rows are left to who reads the planes.
+    """
+    weight = variance / spec.kernel_size**2
+
+    def down(plane):
+        return operations.apart(held, lambda: window.down(plane))
+
+    def across(plane):
+        return weight * operations.strided(
+            window.across(plane), window.size, window.stride
+        )
+
+    def finish(planes):
+        nngp = across(planes.nngp) + bias
+        if planes.ntk is None:
+            return Planes(nngp, None)
+        ntk = across(planes.ntk)
+        return Planes(nngp, nngp + ntk if trained else ntk)
+
+    ready = given.finish(given.planes)
+    return Pending(jax.tree.map(down, ready), finish)
+
+
+def branch_of(
+    spec: Convolutional,
+    planes: Planes,
+    windows: Windows,
+    held: Bool[Array, ""],
+    activate: Callable[[Pending], Pending],
+) -> Pending:
+    """The branch of a block, before its scale; `activate` takes what is pending."""
+
+    def inner(given):
+        variances = spec.weight_variance, spec.bias_variance
+        return convolve(spec, given, windows.inner, held, *variances)
+
+    def outer(given):
+        return convolve(spec, given, windows.outer, held, 1.0)
+
+    return spec.branch(Pending(planes), inner, activate, outer)
+
+
+def trunk_of(spec: Convolutional, planes: Planes, windows: Windows) -> Planes | None:
+    """What the branch is added to: the planes, or after 1 x 1 windows in steps."""
+    if not isinstance(spec, ConvResNet):
+        return None
+    _, _, size, stride = windows.inner
+    if stride == 1:
+        return planes
+    nngp, ntk = jax.tree.map(lambda p: operations.strided(p, size, stride), planes)
+    trained = ntk is not None and spec.trains_readout
+    return Planes(nngp, nngp + ntk if trained else ntk)

@@ -1,0 +1,112 @@
+"""Pairs of images through the blocks of a convolutional network.
+
+The two kernels are computed by programs of their own: what both need is quickly
+computed twice, and nothing but planes goes through memory.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ntk_resnet.activations.cosines import activation_cosine, slope_cosine
+from ntk_resnet.activations.piecewise_linear import PiecewiseLinear
+from ntk_resnet.kernels.convolution import operations
+from ntk_resnet.kernels.convolution.blocks import (
+    Pending,
+    Planes,
+    Windows,
+    branch_of,
+    trunk_of,
+)
+from ntk_resnet.kernels.convolution.images import Seen
+from ntk_resnet.specification.convolutional import Convolutional
+
+
+def through_pairs(
+    spec: Convolutional,
+    planes: Planes,
+    scale: Any,
+    windows: Windows,
+    first: Seen,
+    second: Seen,
+    distinct: Float[Array, "..."],
+) -> Planes:
+    """Pairs after one more block.
+
+    Args:
+        spec, planes, scale, windows: as in `through_images`.
+        first, second: the images of the pairs, shaped to broadcast, those of `second`
+            displaced.
+        distinct: 0 for an image with itself at no displacement, else 1.
+    """
+    held = jnp.asarray(scale) >= 0
+    met = iter(zip(first.entering, second.entering, strict=True))
+
+    def activate(given):
+        return _activated(spec, given, held, *next(met), distinct)
+
+    branch = branch_of(spec, planes, windows, held, activate)
+    trunk = trunk_of(spec, planes, windows)
+    if trunk is None:
+        return branch.planes
+    cross = factor = None
+    if first.mean is not None:
+        cross = first.mean * second.push + first.push * second.mean
+        cross = cross.reshape(trunk.nngp.shape)
+    if first.shrink is not None:
+        factor = (first.shrink * second.shrink).reshape(-1)
+    return _joined(trunk, branch, held, scale, cross, factor)
+
+
+def _joined(trunk, branch, held, scale, cross, factor):
+    """The trunk, the branch and what its mean adds, times a factor of each pair."""
+
+    def scaled(plane):
+        return plane if factor is None else plane * factor
+
+    def nngp():
+        added = scale**2 * branch.nngp()
+        return scaled(trunk.nngp + (added if cross is None else added + cross))
+
+    def ntk():
+        added = branch.finish(branch.planes).ntk
+        return scaled(trunk.ntk + scale**2 * added)
+
+    after = operations.apart(held, nngp)
+    return Planes(after, None if trunk.ntk is None else operations.apart(held, ntk))
+
+
+def _activated(spec, given, held, first, second, distinct) -> Pending:
+    """After an activation."""
+    shape = np.broadcast_shapes(first.inverse.shape, second.inverse.shape)[1:]
+    given = given.of_pairs(shape)
+
+    def gap(nngp):
+        cosine = nngp * (first.inverse * second.inverse)
+        return jnp.clip(1 - cosine, 0, 2) * distinct
+
+    def nngp():
+        after, _ = _cosines(spec, gap(given.nngp()), first, second)
+        return after * (first.after * second.after)
+
+    def ntk():
+        entering = given.finish(given.planes)
+        _, slope = _cosines(spec, gap(entering.nngp), first, second)
+        return slope * both_slopes * entering.ntk
+
+    both_slopes = first.slope * second.slope
+    after = operations.apart(held, nngp)
+    of_weights = None if given.planes.ntk is None else operations.apart(held, ntk)
+    return Pending(Planes(after, of_weights)).of_pairs((-1,))
+
+
+def _cosines(spec, gap, first, second):
+    """After the activation, and of slopes; XLA leaves out the one that is not read."""
+    if isinstance(spec.activation, PiecewiseLinear):
+        kink = spec.activation.kink
+        return activation_cosine(gap, kink), slope_cosine(gap, kink)
+    logs = first.log_variance, second.log_variance
+    dual = spec.activation.dual(*logs, gap, 2 - gap)
+    return 1 - dual.gap, 1 - dual.slope_gap

@@ -1,0 +1,1 @@
+"""Gram matrices: planned, made in tiles, stored, and as operators."""

@@ -1,0 +1,1 @@
+"""Both kernels as functions of the angle, at any depth."""

@@ -1,0 +1,1 @@
+"""Results on disk, where they come from, and what is kept between runs."""

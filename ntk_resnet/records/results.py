@@ -1,0 +1,263 @@
+"""Results on disk: what was run, saved so that a broken file cannot pass for a result.
+
+A result is an `xarray.Dataset`; on disk it is a zarr (format 3) store with the SHA-256
+of its content in its attributes, which every load checks.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ntk_resnet._checks import check_writable as check_writable
+from ntk_resnet.records.code import code_digest
+from ntk_resnet.records.provenance import as_attribute, provenance, versions
+
+_DIGEST = "content_sha256"
+
+
+def save(
+    dataset: xr.Dataset, path: str | os.PathLike, *, csv: bool = False
+) -> pathlib.Path:
+    """Writes a result as a zarr store, all of it or nothing.
+
+    The store is written beside `path` and renamed, so `path` never holds half a result;
+    a store that is there already is replaced, anything else there is left alone.
+
+    Args:
+        dataset: variables and coordinates of numbers, booleans or text; attributes of
+            numbers or text.
+        path: where; a folder of that name is made, with the folders above it.
+        csv: also write the numbers as CSV beside it (`to_csv`).
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: the dataset holds something else (dates, objects, ...), or `path` is
+            taken by something that is not a zarr store.
+        OSError: the place is not writable or the disk is full; the text says where.
+    """
+    path = pathlib.Path(path)
+    stored = _storable(dataset)
+    stored.attrs[_DIGEST] = content_digest(stored)
+    _check_replaceable(path)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stored.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
+        _replace(partial, path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"cannot write the result {str(path)!r}: {reason}.") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    if csv:
+        to_csv(dataset, path.with_suffix(".csv"))
+    return path
+
+
+def load(path: str | os.PathLike) -> xr.Dataset:
+    """Reads a result that `save` wrote, completely, and checks it.
+
+    Raises:
+        FileNotFoundError: there is nothing at `path`.
+        ValueError: what is there is damaged, incomplete or not such a result.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no result at {str(path)!r}.")
+    advice = "delete it and compute it again"
+    try:
+        dataset = xr.open_zarr(path, consolidated=False, chunks=None).load()
+    except Exception as error:  # zarr, codecs, JSON: whatever a broken byte can cause
+        raise ValueError(
+            f"the result {str(path)!r} cannot be read ({type(error).__name__}); "
+            f"{advice}."
+        ) from None
+    dataset = _with_text_as(str, dataset)
+    for variable in dataset.variables.values():
+        variable.encoding.clear()
+    expected = dataset.attrs.pop(_DIGEST, None)
+    if expected is None:
+        raise ValueError(f"{str(path)!r} is not a result of ntk_resnet (no checksum).")
+    if content_digest(dataset) != expected:
+        raise ValueError(f"the result {str(path)!r} fails its checksum; {advice}.")
+    return dataset
+
+
+def _check_replaceable(path):
+    if path.exists() and not (path / "zarr.json").is_file():
+        raise ValueError(
+            f"path {str(path)!r} exists and is not a zarr store; remove it or "
+            "choose another place."
+        )
+
+
+def resume(
+    path: str | os.PathLike,
+    config: dict[str, Any],
+    compute: Callable[[], xr.Dataset],
+) -> xr.Dataset:
+    """The result at `path` if it is the one wanted, else a new one, saved with CSV.
+
+    It is the one wanted if it is intact and was made with an equal `config` by the same
+    version of the package's code that computes, of JAX and of neural-tangents.
+
+    Args:
+        path: the zarr store.
+        config: what decides the result, as plain data (JSON).
+        compute: makes the Dataset; provenance, `config` and the `seconds` it took are
+            added to its attributes.
+    """
+    wanted = json.dumps({**config, "code": code_digest(), **versions()}, sort_keys=True)
+    with contextlib.suppress(OSError, ValueError):
+        found = load(path)
+        if found.attrs.get("config") == wanted:
+            return found
+    _check_replaceable(pathlib.Path(path))  # before the work, not after it
+    start = time.perf_counter()
+    dataset = compute()
+    seconds = round(time.perf_counter() - start, 1)
+    dataset.attrs = {
+        **provenance(**dataset.attrs),
+        "config": wanted,
+        "seconds": seconds,
+    }
+    save(dataset, path, csv=True)
+    return load(path)
+
+
+def content_digest(dataset: xr.Dataset) -> str:
+    """SHA-256 of names, dimensions, dtypes, values and attributes, in hexadecimal.
+
+    Does not depend on the order of the variables, on chunks or on compression.
+    """
+    digest = hashlib.sha256()
+
+    def feed(*parts):
+        for part in parts:
+            data = part if isinstance(part, bytes) else json.dumps(part).encode()
+            digest.update(len(data).to_bytes(8, "little") + data)
+
+    def attributes(owner):
+        return {k: v for k, v in sorted(owner.attrs.items()) if k != _DIGEST}
+
+    feed(attributes(dataset))
+    for name in sorted(map(str, dataset.variables)):
+        variable = dataset.variables[name]
+        values = np.asarray(variable.values)
+        if values.dtype.kind in "UOT":
+            kind, data = "text", json.dumps(values.tolist()).encode()
+        else:
+            values = np.ascontiguousarray(values)
+            if values.dtype.kind == "f":  # there are many NaNs; a store keeps only one
+                values = np.where(np.isnan(values), values.dtype.type(np.nan), values)
+            kind, data = values.dtype.newbyteorder("<").str, values.tobytes()
+        feed(name, list(variable.dims), list(values.shape), kind, attributes(variable))
+        feed(data)
+    return digest.hexdigest()
+
+
+def _replace(new: pathlib.Path, path: pathlib.Path) -> None:
+    """Moves `new` to `path`; a folder cannot be renamed onto one that has files."""
+    old = path.with_name(f".{path.name}.old-{os.getpid()}")
+    if path.exists():
+        os.rename(path, old)
+    os.rename(new, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _storable(dataset: xr.Dataset) -> xr.Dataset:
+    """A copy in the types that zarr's format 3 specifies: text of variable length."""
+    for name, variable in dataset.variables.items():
+        kind = variable.dtype.kind
+        text = kind == "O" and all(isinstance(v, str) for v in variable.values.flat)
+        if kind not in "biufcUT" and not text:
+            raise ValueError(
+                f"variable {name!r} of the result holds {variable.dtype}; only "
+                "numbers, booleans and text can be saved."
+            )
+    dataset = _with_text_as(object, dataset)
+    owners: list[Any] = [dataset, *dataset.variables.values()]
+    for owner in owners:
+        owner.attrs = {key: as_attribute(value) for key, value in owner.attrs.items()}
+    return dataset
+
+
+def _with_text_as(dtype, dataset: xr.Dataset) -> xr.Dataset:
+    """A copy of the dataset with its text in another dtype."""
+    dataset = dataset.copy()
+    for name, variable in dataset.variables.items():
+        if variable.dtype.kind in "UTO":
+            # Not astype: NumPy cannot cast its StringDType to text of fixed width.
+            text = np.array(variable.values.tolist(), dtype).reshape(variable.shape)
+            change = dataset.assign_coords if name in dataset.coords else dataset.assign
+            dataset = change({name: xr.Variable(variable.dims, text, variable.attrs)})
+    return dataset
+
+
+# ---------------------------------------------------------------------------------- CSV
+
+
+def to_csv(dataset: xr.Dataset, path: str | os.PathLike) -> list[pathlib.Path]:
+    """Writes the numbers of a result as plain tables, one row a point.
+
+    Variables over the same dimensions share a table: `name.csv` for those over the most
+    dimensions, `name.a_b.csv` for those over `a` and `b`, `name.scalars.csv`. Numbers
+    are written so that reading gives the same float back.
+
+    Returns:
+        The files, `path` first.
+
+    Raises:
+        OSError: the place is not writable; the text says where.
+    """
+    path = pathlib.Path(path)
+    groups: dict[tuple, list] = {}
+    for name, variable in dataset.data_vars.items():
+        groups.setdefault(variable.dims, []).append(name)
+    written: list[pathlib.Path] = []
+    for dims in sorted(groups, key=len, reverse=True):
+        table = dataset[groups[dims]]
+        suffix = f".{'_'.join(dims) or 'scalars'}.csv" if written else ".csv"
+        target = path.with_suffix(suffix)
+        if dims:
+            text = table.to_dataframe(dim_order=list(dims)).to_csv(lineterminator="\n")
+        else:
+            pairs = ((name, table[name].values.item()) for name in groups[dims])
+            text = "name,value\n" + "".join(
+                f"{name},{value!r}\n" for name, value in pairs
+            )
+        write_file(target, text)
+        written.append(target)
+    return written
+
+
+def write_file(path: str | os.PathLike, content: str | bytes) -> pathlib.Path:
+    """Writes a file (text in UTF-8), all of it or nothing.
+
+    Raises:
+        OSError: the place is not writable; the text says where.
+    """
+    path = pathlib.Path(path)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content if isinstance(content, bytes) else content.encode())
+        os.replace(partial, path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"cannot write {str(path)!r}: {reason}.") from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return path

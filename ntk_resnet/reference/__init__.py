@@ -1,0 +1,1 @@
+"""neural-tangents, and specifications as its networks."""

@@ -1,0 +1,1 @@
+"""What a network is: frozen specifications, equal and hashable by value."""

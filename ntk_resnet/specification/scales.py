@@ -1,0 +1,74 @@
+"""The scales of residual branches."""
+
+import abc
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+
+from ntk_resnet._checks import check_number
+
+
+@dataclasses.dataclass(frozen=True)
+class BranchScale(abc.ABC):
+    """The factors `a_1, ..., a_L` in front of the residual branches."""
+
+    depends_on_depth: ClassVar[bool]
+    """Whether `a_l` changes when the network gets deeper."""
+
+    def common(self, depth: int) -> float | None:
+        """The one scale of all blocks; `None` if they differ."""
+        return None
+
+    @abc.abstractmethod
+    def values(self, depth: int) -> np.ndarray:
+        """`a_1 .. a_depth`, float64, of shape `(depth,)`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ConstantScale(BranchScale):
+    """`a_l = alpha` in every block of every network. 0 is legal: a linear kernel."""
+
+    alpha: float
+    depends_on_depth: ClassVar[bool] = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "alpha", check_number("branch_scale", self.alpha))
+
+    def common(self, depth: int) -> float:
+        return self.alpha
+
+    def values(self, depth: int) -> np.ndarray:
+        return np.full(depth, self.common(depth))
+
+
+@dataclasses.dataclass(frozen=True)
+class DepthScale(BranchScale):
+    """`a_l = L^-gamma` in a network of depth `L` (Huang et al. 2020, section 2).
+
+    `gamma = 1/2` keeps the signal bounded and the kernel non-trivial, `1/2 < gamma <=
+    1` tends to the kernel of one block, below 1/2 the kernel degenerates with depth.
+    """
+
+    gamma: float
+    depends_on_depth: ClassVar[bool] = True
+
+    def __post_init__(self):
+        object.__setattr__(self, "gamma", check_number("gamma", self.gamma))
+
+    def common(self, depth: int) -> float:
+        return float(depth) ** -self.gamma
+
+    def values(self, depth: int) -> np.ndarray:
+        return np.full(depth, self.common(depth))
+
+
+@dataclasses.dataclass(frozen=True)
+class DecreasingScale(BranchScale):
+    """`a_l = 1 / (sqrt(l) ln(l + 1))`, square-summable (Hayou et al. 2021)."""
+
+    depends_on_depth: ClassVar[bool] = False
+
+    def values(self, depth: int) -> np.ndarray:
+        block = np.arange(1, depth + 1, dtype=float)
+        return 1 / (np.sqrt(block) * np.log(block + 1))
