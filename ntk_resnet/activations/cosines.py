@@ -29,7 +29,8 @@ def activation_cosine(gap: Float[Array, "..."], kink: float) -> Float[Array, "..
 
     With the share :math:`\lambda` of the absolute value (`PiecewiseLinear.kink`)
     :math:`(1-\lambda) u + \lambda\frac2\pi(\sqrt{1-u^2} + u \arcsin u)`. Errors of
-    at most 2 eps of 1 for the gap as given (`tests/test_convolution.py`).
+    at most 2 eps of 1 for the gap as given
+    (`tests/kernels/convolution/test_convolution.py`).
     """
     acute, _ = _acute(gap)
     bent = _horner(_series(gap.dtype.name, integrated=True), acute)

@@ -22,7 +22,8 @@ class PiecewiseLinear(AbstractActivation):
     slopes is :math:`1 - 2\lambda\theta/\pi` (Cho and Saul 2009, orders 1 and 0).
 
     Accuracy: `gap`, `drop` and `slope_gap` to 8 eps relative for angles from 1e-6
-    (1e-3 in float32) to pi (`tests/test_activations.py`, against 50-digit arithmetic).
+    (1e-3 in float32) to pi (`tests/activations/test_activations.py`, against 50-digit
+    arithmetic).
     """
 
     negative: float

@@ -42,9 +42,10 @@ class QuadratureActivation(AbstractActivation):
     polynomial with coefficients that are tails of the series: no cancellation.
 
     Accuracy: for tanh 1e-12 up to variance 1, 1e-9 up to 4 and 1e-6 up to 10
-    (`tests/test_activations.py`); the series has 256 terms from 512 nodes. Where the
-    series of the slope's second moment has not converged to 2e-5 (tanh at variances
-    above 10; functions with a kink) the result is NaN, which `kernel_fn` refuses.
+    (`tests/activations/test_activations.py`); the series has 256 terms from 512 nodes.
+    Where the series of the slope's second moment has not converged to 2e-5 (tanh at
+    variances above 10; functions with a kink) the result is NaN, which `kernel_fn`
+    refuses.
     """
 
     _terms = 256

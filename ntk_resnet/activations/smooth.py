@@ -44,7 +44,7 @@ class Erf(AbstractActivation):
     \arcsin(2c / \sqrt{(1+2p_1)(1+2p_2)})`.
 
     Accuracy: gaps to 32 eps relative where the variances are equal, 8 eps absolute
-    where they differ (`tests/test_activations.py`).
+    where they differ (`tests/activations/test_activations.py`).
     """
 
     def __call__(self, z):
@@ -113,7 +113,7 @@ class Gelu(AbstractActivation):
     the second line for the slopes, the derivative of the first in `c` (Price).
 
     Accuracy: gaps to 16 eps relative where the variances are equal, 16 eps absolute
-    where they differ (`tests/test_activations.py`).
+    where they differ (`tests/activations/test_activations.py`).
     """
 
     def __call__(self, z):

@@ -45,9 +45,9 @@ def kernel_distance(
         ValueError: not two such matrices of finite numbers, or `k2` is zero.
 
     Source: Cortes, Mohri & Rostamizadeh 2012. Accuracy: `n eps` of the matrices' dtype
-    (`tests/test_compare.py`); of two kernels near a constant, which differ little from
-    it, pass what `gram` gives for a gap: centring takes the constant away, and only the
-    sign is turned.
+    (`tests/analysis/test_compare.py`); of two kernels near a constant, which differ
+    little from it, pass what `gram` gives for a gap: centring takes the constant away,
+    and only the sign is turned.
     """
     first, second = _check("k1", k1), _check("k2", k2)
     if first.shape != second.shape:

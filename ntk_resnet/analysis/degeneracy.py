@@ -76,8 +76,8 @@ def sweep_depth(
         ValueError: bad inputs, neither or both of `angles` and `x`, or a convolutional
             network with `angles` or of several stages.
 
-    Accuracy: that of `kernel_fn` (`tests/test_recursion.py`, `tests/test_depth.py`,
-    `tests/test_image_depths.py`).
+    Accuracy: that of `kernel_fn` (`tests/kernels/test_recursion.py`,
+    `tests/analysis/test_depth.py`, `tests/kernels/convolution/test_image_depths.py`).
     """
     _check_family(spec, angles)
     depths = check_depths("depths", depths)
@@ -269,7 +269,7 @@ def one_block_correction(
         - (1-\kappa_0)(\kappa_1 + u\kappa_0)\Big].
 
     Derived from the recursion (Huang et al. 2020 prove the limit), checked against it
-    (`tests/test_claims.py`). Singular at the angle pi; 0 at the angle 0.
+    (`tests/studies/test_claims.py`). Singular at the angle pi; 0 at the angle 0.
     """
     u, sine = np.cos(angle), np.sin(angle)
     kappa0 = 1 - angle / np.pi

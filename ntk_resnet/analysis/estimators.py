@@ -191,7 +191,7 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, _KernelRidge):
         RuntimeError: `"cg"` does not reach `tol`; the text says how far it came.
 
     Accuracy: as `kernel_ridge` and as the residual of `solve`
-    (`tests/test_estimators.py`).
+    (`tests/analysis/test_estimators.py`).
     """
 
     def fit(self, X, y):

@@ -82,8 +82,8 @@ def learning_curve(
     Sources: Bordelon, Canatar & Pehlevan 2020; Simon et al. 2021 (in these letters).
 
     Accuracy: kappa to 1e-12 relative, unless `n` nearly equals the number of modes
-    (against 50 digits, `tests/test_learning_curve.py`); the theory itself is exact for
-    Gaussian features and many modes.
+    (against 50 digits, `tests/analysis/test_learning_curve.py`); the theory itself is
+    exact for Gaussian features and many modes.
     """
     values = _checked("eigenvalues", eigenvalues)
     counts = _checked("multiplicities", multiplicities)

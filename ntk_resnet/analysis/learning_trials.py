@@ -71,8 +71,8 @@ def learning_curve_on_sphere(
 
     Accuracy: the theory takes spherical harmonics for Gaussian features. Where most of
     the error lies in degrees that are not yet learned, or in the noise, it is within
-    5 % or 3 standard errors (`tests/test_learning_curve.py`); what is left of degrees
-    that are well learned it underestimates: up to 1.4 times in the benchmark
+    5 % or 3 standard errors (`tests/analysis/test_learning_curve.py`); what is left of
+    degrees that are well learned it underestimates: up to 1.4 times in the benchmark
     (`benchmarks/learning_curve.py`, "one degree"), more with smooth activations.
     """
     check_network(spec)
@@ -222,7 +222,7 @@ def learning_curve_on_data(
     Accuracy: exact in the mean for eigenvectors in random directions. Real data have
     rows of uneven leverage: on the digits it is within 9 % up to 400 of 1,797 training
     rows, and too low by 15 % at 800 and 33 % at 1,600, less in deep plain networks
-    (`tests/test_learning_curve.py`, `benchmarks/learning_curve.py`).
+    (`tests/analysis/test_learning_curve.py`, `benchmarks/learning_curve.py`).
     """
     check_network(spec, convolutional=True)
     data = check_inputs_of(spec, "x", x)

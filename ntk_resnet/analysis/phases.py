@@ -69,7 +69,7 @@ def phase(spec: FeedForward) -> xr.Dataset:
             which the activation's quadrature is not resolved.
 
     Accuracy: against the NUM values of erf and matrices at finite depth
-    (`tests/test_phases.py`).
+    (`tests/analysis/test_phases.py`).
     """
     if not isinstance(spec, FeedForward):
         raise ValueError(
@@ -112,7 +112,7 @@ def predicted_condition_number(
 
     Source: Xiao, Pennington & Schoenholz 2020, table 1; (m+3)/3 and the ordered phase
     with a kink are derived from the recursion. Accuracy: against matrices, in
-    `tests/test_phases.py`.
+    `tests/analysis/test_phases.py`.
     """
     points, depths = (
         check_count("points", points, least=2),

@@ -48,7 +48,7 @@ def kernel_ridge(
 
     Accuracy:
         About eps times the condition number of the regularised matrix
-        (`tests/test_regression.py`).
+        (`tests/analysis/test_regression.py`).
     """
     k_train, k_test, y, slack = _check(k_train, k_test, y)
     ridge = check_number("ridge", ridge)
@@ -109,7 +109,7 @@ def gradient_flow(
 
     Accuracy:
         About 1e-12 relative where K is well conditioned, against a matrix exponential
-        (`tests/test_regression.py`); no cancellation at short times.
+        (`tests/analysis/test_regression.py`); no cancellation at short times.
     """
     k_train, k_test, y, slack = _check(k_train, k_test, y)
     times = np.atleast_1d(finite("times", times, infinite=True)).astype(float)

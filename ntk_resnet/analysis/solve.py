@@ -90,8 +90,8 @@ def solve(
         OSError: the checkpoint cannot be written.
 
     Accuracy: the residual is that of the dense float64 matrix to its rounding
-    (`tests/test_solve.py`). Memory: two operators, a dozen copies of `b`, and five
-    times n `rank` numbers while the preconditioner is made.
+    (`tests/analysis/test_solve.py`). Memory: two operators, a dozen copies of `b`, and
+    five times n `rank` numbers while the preconditioner is made.
     """
     shape = _check(operator, b)
     shift = check_number("shift", shift)

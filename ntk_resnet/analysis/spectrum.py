@@ -94,7 +94,7 @@ def spectrum(
     Lanczos quadrature).
 
     Accuracy: against LAPACK and known matrices, distributions within 3 standard errors
-    (`tests/test_spectrum.py`).
+    (`tests/analysis/test_spectrum.py`).
     """
     ridge = check_number("ridge", ridge)
     if isinstance(matrix, KernelOperator | StoredGram):

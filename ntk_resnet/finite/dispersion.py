@@ -73,7 +73,8 @@ def dispersion_study(
         Standard errors are those of the delta method. They hold while the fourth
         moment is well sampled: at depth / width below 1/4 with 10,000 networks. Beyond,
         few networks hold most of the second moment: the estimate and its error are
-        then both too low, more often than not (`tests/test_finite_dispersion.py`).
+        then both too low, more often than not
+        (`tests/finite/test_finite_dispersion.py`).
     """
     check_spec(spec)
     depths, widths = check_depths("depths", depths), check_widths(widths)
@@ -248,8 +249,9 @@ def exact_dispersion(depth: int, width: int, *, trained: str = "all") -> float:
 
     Accuracy:
         Rounding only; equals samples of the networks within 3 standard errors, also at
-        widths 1 to 4 (`tests/test_finite_dispersion.py`). Infinity where the second
-        moment leaves the range of float64: depth / width above 140, or less if narrow.
+        widths 1 to 4 (`tests/finite/test_finite_dispersion.py`). Infinity where the
+        second moment leaves the range of float64: depth / width above 140, or less if
+        narrow.
     """
     depth, width = check_count("depth", depth), check_count("width", width)
     check_choice("trained", trained, TRAINED)
@@ -295,7 +297,7 @@ def predicted_dispersion(ratio: Num[ArrayLike, "..."]) -> Float[np.ndarray, "...
         1 at 0, and :math:`1 + 11\lambda/3` to first order; infinity from about 140 on.
 
     Accuracy:
-        8 eps relative, down to ratio 0 (`tests/test_finite_dispersion.py`).
+        8 eps relative, down to ratio 0 (`tests/finite/test_finite_dispersion.py`).
     """
     try:
         ratio = np.asarray(ratio, float)

@@ -203,11 +203,12 @@ def build(
 
     Accuracy:
         Second moments of every layer and the NTK agree with the closed forms within
-        their own standard errors (`tests/test_finite_networks.py`,
-        `tests/test_finite_empirical.py`; of images the readout's inputs and the NTK,
-        `tests/test_finite_convolutional.py`). Rounding: relative to their root mean
-        square, the outputs of L layers are off by `(L + 2) eps` of `dtype` at most,
-        float32 and bfloat16 alike (`tests/test_finite_networks.py`).
+        their own standard errors (`tests/finite/test_finite_networks.py`,
+        `tests/finite/empirical/test_finite_empirical.py`; of images the readout's
+        inputs and the NTK, `tests/finite/test_finite_convolutional.py`). Rounding:
+        relative to their root mean square, the outputs of L layers are off by `(L + 2)
+        eps` of `dtype` at most, float32 and bfloat16 alike
+        (`tests/finite/test_finite_networks.py`).
     """
     check_spec(spec, convolutional=True)
     if not isinstance(rngs, nnx.Rngs):

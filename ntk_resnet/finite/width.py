@@ -74,8 +74,8 @@ def width_study(
         With 112 networks of each width from 64 to 512 the exponent is -1/2 within 0.05,
         and the mean of the widest is the closed form within 3 standard errors, for
         plain networks and every block, ReLU and erf; the fitted bias of two erf layers
-        is that of theory (`tests/test_finite_width.py`). Of images: the exponent and
-        the mean of the widest (`tests/test_finite_convolutional.py`).
+        is that of theory (`tests/finite/test_finite_width.py`). Of images: the exponent
+        and the mean of the widest (`tests/finite/test_finite_convolutional.py`).
     """
     check_spec(spec, convolutional=True)
     if isinstance(spec, Convolutional):

@@ -124,24 +124,25 @@ class KernelFunction:
             Relative error of both gaps, 1 - normalised value, and of the values
             relative to 1: at most 1e-11 in float64 and 2e-5 in float32 at the angle of
             the inputs up to depth 30,000 for the ReLU family without bias
-            (`tests/test_recursion.py`; the errors seen are a few eps). Raw values:
-            1e-12 relative in float64 to depth 64. Rows of any norm, subnormal numbers
-            included, are as exact; in a trace, where a device takes those for zero,
-            rows whose angles that changes are NaN (`tests/test_inputs.py`). Memory: the
-            matrices asked for and about twelve tiles, as `gram`; of a derivative about
-            ten matrices `(n1, n2)`.
+            (`tests/kernels/test_recursion.py`; the errors seen are a few eps). Raw
+            values: 1e-12 relative in float64 to depth 64. Rows of any norm, subnormal
+            numbers included, are as exact; in a trace, where a device takes those for
+            zero, rows whose angles that changes are NaN (`tests/test_inputs.py`).
+            Memory: the matrices asked for and about twelve tiles, as `gram`; of a
+            derivative about ten matrices `(n1, n2)`.
 
             Images: values to 1e-10 in float64 and 1e-5 in float32, relative to 1; deep
             networks are computed in float64 for that (`images.computing_dtype`).
             Pixels with equal surroundings, as in constant areas, and equal images that
             are not recognised as one, are off by the root of eps, weighted by their
-            share (`tests/test_convolution.py`). Memory: some pairs at a time, about
-            ten arrays of 2^18 numbers (accelerators 2^24), or of the pixels of a pair
-            where those are more; with averages between stages 2^24 numbers (2^28) for
-            planes that enter the later ones, or `4 (H W / 4)^2` where those are more.
-            Of all pairs about eight numbers; of all images three copies and, for each
-            pixel and block, three numbers, or up to nine with two activations a block,
-            means or a length scale (`tests/test_image_tiles.py`).
+            share (`tests/kernels/convolution/test_convolution.py`). Memory: some pairs
+            at a time, about ten arrays of 2^18 numbers (accelerators 2^24), or of the
+            pixels of a pair where those are more; with averages between stages 2^24
+            numbers (2^28) for planes that enter the later ones, or `4 (H W / 4)^2`
+            where those are more. Of all pairs about eight numbers; of all images three
+            copies and, for each pixel and block, three numbers, or up to nine with two
+            activations a block, means or a length scale
+            (`tests/kernels/convolution/test_image_tiles.py`).
         """
         names = tuple(get) if isinstance(get, tuple | list) else (get,)
         for name in names:
@@ -224,7 +225,8 @@ def diag(
     Raises:
         ValueError: bad inputs, or a value beyond the dtype's range (never with `log`).
 
-    Accuracy: the logarithm to a few eps of its size (`tests/test_kernel_fn.py`).
+    Accuracy: the logarithm to a few eps of its size
+    (`tests/kernels/test_kernel_fn.py`).
     """
     check_network(spec, convolutional=True)
     check_choice("get", get, KERNELS)

@@ -68,11 +68,12 @@ def stax(
         (those of `nr.kernel_fn` to a few eps). `"tanh"`, and activations of the user's
         own without a dual, are integrated by Gauss-Hermite quadrature on 100 x 100
         points, at the price of 10,000 numbers an entry: for tanh at the default weight
-        variance the NNGP to 1e-6 and the NTK to 1e-4 relative (`tests/test_stax.py`).
-        Do not use it for functions with a kink. Under `jax.jit` pass images twice,
-        `kernel_fn(x, x, get)`: with `kernel_fn(x, None, get)`, and in float64 with
-        three alike blocks or more either way, XLA's program for the CPU can end in a
-        segmentation fault (jaxlib 0.10; not with its flag xla_cpu_max_isa=AVX2).
+        variance the NNGP to 1e-6 and the NTK to 1e-4 relative
+        (`tests/reference/test_stax.py`). Do not use it for functions with a kink. Under
+        `jax.jit` pass images twice, `kernel_fn(x, x, get)`: with `kernel_fn(x, None,
+        get)`, and in float64 with three alike blocks or more either way, XLA's program
+        for the CPU can end in a segmentation fault (jaxlib 0.10; not with its flag
+        xla_cpu_max_isa=AVX2).
 
     References:
         Novak, Xiao, Hron, Lee, Alemi, Sohl-Dickstein and Schoenholz, Neural Tangents:

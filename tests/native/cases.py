@@ -2,8 +2,8 @@
 
 `CASES` maps a name to a function `(nt, arrays) -> array or tree of arrays`. The same
 code runs under JAX 0.5.3, to make the tables (`make_tables.py`), and under today's JAX
-in `tests/test_neural_tangents.py`, eagerly and as `jax.jit(function of arrays)`. So it
-uses nothing but `nt`, which is handed in, and public JAX.
+in `tests/reference/test_neural_tangents.py`, eagerly and as `jax.jit(function of
+arrays)`. So it uses nothing but `nt`, which is handed in, and public JAX.
 
 Random weights are read from `arrays["normal"]`, so that no comparison of networks
 depends on a random-number generator; only Monte Carlo draws with a key.

@@ -94,7 +94,7 @@ def mercer(
     Accuracy: eigenvalues to 1e-14 relative, however small, logarithms to a few eps, as
     far as runs agree; the run returned has 24 bits more than the one it is compared
     with. `tail` to 1e-17 absolute. Against ball arithmetic and mpmath in
-    `tests/test_mercer.py`.
+    `tests/analysis/sphere/test_mercer.py`.
     """
     check_network(spec)
     dim = check_count("dim", dim, least=2)
@@ -141,7 +141,7 @@ def laplace_mercer(
 
     Returns, raises: as `mercer`.
 
-    Accuracy: that of `mercer` (`tests/test_mercer.py`).
+    Accuracy: that of `mercer` (`tests/analysis/sphere/test_mercer.py`).
     """
     dim = check_count("dim", dim, least=2)
     max_degree = check_count("max_degree", max_degree, least=0)

@@ -104,7 +104,7 @@ def empirical_ntk(
     Accuracy:
         A sum over all P parameters in the dtype of the parameters, with full-precision
         products: a relative error of the diagonal of about sqrt(P) eps
-        (`tests/test_finite_empirical.py`).
+        (`tests/finite/empirical/test_finite_empirical.py`).
     """
     check_choice("outputs", outputs, OUTPUTS)
     x1, x2 = check_pair(x1, x2)
@@ -178,7 +178,8 @@ def empirical_nngp(model: nnx.Module, x1: Any, x2: Any = None) -> Float[Array, "
 
     Accuracy:
         A mean over the features with full-precision products: a few eps of the dtype
-        of the features, relative to the diagonal (`tests/test_finite_empirical.py`).
+        of the features, relative to the diagonal
+        (`tests/finite/empirical/test_finite_empirical.py`).
     """
     if not isinstance(model, nnx.Module) or not hasattr(model, "features"):
         raise ValueError(

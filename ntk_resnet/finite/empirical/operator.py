@@ -79,7 +79,7 @@ class EmpiricalOperator:
     It is the network as it was when the operator was made.
 
     Accuracy: sums over parameters in the dtype of the gradients, over rows in single
-    precision at least (`tests/test_empirical_operator.py`).
+    precision at least (`tests/finite/empirical/test_empirical_operator.py`).
     """
 
     params: Any  # values of the program that are trained

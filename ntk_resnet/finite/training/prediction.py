@@ -43,7 +43,8 @@ def descent_path(
         counts: `(t,)`, steps from one record to the next.
 
     Accuracy:
-        1e-10 against powers of the eigenvalues (`tests/test_finite_prediction.py`).
+        1e-10 against powers of the eigenvalues
+        (`tests/finite/training/test_finite_prediction.py`).
     """
     with jax.enable_x64():
         arrays = (jnp.asarray(a, jnp.float64) for a in (kernel, y, initial))
@@ -85,7 +86,7 @@ def flow_path(
 
     Accuracy:
         The solver's relative tolerance is 1.4e-8; 1e-6 against SciPy's
-        (`tests/test_finite_prediction.py`).
+        (`tests/finite/training/test_finite_prediction.py`).
     """
     if loss is mse:
         several = np.broadcast_to(kernel, (len(initial), *kernel.shape[-2:]))

@@ -140,8 +140,9 @@ def train_study(
 
     Accuracy:
         Wider networks come closer to the prediction, as the width to the power -1/2
-        (`tests/test_finite_training.py`); on several devices results are those of one
-        up to the rounding of float32 (`tests/test_finite_descent.py`).
+        (`tests/finite/training/test_finite_training.py`); on several devices results
+        are those of one up to the rounding of float32
+        (`tests/finite/training/test_finite_descent.py`).
     """
     check_spec(spec)
     widths, seeds = check_widths(widths), check_count("seeds", seeds)

@@ -53,7 +53,7 @@ def matrices_at(
     Accuracy:
         All is computed in float64. Normalised kernels have errors of a few eps times
         the depth, and so have, absolutely, the gaps, which are one minus them
-        (`tests/test_image_depths.py`).
+        (`tests/kernels/convolution/test_image_depths.py`).
 
     Memory:
         Two `(n, n)` matrices of float64 for each depth of a pass, and at most about

@@ -80,12 +80,13 @@ def gram(
 
     Accuracy: normalised entries and gaps as in `kernel_fn`: gaps to 1e-11 in float64
     and 2e-5 in float32, at angles down to 1e-7 as far as the rounded inputs determine
-    them (`tests/test_gram.py`); between images gaps are computed in float64 and have
-    the values' absolute error. Memory: the matrix, if it is not stored, four copies
-    of the data (eight for a moment), and about twelve tiles for each device; for images
-    what `kernel_fn` says, of a tile's pairs and images, for each device. The default
-    tile keeps all that within a sixteenth of the device's memory, and a plane on a CPU
-    within 2^16 numbers (`tests/test_gram.py`, `tests/test_image_tiles.py`).
+    them (`tests/kernels/gram/test_gram.py`); between images gaps are computed in
+    float64 and have the values' absolute error. Memory: the matrix, if it is not
+    stored, four copies of the data (eight for a moment), and about twelve tiles for
+    each device; for images what `kernel_fn` says, of a tile's pairs and images, for
+    each device. The default tile keeps all that within a sixteenth of the device's
+    memory, and a plane on a CPU within 2^16 numbers (`tests/kernels/gram/test_gram.py`,
+    `tests/kernels/convolution/test_image_tiles.py`).
     """
     how = get, normalised, engine, products, tile, devices, store
     plan = make_plan(spec, x, x2, *how)

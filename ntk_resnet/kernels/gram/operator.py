@@ -98,7 +98,7 @@ class GramOperator:
 
     Accuracy: entries as in `gram`. A product is within 4 eps of the matrix's, relative
     to the largest entry times the sum of the sizes in `v`: terms are summed by tiles,
-    tiles with compensation (`tests/test_operator.py`).
+    tiles with compensation (`tests/kernels/gram/test_operator.py`).
     """
 
     plan: Plan

@@ -2,7 +2,7 @@
 
 One compiled program makes a tile from the rows of the data; devices take the tiles in
 turn. The results are the same for any number of them, to the last bit
-(`tests/test_gram_devices.py`).
+(`tests/kernels/gram/test_gram_devices.py`).
 """
 
 import collections

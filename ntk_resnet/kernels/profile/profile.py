@@ -163,7 +163,8 @@ def profile(
 
     Accuracy: `accuracy`, and from there what the dtype allows, from angles of 1e-8 (and
     pi - 1e-8) in float64: to depth 1,000,000 against 50-digit arithmetic, and at 10^12,
-    of what is composed, against the laws of deep networks (`tests/test_profile.py`).
+    of what is composed, against the laws of deep networks
+    (`tests/kernels/profile/test_profile.py`).
     """
     check_network(spec)
     input_kernel = check_number("input_kernel", input_kernel, positive=True)

@@ -257,8 +257,16 @@ def test_resume_does_not_trust_results_of_other_code(tmp_path, monkeypatch):
 # ------------------------------------------------------------------ the code's digest
 
 EDITS = {  # a module, an edit, and the folders whose digest it changes
-    "docstring": ("kernels/profile/profile.py", ("Both kernels of one network", "Both"), ""),
-    "comment": ("kernels/profile/profile.py", ("import math", "import math  # more"), ""),
+    "docstring": (
+        "kernels/profile/profile.py",
+        ("Both kernels of one network", "Both"),
+        "",
+    ),
+    "comment": (
+        "kernels/profile/profile.py",
+        ("import math", "import math  # more"),
+        "",
+    ),
     "said of a constant": (
         "kernels/profile/profile.py",
         ('"""Bound of the relative error of both gaps."""', '"""Another."""'),
@@ -274,7 +282,11 @@ EDITS = {  # a module, an edit, and the folders whose digest it changes
         ("half = angles.astype(np.float64) / 2", "half = angles / 2"),
         "kernels analysis finite",
     ),
-    "activations": ("activations/named.py", ("return ", "return None or "), "all of them"),
+    "activations": (
+        "activations/named.py",
+        ("return ", "return None or "),
+        "all of them",
+    ),
 }
 
 

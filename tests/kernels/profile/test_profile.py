@@ -5,7 +5,6 @@ held here is what is reached.
 """
 
 import functools
-import importlib
 import itertools
 import os
 import re
@@ -27,11 +26,9 @@ from ntk_resnet.activations.named import PiecewiseLinear
 from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels.norms import common_norm
 from ntk_resnet.kernels.profile import composed, composition, scanned
+from ntk_resnet.kernels.profile import profile as module
 from ntk_resnet.records import cache
 from ntk_resnet.specification.base import TRAINED
-
-# `ntk_resnet.kernels.profile` is the function of that name.
-module = importlib.import_module("ntk_resnet.kernels.profile")
 
 EPS = {np.float64: np.finfo(np.float64).eps, np.float32: np.finfo(np.float32).eps}
 # The tables' own accuracy, and a few roundings of r, of its square and of the sum.
