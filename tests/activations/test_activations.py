@@ -222,7 +222,7 @@ def test_bad_activations_are_refused(make, words, as_users_run_it):
         make()
 
 
-@pytest.mark.parametrize("activation", [Tanh(), nr.activations.Activation(jnp.sin)])
+@pytest.mark.parametrize("activation", [Tanh(), nr.Activation(jnp.sin)])
 def test_odd_functions_have_no_mean(activation):
     """Not even that of rounding: a mean that changes its sign would be refused."""
     means = activation.moments(jnp.linspace(-5, 1, 50)).mean

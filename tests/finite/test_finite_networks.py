@@ -10,6 +10,7 @@ from flax import nnx
 from test_finite_oracle import NAMES, SPECS, rows
 
 import ntk_resnet as nr
+from ntk_resnet.activations import named
 from ntk_resnet.finite import Frozen, build
 from ntk_resnet.finite.ensembles import over_seeds, seed_keys
 
@@ -22,7 +23,7 @@ def by_hand(model, x):
     """The forward pass from the formulas of the specifications, with loops."""
     spec, m = model.spec, model.width
     phi = {"relu": lambda z: np.maximum(z, 0), "erf": np.vectorize(math.erf)}[
-        "erf" if spec.activation == nr.activations.Erf() else "relu"
+        "erf" if spec.activation == named.Erf() else "relu"
     ]
     wv, bv = spec.weight_variance, spec.bias_variance
     get = lambda name: np.asarray(getattr(model, name)[...])  # noqa: E731
