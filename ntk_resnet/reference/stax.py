@@ -79,8 +79,8 @@ def stax(
     out_features = check_count("out_features", out_features)
     if spec.increments_have_mean:
         raise ValueError(
-            f"neural-tangents has no kernel for {spec!r} (its increments have a mean); "
-            "nr.kernel_fn(spec) has it."
+            f"neural-tangents has no kernel for block={spec.block!r} (its increments "
+            "have a mean); nr.kernel_fn(spec) has it."
         )
     if spec.depth > _MOST_LAYERS:
         raise ValueError(

@@ -8,7 +8,7 @@ import pytest
 
 import ntk_resnet as nr
 from ntk_resnet.specification.base import TRAINED
-from ntk_resnet.specification.networks import BLOCKS
+from ntk_resnet.specification.blocks import BLOCKS
 
 SPECS = [
     nr.FeedForward(depth=3),
@@ -164,5 +164,5 @@ def test_bad_specifications_get_one_clear_line(make, words, as_users_run_it):
 
 
 def test_the_choices_are_those_of_the_docstring():
-    assert BLOCKS == ("two_layer", "preactivation", "postactivation")
+    assert tuple(BLOCKS) == nr.ResNet.blocks == nr.ConvResNet.blocks
     assert TRAINED == ("blocks", "all")
