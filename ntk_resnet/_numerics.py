@@ -8,23 +8,22 @@ from jaxtyping import Array, Float
 
 
 class Sum(NamedTuple):
-    """A sum under way: its rounded value, and what rounding has cut off."""
+    """A compensated sum: its rounded value, and what rounding has cut off."""
 
     value: Float[Array, "..."]
     rest: Float[Array, "..."]
 
+    @classmethod
+    def start(cls, value: Float[Array, "..."]) -> "Sum":
+        """A sum that begins at `value`."""
+        return cls(value, jnp.zeros_like(value))
 
-def start(value: Float[Array, "..."]) -> Sum:
-    """A sum that begins at `value`."""
-    return Sum(value, jnp.zeros_like(value))
-
-
-def add(total: Sum, increment: Float[Array, "..."]) -> Sum:
-    """The sum after one more term, by two-sum; `value` is renormalised to the whole."""
-    increment = increment + total.rest
-    value = total.value + increment
-    part = value - total.value
-    return Sum(value, (total.value - (value - part)) + (increment - part))
+    def add(self, increment: Float[Array, "..."]) -> "Sum":
+        """With one more term, by two-sum; `value` is renormalised to the whole."""
+        increment = increment + self.rest
+        value = self.value + increment
+        part = value - self.value
+        return Sum(value, (self.value - (value - part)) + (increment - part))
 
 
 @jax.custom_jvp

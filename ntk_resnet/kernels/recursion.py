@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ntk_resnet._numerics import Sum, add, safe_root, start
+from ntk_resnet._numerics import Sum, safe_root
 from ntk_resnet.specification.base import Specification
 
 
@@ -153,12 +153,12 @@ def step_rows(
     if spec.has_trunk:
         log_step = jnp.log1p(growth + (trunk_square - 1))
         step = (push - mean * growth / (trunk + root)) / root
-        mean_after = add(rows.mean, step)
+        mean_after = rows.mean.add(step)
     else:
         log_step, mean_after = jnp.log(growth), rows.mean
     after = Rows(
-        log_variance=add(rows.log_variance, log_step),
-        log_growth=add(rows.log_growth, jnp.log1p(gained / total)),
+        log_variance=rows.log_variance.add(log_step),
+        log_growth=rows.log_growth.add(jnp.log1p(gained / total)),
         mean=mean_after,
     )
     positive = mean * push > 0
@@ -240,9 +240,9 @@ def step(spec: Specification, state: State, scale: Float[Array, ""]) -> State:
     increment = (
         w_branch * branch.change + w_cross * (cross_gap - gap) + clash * (1 - gap)
     )
-    new_gap, new_cogap = add(state.gap, increment), add(state.cogap, -increment)
+    new_gap, new_cogap = state.gap.add(increment), state.cogap.add(-increment)
     # Where a block removes most of the gap, the positive terms are added up instead.
-    direct = start(
+    direct = Sum.start(
         clash + _geometric(trunk) * gap + w_branch * branch.gap + w_cross * cross_gap
     )
     new_gap = jax.tree.map(
@@ -257,7 +257,7 @@ def step(spec: Specification, state: State, scale: Float[Array, ""]) -> State:
         ntk_increment = ntk_increment + _geometric(own) * (own_gap - ntk)
     clash = _clash(*_shares(pair, "trunk_ntk", "branch_ntk"), *own_shares)
     ntk_increment = ntk_increment + clash * (1 - ntk)
-    return State(rows, new_gap, new_cogap, add(state.ntk_gap, ntk_increment))
+    return State(rows, new_gap, new_cogap, state.ntk_gap.add(ntk_increment))
 
 
 # ------------------------------------------------------------ sums of kernels, gap form
@@ -336,14 +336,14 @@ def first_rows(spec: Specification, log_variance: Float[Array, "..."]) -> Rows:
     """The rows before the first block, from ln(|x|^2 / d)."""
     zero = jnp.zeros_like(log_variance)
     if not spec.has_trunk:
-        return Rows(start(log_variance), start(zero), start(zero))
+        return Rows(Sum.start(log_variance), Sum.start(zero), Sum.start(zero))
     growth = zero + spec.trains_readout
     mean = zero
     if spec.input_activation:
         moments = spec.activation.moments(log_variance)
         growth = growth * jnp.exp(moments.log_slope - moments.log_gain)
         log_variance, mean = log_variance + moments.log_gain, moments.mean
-    return Rows(start(log_variance), start(jnp.log1p(growth)), start(mean))
+    return Rows(Sum.start(log_variance), Sum.start(jnp.log1p(growth)), Sum.start(mean))
 
 
 def first_state(
@@ -363,7 +363,7 @@ def first_state(
         if trains_first:
             ntk_gap, _ = _product((dual.slope_gap, dual.slope_cogap), (gap, cogap))
         gap, cogap = dual.gap, cogap + dual.drop
-    return State(rows, start(gap), start(cogap), start(ntk_gap))
+    return State(rows, Sum.start(gap), Sum.start(cogap), Sum.start(ntk_gap))
 
 
 def log_diagonals(spec: Specification, rows: Rows) -> tuple[Array, Array]:

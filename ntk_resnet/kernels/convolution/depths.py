@@ -18,7 +18,11 @@ from jaxtyping import Array, Float, Int
 
 from ntk_resnet._inputs import precision_of
 from ntk_resnet._progress import Progress
-from ntk_resnet.kernels.convolution.kernel import Kernel, kernels, see_both
+from ntk_resnet.kernels.convolution.kernel import (
+    Kernel,
+    image_statistics_of_both,
+    kernels,
+)
 from ntk_resnet.kernels.convolution.memory import numbers_for_pairs
 from ntk_resnet.kernels.convolution.stages import Pairs
 from ntk_resnet.kernels.gram.tiling import begins, even_side
@@ -156,16 +160,17 @@ def _between(
     Image `i` of `x1` is image `i + shift` of `x2`.
     """
     n = len(x1)
-    _, first, second = see_both(spec, x1, x2, scales)
+    _, first, second = image_statistics_of_both(spec, x1, x2, scales)
     index = jnp.arange(n)
     own = index[:, None] + shift == index
     pairs = Pairs(first, second, x1.shape[1:3], scales, own, crossed=True)
     found = kernels(spec, pairs, ntk=True, half=shift == 0, each=True)
     logs = jnp.broadcast_to(first.log_scale, (len(scales), n))
-    shrink = first.seen[0][0].rest.shrink  # of the one part, the one stage, all blocks
-    if shrink is not None:
+    ((stage,),) = first.by_block  # one part of one stage
+    rescaling = stage.rest.rescaling
+    if rescaling is not None:
         # What the blocks after each have taken away is given back.
-        steps = 2 * jnp.log(shrink)
+        steps = 2 * jnp.log(rescaling)
         logs = logs + jnp.sum(steps, axis=0) - jnp.cumsum(steps, axis=0)
     return found, logs
 

@@ -10,7 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ntk_resnet._inputs import default_float, is_traced, precision_of
-from ntk_resnet.kernels.convolution.kernel import kernels, see, see_both
+from ntk_resnet.kernels.convolution.kernel import (
+    image_statistics,
+    image_statistics_of_both,
+    kernels,
+)
 from ntk_resnet.kernels.convolution.memory import numbers_per_image
 from ntk_resnet.kernels.convolution.stages import Pairs
 from ntk_resnet.kernels.gram.tiling import begins
@@ -123,7 +127,7 @@ def tile(
     rows2: Any,
     shift: Int[Array, ""],
 ) -> Float[Array, "n1 n2"]:
-    """A tile of the kernel matrix, in the images' dtype; see `entries.block`."""
+    """A tile of the kernel matrix, in the images' dtype; see `engines.Engine.block`."""
     dtype = rows1.x.dtype
     first, second = (
         rows._replace(x=rows.x.astype(rows.log_nngp.dtype)) for rows in (rows1, rows2)
@@ -131,7 +135,7 @@ def tile(
     own = own_entries((len(rows1.x), len(rows2.x)), shift)
     half = shift == 0 if own.shape[0] == own.shape[1] else False
     kernel = get.removesuffix("_gap")
-    _, one, other = see_both(spec, first.x, second.x, scales)
+    _, one, other = image_statistics_of_both(spec, first.x, second.x, scales)
     pairs = Pairs(one, other, first.x.shape[1:3], scales, own, crossed=True)
     found = kernels(spec, pairs, ntk=kernel == "ntk", half=half)
     logs = [one.log_scale, other.log_scale]
@@ -164,7 +168,7 @@ def _cast(x, dtype):
 
 @functools.partial(jax.jit, static_argnames=("spec", "ntk"))
 def _logs(spec, x, scales, ntk):
-    seeing = see(spec, x, scales)
+    seeing = image_statistics(spec, x, scales)
     found = _own(spec, seeing, x.shape[1:3], scales, ntk)
     nothing = jnp.full_like(seeing.log_scale, jnp.nan)
     return tuple(
@@ -177,10 +181,10 @@ def _logs(spec, x, scales, ntk):
 def _matrix(spec, names, normalised, x1, x2, scales):
     ntk, alone = "ntk" in names, x2 is None
     if alone:
-        first = second = see(spec, x1, scales)
+        first = second = image_statistics(spec, x1, scales)
         own = jnp.eye(len(x1), dtype=bool)
     else:
-        together, first, second = see_both(spec, x1, x2, scales)
+        together, first, second = image_statistics_of_both(spec, x1, x2, scales)
         own = jnp.zeros((len(x1), len(x2)), bool)
     pairs = Pairs(first, second, x1.shape[1:3], scales, own, crossed=True)
     found = kernels(spec, pairs, ntk=ntk, half=alone)
