@@ -1,18 +1,10 @@
 r"""Both kernels of a specification, block by block, in gap form.
 
 The state holds one minus the cosine of the features (`gap`), one plus it (`cogap`,
-which is what vanishes at opposite inputs), and one minus the normalised NTK
-(`ntk_gap`); the diagonals are logarithms. A network is then sums and products of
-kernels:
-
-* sum: kernels with shares :math:`f_k` of the two diagonals and gaps :math:`\gamma_k`
-have
-  the gap :math:`\frac12\sum_k(\sqrt{f_{k1}}-\sqrt{f_{k2}})^2
-  + \sum_k\sqrt{f_{k1}f_{k2}}\,\gamma_k`,
-* product: :math:`1-(1-\gamma_a)(1-\gamma_b)=\gamma_a+\gamma_b(1-\gamma_a)`,
-
-all terms positive, and each block adds to the gaps an increment that is computed as
-such and accumulated with compensation. So float32 is right at depth 30,000.
+which vanishes at opposite inputs), and one minus the normalised NTK (`ntk_gap`); the
+diagonals are logarithms. A block adds sums and products of kernels (`gap_form`) whose
+terms are all positive: to the gaps an increment that is computed as such, and added
+with compensation. So float32 is right at depth 30,000.
 
 Sources: Jacot et al. 2018 (NTK), Huang et al. 2020 (two-layer blocks), Hayou et al.
 2021 (pre-activation), Frei et al. 2019 (post-activation: increments with a mean, which
@@ -26,7 +18,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ntk_resnet._numerics import Sum, safe_root
+from ntk_resnet._numerics import Sum
+from ntk_resnet.kernels.gap_form import geometric_mean, mismatch, product, spread
 from ntk_resnet.specification.base import Specification
 
 
@@ -207,9 +200,9 @@ def _pairs_through_branch(
         return _BranchPairs(gap, cogap, change, pairs.slope, weights)
 
     def activate(pairs):
-        dual = spec.activation.dual(*_spread(next(entering)), pairs.gap, pairs.cogap)
+        dual = spec.activation.dual(*spread(next(entering)), pairs.gap, pairs.cogap)
         slope = dual.slope_gap, dual.slope_cogap
-        through = lambda other: slope if other is None else _product(slope, other)  # noqa: E731
+        through = lambda other: slope if other is None else product(slope, other)  # noqa: E731
         return _BranchPairs(
             dual.gap,
             pairs.cogap + dual.drop,
@@ -235,16 +228,15 @@ def step(spec: Specification, state: State, scale: Float[Array, ""]) -> State:
 
     trunk = [jnp.where(spec.has_trunk, 1 - s.branch - s.cross, 0) for s in pair]
     w_branch, w_cross = _weight(pair, "branch"), _weight(pair, "cross")
-    clash = _clash(trunk, *_shares(pair, "branch", "cross"))
+    unequal = mismatch(trunk, *_shares(pair, "branch", "cross"))
     cross_gap = _cross_gap(pair)
     increment = (
-        w_branch * branch.change + w_cross * (cross_gap - gap) + clash * (1 - gap)
+        w_branch * branch.change + w_cross * (cross_gap - gap) + unequal * (1 - gap)
     )
     new_gap, new_cogap = state.gap.add(increment), state.cogap.add(-increment)
     # Where a block removes most of the gap, the positive terms are added up instead.
-    direct = Sum.start(
-        clash + _geometric(trunk) * gap + w_branch * branch.gap + w_cross * cross_gap
-    )
+    kept = unequal + geometric_mean(trunk) * gap
+    direct = Sum.start(kept + w_branch * branch.gap + w_cross * cross_gap)
     new_gap = jax.tree.map(
         functools.partial(jnp.where, -2 * increment > gap), direct, new_gap
     )
@@ -254,64 +246,21 @@ def step(spec: Specification, state: State, scale: Float[Array, ""]) -> State:
     own_shares = list(zip(*(shares.weights for shares in pair), strict=True))
     ntk_increment = _weight(pair, "branch_ntk") * slope_gap * (1 - ntk)
     for own, (own_gap, _) in zip(own_shares, branch.weights, strict=True):
-        ntk_increment = ntk_increment + _geometric(own) * (own_gap - ntk)
-    clash = _clash(*_shares(pair, "trunk_ntk", "branch_ntk"), *own_shares)
-    ntk_increment = ntk_increment + clash * (1 - ntk)
+        ntk_increment = ntk_increment + geometric_mean(own) * (own_gap - ntk)
+    unequal = mismatch(*_shares(pair, "trunk_ntk", "branch_ntk"), *own_shares)
+    ntk_increment = ntk_increment + unequal * (1 - ntk)
     return State(rows, new_gap, new_cogap, state.ntk_gap.add(ntk_increment))
 
 
-# ------------------------------------------------------------ sums of kernels, gap form
-
-
-def _pairs(pair, name) -> tuple[Array, Array]:
-    """A row quantity of both inputs, shaped to broadcast over pairs."""
-    return _spread([getattr(shares, name) for shares in pair])
-
-
-def _spread(values) -> tuple[Array, Array]:
-    first, second = values[0], values[-1]
-    if first.ndim == 0:
-        return first, second
-    return first[:, None], second[None, :]
-
-
-def _geometric(values):
-    """sqrt(f1 f2) for every pair; the share itself where all rows agree."""
-    if values[0].ndim == 0:
-        return values[0]
-    first, second = _spread([safe_root(value) for value in values])
-    return first * second
-
-
-def _weight(pair, name):
-    return _geometric([getattr(shares, name) for shares in pair])
+# ---------------------------------------------------------------- shares of both inputs
 
 
 def _shares(pair, *names):
     return [[getattr(shares, name) for shares in pair] for name in names]
 
 
-def _clash(*shares):
-    """Half the squared distance between the rows' amplitudes: 0 where rows agree."""
-    if shares[0][0].ndim == 0:
-        return jnp.zeros_like(shares[0][0])
-    roots = [_spread([safe_root(value) for value in values]) for values in shares]
-    return sum((first - second) ** 2 for first, second in roots) / 2
-
-
-def _product(one, other):
-    """Gap and 1 + cosine of a product of two kernels; obtuse twice it is acute."""
-    (gap1, cogap1), (gap2, cogap2) = one, other
-    gap = _product_gap(gap1, cogap1, gap2, cogap2)
-    return gap, _product_gap(cogap1, gap1, gap2, cogap2)
-
-
-def _product_gap(gap1, cogap1, gap2, cogap2):
-    return jnp.where(
-        (gap1 > 1) & (gap2 > 1),
-        cogap1 + cogap2 * (1 - cogap1),
-        gap1 + gap2 * (1 - gap1),
-    )
+def _weight(pair, name):
+    return geometric_mean(*_shares(pair, name))
 
 
 def _bias_increment(spec, pair, gap):
@@ -319,13 +268,13 @@ def _bias_increment(spec, pair, gap):
     if spec.bias_variance == 0:
         return jnp.zeros_like(gap)
     rest = [1 - shares.bias for shares in pair]
-    clash = _clash(rest, *_shares(pair, "bias"))
-    return clash * (1 - gap) - _weight(pair, "bias") * gap
+    (bias,) = _shares(pair, "bias")
+    return mismatch(rest, bias) * (1 - gap) - geometric_mean(bias) * gap
 
 
 def _cross_gap(pair):
     """Gap of M1 m2 + M2 m1 for means M and their increments m: 1 - cosh, at most 0."""
-    first, second = _pairs(pair, "log_mean_ratio")
+    first, second = spread(*_shares(pair, "log_mean_ratio"))
     return -2 * jnp.sinh((first - second) / 4) ** 2
 
 
@@ -359,9 +308,9 @@ def first_state(
     if trains_first:
         ntk_gap = gap
     if spec.input_activation:
-        dual = spec.activation.dual(*_spread(log_variances), gap, cogap)
+        dual = spec.activation.dual(*spread(log_variances), gap, cogap)
         if trains_first:
-            ntk_gap, _ = _product((dual.slope_gap, dual.slope_cogap), (gap, cogap))
+            ntk_gap, _ = product((dual.slope_gap, dual.slope_cogap), (gap, cogap))
         gap, cogap = dual.gap, cogap + dual.drop
     return State(rows, Sum.start(gap), Sum.start(cogap), Sum.start(ntk_gap))
 
@@ -387,10 +336,11 @@ def readout(spec: Specification, state: State) -> Kernels:
     if spec.trains_readout:
         own = [jnp.exp(-rows.log_growth.value) for rows in state.rows]
         rest = [-jnp.expm1(-rows.log_growth.value) for rows in state.rows]
-        clash = _clash(own, rest)
-        ntk_gap = ntk_gap + (_geometric(own) * (gap - ntk_gap) + clash * (1 - ntk_gap))
+        unequal = mismatch(own, rest)
+        change = geometric_mean(own) * (gap - ntk_gap) + unequal * (1 - ntk_gap)
+        ntk_gap = ntk_gap + change
     else:
-        first, second = _spread([ntk for _, ntk in logs])
+        first, second = spread([ntk for _, ntk in logs])
         ntk_gap = jnp.where((first > -jnp.inf) & (second > -jnp.inf), ntk_gap, jnp.nan)
     return Kernels(
         gap,
