@@ -21,9 +21,9 @@ class Dual(NamedTuple):
     """A pair of Gaussians after the activation; every field broadcasts over pairs."""
 
     gap: Float[Array, "..."]  # 1 - cosine of the activations, in [0, 2]
-    drop: Float[Array, "..."]  # gap before minus gap after, computed as such
+    gap_decrease: Float[Array, "..."]  # gap before minus gap after, computed as such
     slope_gap: Float[Array, "..."]  # 1 - cosine of the slopes, in [0, 2]
-    slope_cogap: Float[Array, "..."]  # 1 + cosine of the slopes
+    slope_supplement_gap: Float[Array, "..."]  # 1 + cosine of the slopes
 
 
 class Moments(NamedTuple):
@@ -39,8 +39,8 @@ class AbstractActivation(abc.ABC):
 
     homogeneous: bool = False
     """Whether phi(c z) = c phi(z) for all c > 0."""
-    kink: float = 0.0
-    """How much of |z| is in it, see `PiecewiseLinear`; 0 of what is smooth."""
+    has_kink: bool = False
+    """Whether phi' jumps at 0."""
 
     @abc.abstractmethod
     def __call__(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -56,9 +56,9 @@ class AbstractActivation(abc.ABC):
         log_variance1: Float[Array, "..."],
         log_variance2: Float[Array, "..."],
         gap: Float[Array, "..."],
-        cogap: Float[Array, "..."],
+        supplement_gap: Float[Array, "..."],
     ) -> Dual:
-        """The pair after the activation; `gap` is 1 - cosine, `cogap` 1 + cosine."""
+        """The pair after the activation; gaps are 1 - cosine and 1 + cosine."""
 
     def cosines(
         self, log_variance1: Any, log_variance2: Any, gap: Float[Array, "..."]

@@ -104,8 +104,8 @@ class QuadratureActivation(AbstractActivation):
             mean / jnp.sqrt(second),
         )
 
-    def dual(self, log_variance1, log_variance2, gap, cogap):
-        del cogap
+    def dual(self, log_variance1, log_variance2, gap, supplement_gap):
+        del supplement_gap
         u = 1 - gap
         (a1, b1), (a2, b2) = map(self._coefficients, (log_variance1, log_variance2))
         zero = jnp.zeros_like(u)
@@ -179,10 +179,10 @@ class Activation(QuadratureActivation):
         log_gain = jnp.log(self.dual_fn(p, p, p)) - log_variance
         return moments._replace(log_gain=log_gain)
 
-    def dual(self, log_variance1, log_variance2, gap, cogap):
+    def dual(self, log_variance1, log_variance2, gap, supplement_gap):
         covariance = self.dual_fn
         if covariance is None:
-            return super().dual(log_variance1, log_variance2, gap, cogap)
+            return super().dual(log_variance1, log_variance2, gap, supplement_gap)
         logs = (log_variance1, log_variance2)
         p1, p2 = jnp.exp(log_variance1), jnp.exp(log_variance2)
         c = jnp.sqrt(p1 * p2) * (1 - gap)

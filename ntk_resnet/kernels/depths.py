@@ -32,7 +32,7 @@ def kernels_at(
     spec: Specification,
     depths: list[int],
     gap: Float[Array, "..."],
-    cogap: Float[Array, "..."],
+    supplement_gap: Float[Array, "..."],
     log_variance: Float[Array, "..."],
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """The kernels of a family of networks at each of `depths`.
@@ -40,8 +40,8 @@ def kernels_at(
     Args:
         spec: the family; its own depth plays no role.
         depths: distinct, ascending.
-        gap, cogap: one minus and one plus the cosine of the pairs of inputs, `(k,)`, or
-            `(n, n)` between the rows of one array.
+        gap, supplement_gap: one minus and one plus the cosine of the pairs of inputs,
+            `(k,)`, or `(n, n)` between the rows of one array.
         log_variance: ln(|x|^2 / d) of the inputs, `()` or `(n,)`.
 
     Yields:
@@ -50,7 +50,7 @@ def kernels_at(
     shift = np.asarray(log_variance) if spec.homogeneous else 0
     with precision_of(gap):
         own = jnp.zeros((), gap.dtype) if spec.homogeneous else log_variance
-        first = recursion.first_state(spec, gap, cogap, own)
+        first = recursion.first_state(spec, gap, supplement_gap, own)
     passes = _one_pass if spec.nested else _side_by_side
     for index, values in passes(spec, depths, first, gap.size):
         yield (

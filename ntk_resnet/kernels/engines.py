@@ -115,15 +115,18 @@ class RecursionEngine(Engine):
         spec, logs = self.shape, [rows1.log_variance, rows2.log_variance]
         data = jnp.where(data < 0, jnp.nan, data)  # inside a trace nothing is checked
         found = distances(rows1, rows2, shift, "split", refine)
-        gap, cogap = gaps(found)
+        gap, supplement_gap = gaps(found)
         if spec.bias_variance == 0:  # a row of zeros has no angle
             gap = jnp.where(defined(rows1, rows2), gap, jnp.nan)
         else:
             empty1, empty2 = (~jnp.any(r.coarse != 0, axis=1) for r in (rows1, rows2))
             both = empty1[:, None] & empty2
-            gap, cogap = jnp.where(both, 0, gap), jnp.where(both, 2, cogap)
+            gap, supplement_gap = (
+                jnp.where(both, 0, gap),
+                jnp.where(both, 2, supplement_gap),
+            )
         start = [jnp.zeros((), gap.dtype)] if spec.homogeneous else logs
-        state = recursion.first_state(spec, gap, cogap, *start)
+        state = recursion.first_state(spec, gap, supplement_gap, *start)
         kernels = recursion.readout(spec, recursion.propagate(spec, state, data))
         values = []
         for name in self.get:

@@ -47,14 +47,14 @@ def mismatch(*shares: Shares) -> Array:
 
 def product(one: Gaps, other: Gaps) -> Gaps:
     """Of two kernels; two obtuse pairs make an acute one."""
-    (gap1, cogap1), (gap2, cogap2) = one, other
-    gap = _product_gap(gap1, cogap1, gap2, cogap2)
-    return gap, _product_gap(cogap1, gap1, gap2, cogap2)
+    (gap1, supplement_gap1), (gap2, supplement_gap2) = one, other
+    gap = _product_gap(gap1, supplement_gap1, gap2, supplement_gap2)
+    return gap, _product_gap(supplement_gap1, gap1, gap2, supplement_gap2)
 
 
-def _product_gap(gap1, cogap1, gap2, cogap2):
+def _product_gap(gap1, supplement_gap1, gap2, supplement_gap2):
     return jnp.where(
         (gap1 > 1) & (gap2 > 1),
-        cogap1 + cogap2 * (1 - cogap1),
+        supplement_gap1 + supplement_gap2 * (1 - supplement_gap1),
         gap1 + gap2 * (1 - gap1),
     )

@@ -1,10 +1,10 @@
 r"""Both kernels of a specification, block by block, in gap form.
 
-The state holds one minus the cosine of the features (`gap`), one plus it (`cogap`,
-which vanishes at opposite inputs), and one minus the normalised NTK (`ntk_gap`); the
-diagonals are logarithms. A block adds sums and products of kernels (`gap_form`) whose
-terms are all positive: to the gaps an increment that is computed as such, and added
-with compensation. So float32 is right at depth 30,000.
+The state holds one minus the cosine of the features (`gap`), one plus it
+(`supplement_gap`, which vanishes at opposite inputs), and one minus the normalised NTK
+(`ntk_gap`); the diagonals are logarithms. A block adds sums and products of kernels
+(`gap_form`) whose terms are all positive: to the gaps an increment that is computed as
+such, and added with compensation. So float32 is right at depth 30,000.
 
 Sources: Jacot et al. 2018 (NTK), Huang et al. 2020 (two-layer blocks), Hayou et al.
 2021 (pre-activation), Frei et al. 2019 (post-activation: increments with a mean, which
@@ -41,7 +41,7 @@ class State(NamedTuple):
 
     rows: tuple[Rows, ...]
     gap: Sum  # 1 - cosine of the features
-    cogap: Sum  # 1 + cosine
+    supplement_gap: Sum  # 1 + cosine
     ntk_gap: Sum  # 1 - normalised NTK of the weights before the readout
 
 
@@ -49,7 +49,7 @@ class Kernels(NamedTuple):
     """Both kernels with the readout applied: gaps of pairs, logarithms of diagonals."""
 
     nngp_gap: Float[Array, "..."]
-    nngp_cogap: Float[Array, "..."]
+    nngp_supplement_gap: Float[Array, "..."]
     ntk_gap: Float[Array, "..."]
     log_nngp: tuple[Float[Array, "..."], ...]
     log_ntk: tuple[Float[Array, "..."], ...]
@@ -180,41 +180,45 @@ class _BranchPairs(NamedTuple):
     """Pairs on their way through a branch."""
 
     gap: Array
-    cogap: Array
+    supplement_gap: Array
     change: Array  # of the gap since it entered, computed as such
     slope: tuple[Array, Array] | None  # gap and 1 + cosine of what the NTK is times
     weights: tuple[tuple[Array, Array], ...]  # the same of the NTK of each weight
 
 
 def _pairs_through_branch(
-    spec: Specification, pair: list[_Shares], gap: Array, cogap: Array
+    spec: Specification, pair: list[_Shares], gap: Array, supplement_gap: Array
 ) -> _BranchPairs:
     """Pairs through the branch of a block, or a plain layer."""
     entering = iter(zip(*(shares.entering for shares in pair), strict=True))
 
     def inner(pairs):
         shift = _bias_increment(spec, pair, pairs.gap)
-        gap, cogap = pairs.gap + shift, pairs.cogap - shift
-        weights = (*pairs.weights, (gap, cogap))
+        gap, supplement_gap = pairs.gap + shift, pairs.supplement_gap - shift
+        weights = (*pairs.weights, (gap, supplement_gap))
         change = pairs.change + shift
-        return _BranchPairs(gap, cogap, change, pairs.slope, weights)
+        return _BranchPairs(gap, supplement_gap, change, pairs.slope, weights)
 
     def activate(pairs):
-        dual = spec.activation.dual(*spread(next(entering)), pairs.gap, pairs.cogap)
-        slope = dual.slope_gap, dual.slope_cogap
+        dual = spec.activation.dual(
+            *spread(next(entering)), pairs.gap, pairs.supplement_gap
+        )
+        slope = dual.slope_gap, dual.slope_supplement_gap
         through = lambda other: slope if other is None else product(slope, other)  # noqa: E731
         return _BranchPairs(
             dual.gap,
-            pairs.cogap + dual.drop,
-            pairs.change - dual.drop,
+            pairs.supplement_gap + dual.gap_decrease,
+            pairs.change - dual.gap_decrease,
             through(pairs.slope),
             tuple(map(through, pairs.weights)),
         )
 
     def outer(pairs):
-        return pairs._replace(weights=(*pairs.weights, (pairs.gap, pairs.cogap)))
+        return pairs._replace(
+            weights=(*pairs.weights, (pairs.gap, pairs.supplement_gap))
+        )
 
-    start = _BranchPairs(gap, cogap, jnp.zeros_like(gap), None, ())
+    start = _BranchPairs(gap, supplement_gap, jnp.zeros_like(gap), None, ())
     return spec.branch(start, inner, activate, outer)
 
 
@@ -223,8 +227,8 @@ def step(spec: Specification, state: State, scale: Float[Array, ""]) -> State:
     stepped = [step_rows(spec, rows, scale) for rows in state.rows]
     rows = tuple(after for after, _ in stepped)
     pair = [shares for _, shares in stepped]
-    gap, cogap = state.gap.value, state.cogap.value
-    branch = _pairs_through_branch(spec, pair, gap, cogap)
+    gap, supplement_gap = state.gap.value, state.supplement_gap.value
+    branch = _pairs_through_branch(spec, pair, gap, supplement_gap)
 
     trunk = [jnp.where(spec.has_trunk, 1 - s.branch - s.cross, 0) for s in pair]
     w_branch, w_cross = _weight(pair, "branch"), _weight(pair, "cross")
@@ -233,7 +237,10 @@ def step(spec: Specification, state: State, scale: Float[Array, ""]) -> State:
     increment = (
         w_branch * branch.change + w_cross * (cross_gap - gap) + unequal * (1 - gap)
     )
-    new_gap, new_cogap = state.gap.add(increment), state.cogap.add(-increment)
+    new_gap, new_supplement_gap = (
+        state.gap.add(increment),
+        state.supplement_gap.add(-increment),
+    )
     # Where a block removes most of the gap, the positive terms are added up instead.
     kept = unequal + geometric_mean(trunk) * gap
     direct = Sum.start(kept + w_branch * branch.gap + w_cross * cross_gap)
@@ -249,7 +256,7 @@ def step(spec: Specification, state: State, scale: Float[Array, ""]) -> State:
         ntk_increment = ntk_increment + geometric_mean(own) * (own_gap - ntk)
     unequal = mismatch(*_shares(pair, "trunk_ntk", "branch_ntk"), *own_shares)
     ntk_increment = ntk_increment + unequal * (1 - ntk)
-    return State(rows, new_gap, new_cogap, state.ntk_gap.add(ntk_increment))
+    return State(rows, new_gap, new_supplement_gap, state.ntk_gap.add(ntk_increment))
 
 
 # ---------------------------------------------------------------- shares of both inputs
@@ -298,7 +305,7 @@ def first_rows(spec: Specification, log_variance: Float[Array, "..."]) -> Rows:
 def first_state(
     spec: Specification,
     gap: Float[Array, "..."],
-    cogap: Float[Array, "..."],
+    supplement_gap: Float[Array, "..."],
     *log_variances: Float[Array, "..."],
 ) -> State:
     """The state before the first block, from the input kernel."""
@@ -308,11 +315,13 @@ def first_state(
     if trains_first:
         ntk_gap = gap
     if spec.input_activation:
-        dual = spec.activation.dual(*spread(log_variances), gap, cogap)
+        dual = spec.activation.dual(*spread(log_variances), gap, supplement_gap)
         if trains_first:
-            ntk_gap, _ = product((dual.slope_gap, dual.slope_cogap), (gap, cogap))
-        gap, cogap = dual.gap, cogap + dual.drop
-    return State(rows, Sum.start(gap), Sum.start(cogap), Sum.start(ntk_gap))
+            ntk_gap, _ = product(
+                (dual.slope_gap, dual.slope_supplement_gap), (gap, supplement_gap)
+            )
+        gap, supplement_gap = dual.gap, supplement_gap + dual.gap_decrease
+    return State(rows, Sum.start(gap), Sum.start(supplement_gap), Sum.start(ntk_gap))
 
 
 def log_diagonals(spec: Specification, rows: Rows) -> tuple[Array, Array]:
@@ -344,7 +353,7 @@ def readout(spec: Specification, state: State) -> Kernels:
         ntk_gap = jnp.where((first > -jnp.inf) & (second > -jnp.inf), ntk_gap, jnp.nan)
     return Kernels(
         gap,
-        state.cogap.value,
+        state.supplement_gap.value,
         ntk_gap,
         tuple(nngp for nngp, _ in logs),
         tuple(ntk for _, ntk in logs),
@@ -353,8 +362,8 @@ def readout(spec: Specification, state: State) -> Kernels:
 
 def cosine(kernels: Kernels) -> Float[Array, "..."]:
     """The normalised NNGP, exact to rounding at both ends."""
-    acute = kernels.nngp_gap <= kernels.nngp_cogap
-    return jnp.where(acute, 1 - kernels.nngp_gap, kernels.nngp_cogap - 1)
+    acute = kernels.nngp_gap <= kernels.nngp_supplement_gap
+    return jnp.where(acute, 1 - kernels.nngp_gap, kernels.nngp_supplement_gap - 1)
 
 
 def quantities(kernels: Kernels) -> dict[str, Array]:

@@ -194,7 +194,7 @@ def _predicted_exponent(spec, get, dim):
     if not (spec.trains_readout or any(activations_behind(spec.operations))):
         # The weights of a block see the activation before them, and not its slope.
         slopes = slopes and blocks > 1
-    if not (spec.activation.kink > 0 and bent):
+    if not (spec.activation.has_kink and bent):
         return np.nan
     return -float(dim if slopes else dim + 2)
 

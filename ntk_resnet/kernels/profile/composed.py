@@ -36,7 +36,7 @@ def composes(spec: Specification) -> bool:
     return (
         not spec.takes_images
         and isinstance(spec.activation, PiecewiseLinear)
-        and spec.activation.kink <= 0.5
+        and spec.activation.even_share <= 0.5
         and spec.bias_variance == 0
         and spec.common_scale is not None
         and not spec.increments_have_mean
@@ -101,7 +101,7 @@ def tables(spec: Specification, input_kernel: float, accuracy: float) -> Tables:
             "the kernels have no profile: nothing is trained (all scales 0), or they "
             "are beyond the range of float64."
         )
-    block = Block(spec.activation.kink, branch_share(spec), spec.operations)
+    block = Block(spec.activation.even_share, branch_share(spec), spec.operations)
     count = spec.depth
     if block.bend * count < _NARROWEST**2:  # to nobody's eyes: one is as good as many
         block, count = dataclasses.replace(block, share=0.0), 1
@@ -144,9 +144,9 @@ def _layers(spec, block, count):
 def _ntk_power(spec, block, count):
     """To which power of r the gap of the NTK is proportional next to 0."""
     if spec.trains_readout:
-        bends = block.bend or block.kink * spec.input_activation
+        bends = block.bend or block.even_share * spec.input_activation
     elif any(activations_behind(spec.operations)):
-        bends = block.kink
+        bends = block.even_share
     else:  # its slopes act on what is before it
         bends = block.bend * (count - 1)
     return 1 if bends else 2
@@ -163,7 +163,7 @@ def _reduced(spec, passage_at, powers, r, side):
 def _gaps(spec, places, passage_at):
     """Both gaps of the network, with its first and its last layer."""
     if spec.input_activation:
-        first = activation_alone(spec.activation.kink, places)
+        first = activation_alone(spec.activation.even_share, places)
         passage = first.then(passage_at(places.after(first)))
     else:
         passage = passage_at(places)

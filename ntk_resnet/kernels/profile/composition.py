@@ -92,7 +92,7 @@ _SERIES = [
 class Block:
     """One block of a network, its activation's slopes of one sign, without a bias."""
 
-    kink: float
+    even_share: float
     """lambda of the activation, in [0, 1/2]."""
     share: float
     """Of the branch in the features that leave the block: 1 without a trunk."""
@@ -104,7 +104,7 @@ class Block:
     def bend(self) -> float:
         """mu: the block lowers the gap by about mu s where that is small."""
         bends = self.operations.count(ACTIVATE)
-        return bends * self.share * self.kink * 2 / math.pi
+        return bends * self.share * self.even_share * 2 / math.pi
 
     def at(self, places: Places) -> Passage:
         """What it does, in closed form."""
@@ -124,7 +124,7 @@ class Block:
         passage, after = Passage(0, *[nothing] * 4), places
         for operation in self.operations:
             if operation == ACTIVATE:
-                bent = activation_alone(self.kink, after)
+                bent = activation_alone(self.even_share, after)
                 passage, after = passage.then(bent), after.after(bent)
             else:
                 own = Passage(1, nothing, nothing, nothing, after.gap)
@@ -139,20 +139,20 @@ class Block:
         root of r^2 + k / 2, k the rise at pi.
         """
         inner = np.mean(activations_behind(self.operations))
-        slope = inner * self.kink * 4 / math.pi + self.bend * (count - 1)
+        slope = inner * self.even_share * 4 / math.pi + self.bend * (count - 1)
         acute = 1.5 / (self.bend * count) if self.bend else math.inf
         rise = self.at(Places(np.zeros(1), np.ones(1, bool))).rise.item()
         return min(acute, slope / 2 or math.inf), math.sqrt(rise / 2)
 
 
-def activation_alone(kink: float, places: Places) -> Passage:
+def activation_alone(even_share: float, places: Places) -> Passage:
     """What an activation does, without weights."""
     rest = 2 * np.arcsin(places.r)  # to the end of the side
     acute = rest**3 * np.polyval(_SERIES, rest * rest)
     obtuse = np.sin(rest) + (math.pi - rest) * np.cos(rest)
     s = np.where(places.obtuse, obtuse, acute)
     theta = np.where(places.obtuse, math.pi - rest, rest)
-    bend = kink * 2 / math.pi
+    bend = even_share * 2 / math.pi
     shrinkage = -np.log1p(-bend * s / places.gap)
     return Passage(0, shrinkage, bend * s, bend * theta, np.zeros_like(s))
 
