@@ -167,7 +167,7 @@ def gaps_of(spec, angle, scales=None):
         spec.block if spec.has_trunk else "feed_forward",
         angle,
         spec.scales if scales is None else scales,
-        share=spec.activation.kink,
+        share=spec.activation.even_share,
         moment=spec.activation.unit_second_moment,
         trained=spec.trained,
         balanced=spec.trunk_square(0.5) == 0.75,

@@ -177,7 +177,7 @@ def _bend(gap, supplement_gap):
 @_bend.defjvp
 def _(primals, tangents):
     gap, supplement_gap = primals
-    # d/dgap of the deficit is 2 t / pi, and the acute angle falls where gap > supplement_gap.
+    # d/dgap of the deficit is 2 t / pi; the acute angle falls where gap is greater.
     sign = jnp.where(gap > supplement_gap, -1, 1)
     slope = sign * (2 / math.pi) * _acute(gap, supplement_gap)
     return _bend(gap, supplement_gap), slope * _gap_tangent(primals, tangents)
