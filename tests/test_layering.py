@@ -17,6 +17,7 @@ ORDER = (
     "_version",
     "_checks",
     "_progress",
+    "_precision",
     "activations",
     "specification",
     "_inputs",

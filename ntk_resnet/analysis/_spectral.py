@@ -3,6 +3,7 @@
 import numpy as np
 
 from ntk_resnet._checks import check_count
+from ntk_resnet._inputs import check_array
 
 
 def relative_log(values, largest):
@@ -44,16 +45,7 @@ def check_top(top, most):
 
 def check_targets(targets, n):
     """The targets as `(n, outputs)`, up to a scale of each output."""
-    targets = np.asarray(targets)
-    if targets.dtype.kind not in "fiub" or not np.isfinite(targets).all():
-        raise ValueError(
-            f"targets must be finite real numbers, got dtype {targets.dtype}, or NaN "
-            "or infinity among them; remove the rows behind them."
-        )
-    if targets.ndim not in (1, 2) or len(targets) != n or targets.size == 0:
-        raise ValueError(
-            f"targets has shape {targets.shape}; pass ({n},) or ({n}, outputs)."
-        )
+    targets = np.asarray(check_array("targets", targets, f"({n},) or ({n}, outputs)"))
     targets = targets.reshape(n, -1).astype(float)
     if not targets.any(axis=0).all():
         raise ValueError("targets are zero in one output, whose power lies nowhere.")

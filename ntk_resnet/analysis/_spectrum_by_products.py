@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ntk_resnet._checks import check_count
-from ntk_resnet._inputs import precision_of
+from ntk_resnet._precision import precision_of
 from ntk_resnet.analysis import _lanczos, _spectral
 from ntk_resnet.kernels.gram.operator import KernelOperator
 from ntk_resnet.records.provenance import provenance

@@ -7,7 +7,13 @@ import xarray as xr
 from jaxtyping import ArrayLike, Float, Int, Num
 
 from ntk_resnet._checks import check_choice
-from ntk_resnet._inputs import check_depths, check_inputs
+from ntk_resnet._inputs import (
+    FLOATS,
+    check_array,
+    check_depths,
+    check_inputs,
+    check_symmetric,
+)
 from ntk_resnet._progress import Progress
 from ntk_resnet.kernels.gram.gram import gram
 from ntk_resnet.records.provenance import provenance
@@ -150,21 +156,10 @@ def _centred(k1, k2):
 
 
 def _check(name, matrix):
+    shape = "a square one (n, n) of two rows or more"
+    matrix = check_array(name, matrix, shape, dtype=FLOATS)
+    if len(matrix) < 2:
+        raise ValueError(f"{name} has one row; pass {shape}.")
     matrix = np.asarray(matrix)
-    if matrix.dtype not in (np.float32, np.float64):
-        raise ValueError(f"{name} has dtype {matrix.dtype}; pass float32 or float64.")
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
-        raise ValueError(
-            f"{name} has shape {matrix.shape}; pass a square one of two rows or more."
-        )
-    if not np.isfinite(matrix).all():
-        raise ValueError(
-            f"{name} holds NaN or infinity; remove the inputs behind them."
-        )
-    asymmetry = np.abs(matrix - matrix.T).max()
-    if asymmetry > 8 * len(matrix) * np.finfo(matrix.dtype).eps * np.abs(matrix).max():
-        raise ValueError(
-            f"{name} differs from its transpose by {asymmetry:.3g}; pass a "
-            "symmetric one."
-        )
+    check_symmetric(name, matrix)
     return matrix.astype(float)

@@ -10,19 +10,14 @@ import xarray as xr
 from jaxtyping import ArrayLike, Float, Num
 from scipy import stats
 
-from ntk_resnet._inputs import (
-    angle_gaps,
-    check_angles,
-    check_depths,
-    check_inputs_of,
-    precision_of,
-)
+from ntk_resnet._inputs import check_angles, check_depths, check_inputs_of
+from ntk_resnet._precision import precision_of
 from ntk_resnet._progress import Progress
 from ntk_resnet.analysis.phases import predicted_condition_number
 from ntk_resnet.analysis.spectrum import spectrum
 from ntk_resnet.kernels.convolution.depths import matrices_at
 from ntk_resnet.kernels.depths import by_profiles, kernels_at, profiles_at
-from ntk_resnet.kernels.pairs import distances, gaps, prepare, symmetric
+from ntk_resnet.kernels.pairs import angle_gaps, distances, gaps, prepare, symmetric
 from ntk_resnet.records.provenance import provenance
 from ntk_resnet.specification.base import Specification, check_network
 from ntk_resnet.specification.convolutional import Convolutional

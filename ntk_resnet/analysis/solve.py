@@ -24,8 +24,9 @@ import xarray as xr
 from jaxtyping import ArrayLike, Float, Num
 
 from ntk_resnet._checks import check_count, check_number
+from ntk_resnet._inputs import check_array
 from ntk_resnet._progress import Progress
-from ntk_resnet.kernels.gram.operator import GramOperator, gram_operator
+from ntk_resnet.kernels.gram.operator import GramOperator, columns_of, gram_operator
 from ntk_resnet.kernels.gram.origin import differences
 from ntk_resnet.records import results as records
 from ntk_resnet.records.code import code_digest
@@ -137,14 +138,7 @@ def _check(operator, b):
             f"operator must be the 'ntk' or 'nngp' of one data set, got {operator!r}; "
             "leave x2 out."
         )
-    b, n = np.asarray(b), operator.shape[0]
-    if b.dtype.kind not in "fiub":
-        raise ValueError(f"b has dtype {b.dtype}; pass real numbers.")
-    if b.ndim not in (1, 2) or b.shape[0] != n or b.size == 0:
-        raise ValueError(f"b has shape {b.shape}; pass ({n},) or ({n}, k).")
-    if not np.isfinite(b).all():
-        raise ValueError("b holds NaN or infinity; remove or replace it.")
-    return b.shape
+    return check_array("b", b, columns_of(operator)).shape
 
 
 def _scaled(columns, size):

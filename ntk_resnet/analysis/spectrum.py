@@ -8,7 +8,6 @@ mean, and Lanczos' method on `v` gives the Gauss rule of that measure.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
@@ -16,7 +15,8 @@ from jaxtyping import ArrayLike, Float, Num
 from scipy.interpolate import PchipInterpolator
 
 from ntk_resnet._checks import check_number
-from ntk_resnet._inputs import precision_of
+from ntk_resnet._inputs import FLOATS, check_array, check_symmetric
+from ntk_resnet._precision import precision_of
 from ntk_resnet._progress import Progress
 from ntk_resnet.analysis import _spectral
 from ntk_resnet.analysis._spectrum_by_products import spectrum_by_products
@@ -214,20 +214,9 @@ def _dense(matrix, targets, top, ridge):
 
 
 def _check_matrix(matrix):
-    if not isinstance(matrix, jax.Array):
-        try:
-            matrix = np.asarray(matrix)
-        except ValueError as error:
-            raise ValueError(f"matrix is not an array of numbers: {error}.") from None
-    if matrix.dtype not in (np.float32, np.float64):
-        raise ValueError(f"matrix has dtype {matrix.dtype}; pass float32 or float64.")
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
-        raise ValueError(
-            f"matrix has shape {matrix.shape}; pass a square matrix (n, n)."
-        )
+    shape = "a square matrix (n, n)"
+    matrix = check_array("matrix", matrix, shape, dtype=FLOATS)
     host = np.asarray(matrix)
-    if not np.isfinite(host).all():
-        raise ValueError("matrix holds NaN or infinity; remove the inputs behind them.")
     largest = np.abs(host).max()
     if largest == 0:
         raise ValueError("matrix is all zeros and has no spectrum to speak of.")
@@ -237,10 +226,5 @@ def _check_matrix(matrix):
             f"matrix has entries of {largest:.3g}, near the end of the range of "
             f"{host.dtype}; divide it by that."
         )
-    asymmetry = np.abs(host - host.T).max()
-    if asymmetry > 8 * len(host) * np.finfo(host.dtype).eps * largest:
-        raise ValueError(
-            f"matrix differs from its transpose by {asymmetry:.3g}; pass a "
-            "symmetric one."
-        )
+    check_symmetric("matrix", host)
     return matrix

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ntk_resnet._inputs import flushed
+from ntk_resnet._precision import flushed
 from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels.convolution import operations
 from ntk_resnet.kernels.convolution.displacements import (

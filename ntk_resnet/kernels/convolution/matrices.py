@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ntk_resnet._inputs import default_float, is_traced, precision_of
+from ntk_resnet._precision import default_float, is_traced, precision_of
 from ntk_resnet.kernels.convolution.kernel import kernels, see, see_both
 from ntk_resnet.kernels.convolution.memory import numbers_per_image
 from ntk_resnet.kernels.convolution.stages import Pairs

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Num
 
-from ntk_resnet._inputs import keep_precision, precision_of
+from ntk_resnet._precision import keep_precision, precision_of
 from ntk_resnet._progress import Progress
 from ntk_resnet.kernels.gram import tile_store
 from ntk_resnet.kernels.gram.make_plan import make_plan
