@@ -98,8 +98,7 @@ def _counter(progress, total):
     done = itertools.count(1)
 
     def tick():
-        if progress is not None:
-            progress(next(done), total, "products")
+        progress(next(done), total, "products")
 
     return tick
 

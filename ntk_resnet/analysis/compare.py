@@ -14,7 +14,7 @@ from ntk_resnet._inputs import (
     check_inputs,
     check_symmetric,
 )
-from ntk_resnet._progress import Progress
+from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.kernels.gram.gram import gram
 from ntk_resnet.records.provenance import provenance
 from ntk_resnet.specification.base import Specification, check_network
@@ -82,7 +82,7 @@ def kernel_distance_sweep(
     x: Num[ArrayLike, "n d"],
     *,
     get: str = "ntk",
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     """`kernel_distance` of two families of networks, or of one and a limit, by depth.
 
@@ -128,8 +128,7 @@ def kernel_distance_sweep(
         found["relative_distance"].append(np.linalg.norm(first - second) / size)
         for name, value in _centred(first, second).items():
             found[name].append(value)
-        if progress is not None:
-            progress(done, len(wanted), f"depth {depth}")
+        progress(done, len(wanted), f"depth {depth}")
     attrs = provenance(spec=spec, get=get, n=len(data))
     if isinstance(other, Specification):
         attrs |= provenance(other=other)

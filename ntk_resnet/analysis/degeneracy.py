@@ -12,7 +12,7 @@ from scipy import stats
 
 from ntk_resnet._inputs import check_angles, check_depths, check_inputs_of
 from ntk_resnet._precision import precision_of
-from ntk_resnet._progress import Progress
+from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.analysis.phases import predicted_condition_number
 from ntk_resnet.analysis.spectrum import spectrum
 from ntk_resnet.kernels.convolution.depths import matrices_at
@@ -39,7 +39,7 @@ def sweep_depth(
     *,
     angles: Num[ArrayLike, " angle"] | Sequence[float] | None = None,
     x: Num[ArrayLike, "n *features"] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     r"""Both kernels of a family of networks at several depths, in gap form.
 
@@ -124,7 +124,7 @@ def _check_family(spec: Any, angles: Any = None) -> None:
 
 
 def _kernels(
-    spec: Any, depths: list[int], angles: Any, x: Any, progress: Progress | None
+    spec: Any, depths: list[int], angles: Any, x: Any, progress: Progress
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """The index into `depths` and the variables of `sweep_depth`, in no set order."""
     if isinstance(spec, Convolutional):
@@ -136,8 +136,7 @@ def _kernels(
         found = kernels_at(spec, depths, *_pairs(spec, angles, x))
     for count, (index, values) in enumerate(found, 1):
         yield index, values
-        if progress is not None:
-            progress(count, len(depths), f"depth {depths[index]}")
+        progress(count, len(depths), f"depth {depths[index]}")
 
 
 class _Pairs(NamedTuple):
@@ -168,7 +167,7 @@ def degeneracy(
     depths: int | Sequence[int],
     x: Num[ArrayLike, "n *features"],
     *,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     r"""How close the kernels of deep networks are to a constant, on given inputs.
 

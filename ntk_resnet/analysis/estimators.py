@@ -23,7 +23,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ntk_resnet._checks import check_choice, check_number
-from ntk_resnet._progress import Progress
+from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.analysis.regression import check_factorable
 from ntk_resnet.analysis.solve import solve
 from ntk_resnet.kernels.gram.gram import gram
@@ -52,7 +52,7 @@ class _KernelRidge(BaseEstimator):
         solver: str = "auto",
         tol: float = 1e-6,
         checkpoint: str | os.PathLike | None = None,
-        progress: Progress | None = None,
+        progress: Progress = quiet,
     ):
         self.spec = spec
         self.ridge = ridge

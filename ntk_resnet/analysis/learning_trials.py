@@ -14,7 +14,7 @@ from jaxtyping import ArrayLike, Num
 
 from ntk_resnet._checks import check_count, check_number
 from ntk_resnet._inputs import check_inputs_of
-from ntk_resnet._progress import Progress
+from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.analysis.learning_curve import as_variable, check_sizes, learning_curve
 from ntk_resnet.analysis.regression import kernel_ridge
 from ntk_resnet.analysis.spectrum import spectrum
@@ -38,7 +38,7 @@ def learning_curve_on_sphere(
     test: int = 1000,
     max_degree: int = 200,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     r"""Predicted and measured errors of regression with the NTK on a sphere.
 
@@ -181,7 +181,7 @@ def learning_curve_on_data(
     ridge: float = 0.0,
     trials: int = 10,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     r"""Predicted and measured errors of regression on a part of a data set.
 
@@ -290,8 +290,7 @@ def _over_trials(trial, trials, seed, progress):
     rows = []
     for done, stream in enumerate(np.random.default_rng(seed).spawn(trials), 1):
         rows.append(list(trial(stream)))
-        if progress is not None:
-            progress(done, trials, "trials")
+        progress(done, trials, "trials")
     each = np.array(rows)  # (trials, n, 2)
     mean, error = each.mean(axis=0), each.std(axis=0, ddof=1) / math.sqrt(trials)
     found = {

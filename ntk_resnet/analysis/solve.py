@@ -25,7 +25,7 @@ from jaxtyping import ArrayLike, Float, Num
 
 from ntk_resnet._checks import check_count, check_number
 from ntk_resnet._inputs import check_array
-from ntk_resnet._progress import Progress
+from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.kernels.gram.operator import GramOperator, columns_of, gram_operator
 from ntk_resnet.kernels.gram.origin import differences
 from ntk_resnet.records import results as records
@@ -53,7 +53,7 @@ def solve(
     rank: int = 256,
     max_iterations: int = 1000,
     checkpoint: str | os.PathLike | None = None,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> Solution:
     r"""Solves :math:`(K + s I)\, x = b` by preconditioned conjugate gradients.
 
@@ -379,8 +379,6 @@ class _Teller:
         self.began: tuple[float, float] | None = None  # when, and with how many digits
 
     def __call__(self, residual: float) -> None:
-        if self.progress is None:
-            return
         now = time.monotonic()
         gained = min(-np.log10(max(residual, 1e-300)), self.digits)
         text = f"residual {residual:.1e}"

@@ -17,7 +17,7 @@ from scipy.interpolate import PchipInterpolator
 from ntk_resnet._checks import check_number
 from ntk_resnet._inputs import FLOATS, check_array, check_symmetric
 from ntk_resnet._precision import precision_of
-from ntk_resnet._progress import Progress
+from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.analysis import _spectral
 from ntk_resnet.analysis._spectrum_by_products import spectrum_by_products
 from ntk_resnet.kernels.gram.operator import KernelOperator
@@ -34,7 +34,7 @@ def spectrum(
     steps: int = 100,
     ridge: float = 1e-3,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     r"""Eigenvalues of a symmetric positive semi-definite matrix, and summaries of them.
 

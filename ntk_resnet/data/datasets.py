@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float64, Int, Num, Shaped
 
 from ntk_resnet._checks import check_choice, check_count
-from ntk_resnet._progress import Progress
+from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.data.images import ARCHIVES, read_images
 
 LEAST_ROWS = 10
@@ -51,7 +51,7 @@ def load_data(
     *,
     task: str = "auto",
     images: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> Data:
     """Reads a data set by name, or from a `.npz` or `.csv` file.
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from ntk_resnet._checks import check_count
 from ntk_resnet._inputs import check_inputs, check_inputs_of
-from ntk_resnet._progress import Progress
+from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.analysis.degeneracy import PowerFit, fit_power
 from ntk_resnet.finite.empirical.kernel import feature_kernel, ntk_of_rows
 from ntk_resnet.finite.ensembles import over_seeds, seed_keys
@@ -32,7 +32,7 @@ def width_study(
     *,
     seed: int = 0,
     param_dtype: Any = jnp.float32,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     r"""The error of the empirical kernels at many widths, over many initialisations.
 
@@ -103,9 +103,8 @@ def width_study(
             numbers_per_seed=memory_of_kernels(make, width, pixels),
         ):
             batches.append(batch)
-            if progress is not None:
-                total = seeds * len(widths)
-                progress(seeds * step + done, total, f"kernels at width {width}")
+            total = seeds * len(widths)
+            progress(seeds * step + done, total, f"kernels at width {width}")
         for name, values in kernels.items():
             values.append(np.concatenate([batch[name] for batch in batches]))
 
