@@ -7,12 +7,12 @@ Progress = Callable[[float, float, str], Any]
 """Called as `progress(done, total, text)`."""
 
 
-def quiet(done: float, total: float, text: str) -> None:
+def quiet(done: Any, total: Any, text: str) -> None:
     """The default, which tells nobody."""
 
 
 def part_of(
-    progress: Progress, begin: float, share: float, whole: float, prefix: str = ""
+    progress: Progress, begin: Any, share: Any, whole: Any, prefix: str = ""
 ) -> Progress:
     """The progress of a piece of the work: `share` of `whole`, starting at `begin`."""
 

@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import ArrayLike, Float, Num
-from scipy import stats
 
 from ntk_resnet._inputs import check_angles, check_depths, check_inputs_of
 from ntk_resnet._precision import precision_of
 from ntk_resnet._progress import Progress, quiet
-from ntk_resnet.analysis.phases import predicted_condition_number
+from ntk_resnet.analysis.phases import limit_condition_number
 from ntk_resnet.analysis.spectrum import spectrum
 from ntk_resnet.kernels.convolution.depths import matrices_at
 from ntk_resnet.kernels.depths import by_profiles, kernels_at, profiles_at
@@ -280,21 +279,15 @@ def _predict(spec, depths, gap, n):
     speed = _degeneration_speed(spec)
     rate = _one_block_exponent(spec)
     angle = 2 * np.arcsin(np.sqrt(np.clip(gap, 0, 2) / 2))
+    condition = limit_condition_number(spec, n, depths)
+    if not isinstance(spec, FeedForward):
+        condition = np.full(len(depths), (n + 3) / 3 + 0 * speed)
     return {
         "predicted_ntk": 0.25 + 0.375 * np.log(depth) / depth + 0 * speed,
         "predicted_nngp_gap": 4.5 * np.pi**2 / (speed * depth) ** 2,
-        "predicted_condition_number": _predicted_condition(spec, depths, n, speed),
+        "predicted_condition_number": condition,
         "predicted_distance_one_block": depth**rate * _rms(one_block_correction(angle)),
     }
-
-
-def _predicted_condition(spec, depths, n, speed):
-    if np.isfinite(speed) or not isinstance(spec, FeedForward):
-        return np.full(len(depths), (n + 3) / 3) + 0 * speed
-    found = predicted_condition_number(spec, n, depths)
-    # In the ordered phase its growth is known, but not the factor.
-    ordered = found.attrs["phase"] == "ordered"
-    return np.full(len(depths), np.nan) if ordered else found.values
 
 
 def _he_relu(spec):
@@ -318,40 +311,3 @@ def _degeneration_speed(spec):
         alpha = getattr(spec.branch_scale, "alpha", 0.0)
         return alpha**2 / (1 + alpha**2) if alpha > 0 else np.nan
     return np.nan
-
-
-class PowerFit(NamedTuple):
-    """`y = constant * x^exponent`; `low`, `high`: 95 % interval of the exponent."""
-
-    exponent: float
-    low: float
-    high: float
-    constant: float
-
-
-def fit_power(x: Num[ArrayLike, " k"], y: Num[ArrayLike, " k"]) -> PowerFit:
-    """Least squares of ln y on ln x, with the 95 % interval of the slope (Student's t).
-
-    The interval takes the residuals for independent and equal in size; it is NaN for
-    two points, which determine a line but not its error.
-
-    Raises:
-        ValueError: fewer than two points, or one that is not positive and finite.
-    """
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    if x.shape != y.shape or x.ndim != 1 or x.size < 2:
-        raise ValueError(
-            f"x and y must be lists of equal length >= 2, got shapes {x.shape}, "
-            f"{y.shape}."
-        )
-    for name, values in (("x", x), ("y", y)):
-        if not (np.isfinite(values) & (values > 0)).all():
-            raise ValueError(f"{name} must be positive and finite, got {values!r}.")
-    fit = stats.linregress(np.log(x), np.log(y))
-    wide = stats.t.ppf(0.975, x.size - 2) * fit.stderr if x.size > 2 else np.nan
-    return PowerFit(
-        float(fit.slope),
-        float(fit.slope - wide),
-        float(fit.slope + wide),
-        float(np.exp(fit.intercept)),
-    )

@@ -19,6 +19,7 @@ from ntk_resnet.analysis.learning_curve import as_variable, check_sizes, learnin
 from ntk_resnet.analysis.regression import kernel_ridge
 from ntk_resnet.analysis.spectrum import spectrum
 from ntk_resnet.analysis.sphere.mercer import mercer
+from ntk_resnet.analysis.statistics import standard_error
 from ntk_resnet.kernels.gram.gram import gram
 from ntk_resnet.records.provenance import provenance
 from ntk_resnet.specification.base import Specification, check_network
@@ -292,7 +293,7 @@ def _over_trials(trial, trials, seed, progress):
         rows.append(list(trial(stream)))
         progress(done, trials, "trials")
     each = np.array(rows)  # (trials, n, 2)
-    mean, error = each.mean(axis=0), each.std(axis=0, ddof=1) / math.sqrt(trials)
+    mean, error = each.mean(axis=0), standard_error(each)
     found = {
         "measured_test_mse": mean[:, 0],
         "measured_test_mse_error": error[:, 0],

@@ -18,8 +18,8 @@ from ntk_resnet._checks import check_number
 from ntk_resnet._inputs import FLOATS, check_array, check_symmetric
 from ntk_resnet._precision import precision_of
 from ntk_resnet._progress import Progress, quiet
-from ntk_resnet.analysis import _spectral
-from ntk_resnet.analysis._spectrum_by_products import spectrum_by_products
+from ntk_resnet.analysis import lanczos
+from ntk_resnet.analysis.statistics import standard_error
 from ntk_resnet.kernels.gram.operator import KernelOperator
 from ntk_resnet.kernels.gram.stored import StoredGram
 from ntk_resnet.records.provenance import provenance
@@ -99,7 +99,7 @@ def spectrum(
     ridge = check_number("ridge", ridge)
     if isinstance(matrix, KernelOperator | StoredGram):
         how = steps, probes, seed, progress
-        return spectrum_by_products(matrix, targets, top, ridge, *how)
+        return lanczos.spectrum_by_products(matrix, targets, top, ridge, *how)
     return _dense(_check_matrix(matrix), targets, top, ridge)
 
 
@@ -132,7 +132,7 @@ def spectral_distribution(result: xr.Dataset, at: Num[ArrayLike, " k"]) -> xr.Da
         share, lowest, highest = (np.array(part) for part in zip(*each, strict=True))
         found = {
             "share": share.mean(axis=0),
-            "standard_error": _spectral.standard_error(share),
+            "standard_error": standard_error(share),
             "lowest": lowest.mean(axis=0),
             "highest": highest.mean(axis=0),
         }
@@ -171,8 +171,8 @@ def _interpolated(nodes, weights, at):
 
 def _dense(matrix, targets, top, ridge):
     n = len(matrix)
-    top = 0 if top is None else _spectral.check_top(top, n)
-    targets = None if targets is None else _spectral.check_targets(targets, n)
+    top = 0 if top is None else lanczos.check_top(top, n)
+    targets = None if targets is None else lanczos.check_targets(targets, n)
     wants_vectors = targets is not None or top > 0
     with precision_of(matrix):
         matrix = jnp.asarray(matrix)
@@ -185,9 +185,9 @@ def _dense(matrix, targets, top, ridge):
     largest, smallest = float(np.abs(values).max()), float(values[-1])
     trace = float(np.sum(values))
     bound = n * float(np.finfo(values.dtype).eps) * largest
-    _spectral.refuse_negative(smallest, bound)
-    entropy = float(_spectral.relative_log(values, largest).sum() / trace)
-    shifted = _spectral.log_shifted(values, ridge * trace / n)
+    lanczos.refuse_negative(smallest, bound)
+    entropy = float(lanczos.relative_log(values, largest).sum() / trace)
+    shifted = lanczos.log_shifted(values, ridge * trace / n)
     found: dict[str, Any] = {
         "eigenvalue": ("index", values, {"long_name": "eigenvalue, largest first"}),
         "condition_number": largest / smallest if smallest > bound else np.inf,

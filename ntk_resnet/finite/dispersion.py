@@ -20,6 +20,7 @@ from ntk_resnet._checks import check_choice, check_count, check_number
 from ntk_resnet._inputs import check_depths
 from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.analysis.degeneracy import sweep_depth
+from ntk_resnet.analysis.statistics import standard_error
 from ntk_resnet.finite.empirical.kernel import ntk_block
 from ntk_resnet.finite.empirical.models import as_function
 from ntk_resnet.finite.ensembles import over_seeds, seed_keys
@@ -174,7 +175,7 @@ def _moments(samples, limit):
     ntk = samples["ntk"] / (limit or np.nan)  # a kernel of zeros has no relative size
     result = {
         "ntk_mean": ntk.mean(),
-        "ntk_mean_sem": ntk.std(ddof=1) / np.sqrt(len(ntk)),
+        "ntk_mean_sem": standard_error(ntk),
     }
     for name, values in (("", ntk), ("feature_", samples["features"])):
         ratio, error = ratio_of_moments(values)
@@ -191,7 +192,7 @@ def ratio_of_moments(values: Float[np.ndarray, " k"]) -> tuple[float, float]:
     scaled = values / values.mean()
     ratio = np.mean(scaled**2)
     influence = scaled**2 - ratio - 2 * ratio * (scaled - 1)
-    return float(ratio), float(influence.std(ddof=1) / np.sqrt(len(values)))
+    return float(ratio), float(standard_error(influence))
 
 
 # ------------------------------------------------------------------------------- theory

@@ -14,6 +14,7 @@ import xarray as xr
 from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.analysis import degeneracy as depth_analysis
 from ntk_resnet.analysis import regression
+from ntk_resnet.analysis.statistics import mean_of
 from ntk_resnet.data.datasets import Data, split, targets
 from ntk_resnet.kernels.function import kernel_fn
 from ntk_resnet.records.provenance import provenance
@@ -343,16 +344,10 @@ def teacher(rows: int, seed: int = 0) -> Data:
 
 def with_intervals(dataset: xr.Dataset, names, dim: str) -> xr.Dataset:
     """Adds mean and 95 % interval (Student's t over `dim`) of some variables."""
-    from scipy import stats
-
-    count = dataset.sizes[dim]
-    quantile = stats.t.ppf(0.975, count - 1) if count > 1 else np.nan
     for name in names:
-        mean = dataset[name].mean(dim)
-        error = dataset[name].std(dim, ddof=min(1, count - 1)) / np.sqrt(count)
-        dataset[f"{name}_mean"] = mean
-        dataset[f"{name}_low"] = mean - quantile * error
-        dataset[f"{name}_high"] = mean + quantile * error
+        values = dataset[name].transpose(dim, ...)
+        for end, found in mean_of(values.values)._asdict().items():
+            dataset[f"{name}_{end}"] = values.dims[1:], found
     return dataset
 
 

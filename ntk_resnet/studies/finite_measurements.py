@@ -13,6 +13,7 @@ from flax import nnx
 
 from ntk_resnet import finite
 from ntk_resnet._progress import Progress, part_of, quiet
+from ntk_resnet.analysis.statistics import standard_error
 from ntk_resnet.data.datasets import Data, split, targets
 from ntk_resnet.finite.dispersion import dispersion_of_families
 from ntk_resnet.finite.empirical.kernel import feature_kernel, ntk_of_rows
@@ -122,7 +123,7 @@ def agreement_on_images(
         exact.append([np.asarray(limit)[upper] for limit in limits])
     over = ("network", "kernel", "entry")
     samples = np.array(drawn)  # (network, seed, kernel, entry)
-    sem = samples.std(axis=1, ddof=1) / np.sqrt(networks)
+    sem = standard_error(samples, axis=1)
     found = xr.Dataset(
         {
             "mean": (over, samples.mean(axis=1)),

@@ -17,7 +17,7 @@ from ntk_resnet._checks import check_count
 from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.analysis import learning_trials as curves
 from ntk_resnet.analysis.estimators import NTKClassifier, NTKRegressor
-from ntk_resnet.analysis.phases import predicted_condition_number
+from ntk_resnet.analysis.phases import limit_condition_number
 from ntk_resnet.analysis.spectrum import spectral_distribution, spectrum
 from ntk_resnet.analysis.sphere import mercer as on_sphere
 from ntk_resnet.data.datasets import Data, split, targets
@@ -104,19 +104,13 @@ def _spectrum_of(spec, data, progress):
             "captured": ("index", captured[:_LEADING]),
             "share": ("at", shares.share.values),
             "standard_error": ("at", shares.standard_error.values),
-            "predicted_condition_number": _predicted_condition(spec, n),
+            "predicted_condition_number": limit_condition_number(spec, n, spec.depth)[
+                0
+            ],
             **{name: float(found[name]) for name in summaries},
         },
         coords={"index": np.arange(1, len(values) + 1), "at": at},
     )
-
-
-def _predicted_condition(spec, n):
-    if not isinstance(spec, FeedForward) or n < 2:
-        return np.nan
-    found = predicted_condition_number(spec, n, spec.depth)
-    # In the ordered phase its growth is known, but not the factor.
-    return np.nan if found.attrs["phase"] == "ordered" else float(found[0])
 
 
 def mercer_spectra(

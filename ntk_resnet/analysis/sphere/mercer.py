@@ -15,9 +15,9 @@ from flint import arb, ctx
 from ntk_resnet._checks import check_choice, check_count, check_number
 from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.activations.named import PiecewiseLinear
-from ntk_resnet.analysis.degeneracy import PowerFit, fit_power
 from ntk_resnet.analysis.sphere import quadrature
 from ntk_resnet.analysis.sphere.recursion import Network
+from ntk_resnet.analysis.statistics import PowerFit, fit_power
 from ntk_resnet.kernels.recursion import block_scales
 from ntk_resnet.records.cache import cached
 from ntk_resnet.records.provenance import provenance
