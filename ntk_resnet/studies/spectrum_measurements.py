@@ -97,6 +97,7 @@ def _spectrum_of(spec, data, progress):
     values = found.eigenvalue.values[:_LEADING]
     at = np.geomspace(1e-6, 1, _VALUES)
     shares = spectral_distribution(found, at * n)
+    condition = limit_condition_number(spec, n, spec.depth)[0]
     summaries = ("condition_number", "effective_rank", "log_determinant")
     return xr.Dataset(
         {
@@ -104,9 +105,7 @@ def _spectrum_of(spec, data, progress):
             "captured": ("index", captured[:_LEADING]),
             "share": ("at", shares.share.values),
             "standard_error": ("at", shares.standard_error.values),
-            "predicted_condition_number": limit_condition_number(spec, n, spec.depth)[
-                0
-            ],
+            "predicted_condition_number": condition,
             **{name: float(found[name]) for name in summaries},
         },
         coords={"index": np.arange(1, len(values) + 1), "at": at},

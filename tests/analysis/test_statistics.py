@@ -28,7 +28,8 @@ def test_a_single_value_has_no_error():
     assert np.isnan(standard_error([3.0]))
     assert np.isnan(standard_error(np.ones((2, 1)), axis=1)).all()
     mean, low, high = mean_of([3.0])
-    assert mean == 3 and np.isnan([low, high]).all()
+    assert mean == 3
+    assert np.isnan([low, high]).all()
 
 
 def test_fit_power_recovers_exponent_and_covers_it():
