@@ -30,6 +30,7 @@ from ntk_resnet.kernels.gram.operator import GramOperator, columns_of, gram_oper
 from ntk_resnet.kernels.gram.origin import differences
 from ntk_resnet.records import results as records
 from ntk_resnet.records.code import code_digest
+from ntk_resnet.records.files import digest
 from ntk_resnet.records.provenance import provenance
 
 _GAINS = {False: 1e-4, True: 1e-10}  # asked of one round in float32, in float64
@@ -305,12 +306,11 @@ class _Checkpoint:
 
     def __init__(self, path, operator, b, shift, rank):
         self.path, self.saved = pathlib.Path(path), time.monotonic()
-        right = records.content_digest(xr.Dataset({"b": (("row", "column"), b)}))
         self.identity = operator.plan.identity() | {
             "dtype": operator.plan.dtype.name,
             "shift": shift,
             "rank": rank,
-            "right-hand side": right[:12],
+            "right-hand side": digest(b)[:12],
             "code_sha256": code_digest("analysis"),
         }
 

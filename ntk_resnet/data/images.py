@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ntk_resnet._progress import Progress, quiet
-from ntk_resnet.records import results as records
 from ntk_resnet.records.cache import cache_folder
+from ntk_resnet.records.files import write_file
 
 Images = UInt8[np.ndarray, "n height width channels"]
 
@@ -247,5 +247,5 @@ def _download(name, progress):
                 f"not {archive.md5}); get {name} elsewhere."
             )
         found.append(data_folder() / name / archive.name)
-        records.write_file(found[-1], content)
+        write_file(found[-1], content)
     return found

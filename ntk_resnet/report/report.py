@@ -12,6 +12,7 @@ import xarray as xr
 
 from ntk_resnet.plot import depth as figures
 from ntk_resnet.records import results as records
+from ntk_resnet.records.files import write_file
 from ntk_resnet.records.provenance import versions
 from ntk_resnet.report import chapters, frame, tables
 
@@ -54,7 +55,7 @@ def write(
         provenance=_provenance(claims),
         files=_files(out, ["verdicts", *results], [s.stem for s in sections]),
     )
-    return records.write_file(out / "index.html", page)
+    return write_file(out / "index.html", page)
 
 
 # ---------------------------------------------------------------------------- the words

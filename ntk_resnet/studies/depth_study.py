@@ -6,17 +6,16 @@ same settings is loaded instead of computed, so a killed run goes on where it st
 
 import dataclasses
 import functools
-import hashlib
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.data.datasets import Data, load_data
 from ntk_resnet.records import results as records
+from ntk_resnet.records.files import digest
 from ntk_resnet.studies import depth_measurements as measures
 from ntk_resnet.studies import finite_measurements, image_measurements, image_rates
 from ntk_resnet.studies import spectrum_measurements as spectra
@@ -106,9 +105,8 @@ class Part:
         }
         result |= {"settings": self.settings, "ridge": measures.RIDGE}
         if self.data is not None:
-            content = self.data.x.tobytes() + np.asarray(self.data.y).tobytes()
             result["data"] = self.data.name
-            result["data_sha256"] = hashlib.sha256(content).hexdigest()
+            result["data_sha256"] = digest(self.data.x, self.data.y)
         return result
 
 
