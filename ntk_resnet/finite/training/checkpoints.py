@@ -161,9 +161,7 @@ def _placed(leaves, like):
 def _digest(*trees):
     """Of dictionaries of arrays."""
     named = (pair for tree in trees for pair in sorted(tree.items()))
-    return digest(
-        *(part for name, value in named for part in (name, np.asarray(value)))
-    )
+    return digest(*((name, digest(np.asarray(value))) for name, value in named))
 
 
 # ------------------------------------------------------------------- which run it is
