@@ -54,19 +54,10 @@ def kernel_ridge(
     k_train, k_test, y, slack = _check(k_train, k_test, y)
     ridge = check_number("ridge", ridge)
     n = len(k_train)
-    check_factorable(n)
     shift = ridge * np.trace(k_train) / n
-    regular = k_train + shift * np.eye(n)
-    try:
-        factor = scipy.linalg.cho_factor(regular, lower=True)
-        reciprocal, _ = scipy.linalg.lapack.dpocon(
-            factor[0], np.abs(regular).sum(axis=0).max(), uplo="L"
-        )
-    except np.linalg.LinAlgError:
-        reciprocal = 0.0
-    # A condition number beyond round-off: Cholesky may succeed, on noise.
-    if reciprocal > slack:
-        return k_test @ scipy.linalg.cho_solve(factor, y)
+    factor = cholesky(k_train + shift * np.eye(n), slack)
+    if factor is not None:
+        return k_test @ scipy.linalg.cho_solve((factor, True), y)
     eigenvalues, vectors = _eigenbasis(k_train, slack)
     shifted = eigenvalues + shift
     inverse = np.where(shifted > 0, 1 / np.where(shifted > 0, shifted, 1), 0)
@@ -166,6 +157,25 @@ def _check(k_train, k_test, y):
 def _eps(array):
     floating = np.issubdtype(array.dtype, np.floating)
     return float(np.finfo(array.dtype).eps) if floating else np.finfo(float).eps
+
+
+def cholesky(
+    matrix: Float[np.ndarray, "n n"], slack: float
+) -> Float[np.ndarray, "n n"] | None:
+    """The lower factor of a symmetric matrix, which is overwritten.
+
+    `None` where the matrix is not positive definite, or its condition number is beyond
+    `1 / slack`: the factor may be there then, but of noise.
+    """
+    check_factorable(len(matrix))
+    norm = max(np.abs(row).sum() for row in matrix)
+    try:
+        # Of the transpose, which LAPACK overwrites in place.
+        factor = scipy.linalg.cholesky(matrix.T, lower=True, overwrite_a=True)
+    except np.linalg.LinAlgError:
+        return None
+    reciprocal, _ = scipy.linalg.lapack.dpocon(factor, norm, uplo="L")
+    return factor if reciprocal > slack else None
 
 
 def check_factorable(rows: int) -> None:
