@@ -30,7 +30,7 @@ from ntk_resnet.kernels.gram.operator import GramOperator, columns_of, gram_oper
 from ntk_resnet.kernels.gram.origin import differences
 from ntk_resnet.records import results as records
 from ntk_resnet.records.code import code_digest
-from ntk_resnet.records.files import digest
+from ntk_resnet.records.content import digest
 from ntk_resnet.records.provenance import provenance
 
 _GAINS = {False: 1e-4, True: 1e-10}  # asked of one round in float32, in float64

@@ -21,7 +21,7 @@ from jaxtyping import UInt8
 
 from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.records.cache import cache_folder
-from ntk_resnet.records.files import write_file
+from ntk_resnet.records.content import write_file
 
 Images = UInt8[np.ndarray, "n height width channels"]
 

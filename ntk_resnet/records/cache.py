@@ -12,7 +12,7 @@ import xarray as xr
 
 from ntk_resnet.records import results as records
 from ntk_resnet.records.code import recipe
-from ntk_resnet.records.files import digest
+from ntk_resnet.records.content import digest
 from ntk_resnet.specification.base import Specification
 from ntk_resnet.specification.json import to_json
 

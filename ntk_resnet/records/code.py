@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from ntk_resnet.records.files import digest
+from ntk_resnet.records.content import digest
 from ntk_resnet.records.provenance import versions
 
 COMPUTES = ("analysis", "finite", "kernels", "studies")

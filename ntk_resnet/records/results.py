@@ -17,7 +17,7 @@ import xarray as xr
 
 from ntk_resnet._checks import check_writable as check_writable
 from ntk_resnet.records.code import recipe
-from ntk_resnet.records.files import digest, write_file, written_whole
+from ntk_resnet.records.content import digest, write_file, written_whole
 from ntk_resnet.records.provenance import as_attribute, provenance
 
 _DIGEST = "content_sha256"

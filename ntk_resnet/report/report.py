@@ -12,7 +12,7 @@ import xarray as xr
 
 from ntk_resnet.plot import depth as figures
 from ntk_resnet.records import results as records
-from ntk_resnet.records.files import write_file
+from ntk_resnet.records.content import write_file
 from ntk_resnet.records.provenance import versions
 from ntk_resnet.report import chapters, frame, tables
 

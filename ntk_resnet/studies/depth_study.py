@@ -15,7 +15,7 @@ import xarray as xr
 from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.data.datasets import Data, load_data
 from ntk_resnet.records import results as records
-from ntk_resnet.records.files import digest
+from ntk_resnet.records.content import digest
 from ntk_resnet.studies import depth_measurements as measures
 from ntk_resnet.studies import finite_measurements, image_measurements, image_rates
 from ntk_resnet.studies import spectrum_measurements as spectra

@@ -12,8 +12,7 @@ import pytest
 import xarray as xr
 
 import ntk_resnet as nr
-from ntk_resnet.records import code
-from ntk_resnet.records import files as writing
+from ntk_resnet.records import code, content
 from ntk_resnet.records import results as records
 from ntk_resnet.records.provenance import provenance
 
@@ -140,7 +139,7 @@ def test_an_interrupted_save_keeps_the_older_result(tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(writing, "_replace", interrupted)
+    monkeypatch.setattr(content, "_replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         records.save(example()[["slope"]], path)
     xr.testing.assert_identical(records.load(path), example())
@@ -202,10 +201,10 @@ def test_an_activation_without_json_is_named_all_the_same():
 
 
 def test_write_text_is_all_or_nothing(tmp_path):
-    writing.write_file(tmp_path / "a" / "b.txt", "ψ")
+    content.write_file(tmp_path / "a" / "b.txt", "ψ")
     assert (tmp_path / "a" / "b.txt").read_text(encoding="utf-8") == "ψ"
     with pytest.raises(OSError, match="cannot write"):
-        writing.write_file(tmp_path / "a" / "b.txt" / "c.txt", "x")
+        content.write_file(tmp_path / "a" / "b.txt" / "c.txt", "x")
     assert os.listdir(tmp_path / "a") == ["b.txt"]
 
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from ntk_resnet.records.files import digest
+from ntk_resnet.records.content import digest
 
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 

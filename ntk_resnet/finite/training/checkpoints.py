@@ -19,7 +19,7 @@ import optax
 from ntk_resnet.finite.empirical.fingerprints import fingerprint, is_key
 from ntk_resnet.finite.training.losses import Loss
 from ntk_resnet.records import results as records
-from ntk_resnet.records.files import digest, write_file
+from ntk_resnet.records.content import digest, write_file
 
 
 class Checkpoints:

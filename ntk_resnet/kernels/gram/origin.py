@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ntk_resnet.records.code import code_digest
-from ntk_resnet.records.files import digest
+from ntk_resnet.records.content import digest
 from ntk_resnet.records.provenance import versions
 from ntk_resnet.specification.base import Specification
 from ntk_resnet.specification.json import to_json

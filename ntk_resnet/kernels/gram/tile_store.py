@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 
 from ntk_resnet.kernels.gram.origin import differences
 from ntk_resnet.kernels.gram.tiling import Tiling
-from ntk_resnet.records.files import written_whole
+from ntk_resnet.records.content import written_whole
 from ntk_resnet.records.provenance import provenance
 
 FORMAT = 1  # of the store; a change that older code would misread raises it
