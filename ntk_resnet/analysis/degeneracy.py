@@ -216,7 +216,7 @@ def degeneracy(
             "positive scale, or trained='all'."
         )
     upper = np.triu_indices(n, 1)
-    ((_, shallow),) = _kernels(spec, [1], None, data, None)
+    ((_, shallow),) = _kernels(spec, [1], None, data, quiet)
     one_block = shallow["ntk"][upper].astype(np.float64)
     rows: list[dict[str, float]] = [{}] * len(depths)
     # Each depth is let go: all of them at once would be len(depths) n^2 numbers.

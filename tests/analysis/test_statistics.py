@@ -25,9 +25,9 @@ def test_the_standard_error_is_the_spread_of_means():
 
 
 def test_a_single_value_has_no_error():
-    assert np.isnan(standard_error([3.0]))
+    assert np.isnan(standard_error(np.array([3.0])))
     assert np.isnan(standard_error(np.ones((2, 1)), axis=1)).all()
-    mean, low, high = mean_of([3.0])
+    mean, low, high = mean_of(np.array([3.0]))
     assert mean == 3
     assert np.isnan([low, high]).all()
 

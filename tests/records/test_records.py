@@ -272,7 +272,7 @@ EDITS = {  # a module, an edit, and the folders whose digest it changes
         ('"""Bound of the relative error of both gaps."""', '"""Another."""'),
         "",
     ),
-    "layout": ("records/results.py", ("import shutil\n", "import shutil\n\n\n"), ""),
+    "layout": ("records/results.py", ("import json\n", "import json\n\n\n"), ""),
     "stylesheet": ("report/frame.py", ("<style>", "<style>h1 {color: red}"), ""),
     "table": ("report/tables.py", ("return ", "return None or "), ""),
     "figure": ("plot/depth.py", ("return ", "return None or "), ""),
