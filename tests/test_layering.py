@@ -17,6 +17,7 @@ ORDER = (
     "_version",
     "_checks",
     "_progress",
+    "_numerics",
     "_precision",
     "activations",
     "specification",

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ntk_resnet.activations.base import safe_root
+from ntk_resnet._numerics import safe_root
 
 
 def activation_cosine(gap: Float[Array, "..."], kink: float) -> Float[Array, "..."]:

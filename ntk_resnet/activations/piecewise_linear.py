@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from jaxtyping import Array, Float
 
 from ntk_resnet._checks import check_number
 from ntk_resnet.activations.base import AbstractActivation, Dual, Moments
+from ntk_resnet.activations.cosines import activation_cosine, slope_cosine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +78,39 @@ class PiecewiseLinear(AbstractActivation):
             slope_gap=(2 * share / math.pi) * theta,
             slope_cogap=2 * (1 - share) + (2 * share / math.pi) * rest,
         )
+
+    def cosines(self, log_variance1, log_variance2, gap):
+        del log_variance1, log_variance2  # homogeneous
+        return activation_cosine(gap, self.kink), slope_cosine(gap, self.kink)
+
+    def precise_pair(self, variance):
+        from flint import arb  # loaded by those who ask for many digits
+
+        a, b = arb(self.negative), arb(self.positive)
+        gain = (a * a + b * b) / 2
+        bend = (b - a) ** 2 / (2 * arb.pi())  # gain 2 lambda / pi
+        straight, bent = variance * gain, variance * bend
+
+        @no_type_check
+        def pair(u):
+            if bend == 0:
+                return straight * u, gain
+            sine = ((1 - u) * (1 + u)).sqrt()
+            angle = arb.atan2(sine, u)
+            # kappa_abs - u = (2 / pi)(sine - u angle)
+            return straight * u + bent * (sine - u * angle), gain - bend * angle
+
+        return pair
+
+    def precise_mean(self, variance):
+        from flint import arb
+
+        rise = arb(self.positive) - arb(self.negative)
+        return rise * (variance / (2 * arb.pi())).sqrt()
+
+    def stax(self, nt_stax):
+        # do_stabilize keeps deep kernels in range.
+        return nt_stax.ABRelu(self.negative, self.positive, do_stabilize=True)
 
 
 def LeakyReLU(slope: float = 0.01) -> PiecewiseLinear:

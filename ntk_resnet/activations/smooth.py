@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +91,26 @@ class Erf(AbstractActivation):
             slope_cogap=2 - slope_gap,
         )
 
+    def precise_pair(self, variance):
+        from flint import arb
+
+        p = variance
+        size, factor = 1 + 2 * p, 2 / arb.pi()
+        ratio, square = 2 * p / size, size * size
+
+        @no_type_check
+        def pair(u):
+            c = 2 * p * u
+            return factor * (ratio * u).asin(), 2 * factor * (square - c * c).rsqrt()
+
+        return pair
+
+    def precise_mean(self, variance):
+        return 0 * variance  # odd
+
+    def stax(self, nt_stax):
+        return nt_stax.Erf()
+
 
 def _erf_asin(p):
     """asin(2p/(1+2p)), by the arc tangent, which is exact also for large p."""
@@ -177,6 +198,34 @@ class Gelu(AbstractActivation):
             _mismatch(*same, slope0 / slope_norm) + slope_difference / slope_norm
         )
         return Dual(after, gap - after, slope_after, 2 - slope_after)
+
+    def precise_pair(self, variance):
+        from flint import arb
+
+        p = variance
+        size, over = (1 + p) ** 2, 1 / (2 * arb.pi())
+        nu, root, quarter = (1 - p * p) / size, 1 / (1 + p), arb(1) / 4
+
+        @no_type_check
+        def pair(u):
+            c = p * u
+            rest = size - c * c
+            inverse = rest.rsqrt()
+            arc = quarter + over * (c * root).asin()
+            return (
+                c * arc + over * inverse * (1 - nu * rest),
+                arc + over * c * inverse * (inverse * inverse + 1 + nu),
+            )
+
+        return pair
+
+    def precise_mean(self, variance):
+        from flint import arb
+
+        return variance / (2 * arb.pi() * (1 + variance)).sqrt()
+
+    def stax(self, nt_stax):
+        return nt_stax.Gelu()
 
 
 def _arcsin_minus(w):

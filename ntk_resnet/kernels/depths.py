@@ -62,8 +62,8 @@ def kernels_at(
         first = recursion.first_state(spec, gap, cogap, own_norms)
         state = jax.tree.map(lambda v: jnp.broadcast_to(v, (lanes, *v.shape)), first)
     shift = np.asarray(log_variance) if spec.homogeneous else 0
-    restart = None if _nested(spec) else first
-    shape = recursion.shape_of(spec)  # one compilation: depth and scales are data
+    restart = None if spec.nested else first
+    shape = spec.without_depth  # one compilation: depth and scales are data
     for batch in _batches(jobs, stops, lanes * gap.size, gap.size):
         scales = _scales(spec, jobs, batch, lanes)
         # Not around the yield: the context must not leak into the caller's code.
@@ -90,7 +90,7 @@ def by_profiles(spec: Specification, depths: list[int], n: int) -> bool:
     A composition costs about as much as 2^14 pairs in one block, and to compile the
     pass through the blocks as much as thirty compositions.
     """
-    through = depths[-1] if _nested(spec) else sum(depths)
+    through = depths[-1] if spec.nested else sum(depths)
     cheaper = len(depths) <= 30 or len(depths) * 2**14 <= through * n * n
     return cheaper and composes(spec) and not spec.trains_nothing
 
@@ -183,7 +183,7 @@ def _nested(spec: Specification) -> bool:
 
 def _timetable(spec, depths, most_lanes) -> tuple[list[_Job], list[_Stop]]:
     """Jobs and their stops, these in order of time."""
-    if _nested(spec):
+    if spec.nested:
         stops = [_Stop(depth, 0, index) for index, depth in enumerate(depths)]
         return [_Job(0, 0, depths[-1])], stops
     lanes = min(most_lanes, math.ceil(sum(depths) / depths[-1]))
@@ -216,7 +216,7 @@ def _scales(spec, jobs, batch, lanes) -> Float[np.ndarray, "span lanes"]:
         low = max(begin, batch.begin)
         high = min(begin + depth, batch.begin + batch.span)
         if low < high:
-            own = recursion.block_scales(spec.replace(depth=depth))
+            own = spec.replace(depth=depth).scales
             rows = slice(low - batch.begin, high - batch.begin)
             scales[rows, lane] = own[low - begin : high - begin]
     return scales

@@ -18,7 +18,7 @@ import jax
 from jaxtyping import Array, Bool, Float
 
 from ntk_resnet.kernels.convolution import operations
-from ntk_resnet.specification.convolutional import Convolutional, ConvResNet
+from ntk_resnet.specification.convolutional import Convolutional
 
 
 class Planes(NamedTuple):
@@ -125,13 +125,18 @@ def branch_of(
     return spec.branch(Pending(planes), inner, activate, outer)
 
 
-def trunk_of(spec: Convolutional, planes: Planes, windows: Windows) -> Planes | None:
-    """What the branch is added to: the planes, or after 1 x 1 windows in steps."""
-    if not isinstance(spec, ConvResNet):
+def trunk_of(
+    spec: Convolutional, planes: Planes, windows: Windows, scale: Any
+) -> Planes | None:
+    """What the branch of that scale is added to; `None` if to nothing.
+
+    The planes, or what 1 x 1 windows in steps make of them, times the trunk's factor.
+    """
+    if not spec.has_trunk:
         return None
     _, _, size, stride = windows.inner
-    if stride == 1:
-        return planes
-    nngp, ntk = jax.tree.map(lambda p: operations.strided(p, size, stride), planes)
-    trained = ntk is not None and spec.trains_readout
-    return Planes(nngp, nngp + ntk if trained else ntk)
+    if stride > 1:
+        nngp, ntk = jax.tree.map(lambda p: operations.strided(p, size, stride), planes)
+        trained = ntk is not None and spec.trains_readout
+        planes = Planes(nngp, nngp + ntk if trained else ntk)
+    return jax.tree.map(lambda plane: spec.trunk_square(scale) * plane, planes)

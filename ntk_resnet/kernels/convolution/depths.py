@@ -18,13 +18,11 @@ from jaxtyping import Array, Float, Int
 
 from ntk_resnet._precision import precision_of
 from ntk_resnet._progress import Progress
-from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels.convolution.kernel import Kernel, kernels, see_both
-from ntk_resnet.kernels.convolution.matrices import without_scales
 from ntk_resnet.kernels.convolution.memory import numbers_for_pairs
 from ntk_resnet.kernels.convolution.stages import Pairs
 from ntk_resnet.kernels.gram.tiling import begins, even_side
-from ntk_resnet.specification.convolutional import Convolutional, ConvResNet
+from ntk_resnet.specification.convolutional import Convolutional
 
 # What one compiled call may hold, in numbers; and do (pairs, times blocks, pixels and
 # displacements): some seconds on one core, after which progress shows.
@@ -86,18 +84,18 @@ class _Job(NamedTuple):
 
 
 def _jobs(spec: Convolutional, depths: list[int]) -> list[_Job]:
-    if not (isinstance(spec, ConvResNet) and spec.branch_scale.depends_on_depth):
+    if spec.nested:
         deepest = spec.replace(depth=depths[-1])
-        scales = np.asarray(recursion.block_scales(deepest), float)
+        scales = np.asarray(deepest.scales, float)
         blocks = [depth - 1 for depth in depths]
-        whole = without_scales(deepest)
+        whole = deepest.without_scales
         return [_Job(whole, scales, blocks, list(range(len(depths))))]
     jobs = []
     for index, depth in enumerate(depths):
         length = max(depth, min(_SHORT, depths[-1]))
         scales = np.zeros(length)  # what comes after the last block is not looked at
-        scales[:depth] = recursion.block_scales(spec.replace(depth=depth))
-        filled = without_scales(spec.replace(depth=length))
+        scales[:depth] = spec.replace(depth=depth).scales
+        filled = spec.replace(depth=length).without_scales
         jobs.append(_Job(filled, scales, [depth - 1], [index]))
     return jobs
 

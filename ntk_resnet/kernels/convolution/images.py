@@ -34,7 +34,7 @@ class Seen(NamedTuple):
     """What the pairs need to know of each image to go through a block."""
 
     entering: tuple[Entering, ...]  # one an activation
-    mean: Any  # E h before the block, `(pixels, n)`, or `None`: post-activation only
+    mean: Any  # E of the trunk, `(pixels, n)`, or `None`: increments have none
     push: Any  # E of the branch, the same
     shrink: Any  # `(n,)`: what makes the mean variance 1, or `None`: has a length scale
 
@@ -43,7 +43,7 @@ class Images(NamedTuple):
     """Single images after some blocks."""
 
     variance: Float[Array, "pixels n"]
-    mean: Any  # E h, `(pixels, n)`, or `None`: post-activation only
+    mean: Any  # E h, `(pixels, n)`, or `None`: increments have none
     log_scale: Float[Array, " n"]  # ln of what variances have been divided by
 
 
@@ -70,10 +70,10 @@ def through_images(
     before, held = Planes(images.variance, None), jnp.asarray(scale) >= 0
     variance = branch_of(spec, before, windows, held, activate).nngp()
     mean, push = images.mean, None
-    if (trunk := trunk_of(spec, before, windows)) is not None:
+    if (trunk := trunk_of(spec, before, windows, scale)) is not None:
         variance = trunk.nngp + scale**2 * variance
     if mean is not None:
-        push = scale * pushes[0]
+        mean, push = spec.trunk_square(scale) ** 0.5 * mean, scale * pushes[-1]
         if windows.inner.stride > 1:
             mean = jnp.zeros_like(push)  # projected by weights of mean zero
         variance = variance + 2 * mean * push

@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ntk_resnet._numerics import Sum, add
 from ntk_resnet._precision import flushed
-from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels.convolution import operations
 from ntk_resnet.kernels.convolution.displacements import (
     at_once,
@@ -44,7 +44,7 @@ from ntk_resnet.kernels.convolution.stages import (
     through,
 )
 from ntk_resnet.kernels.convolution.tiles import in_tiles
-from ntk_resnet.specification.convolutional import Convolutional, ConvResNet
+from ntk_resnet.specification.convolutional import Convolutional
 
 # ------------------------------------------------------------------------ single images
 
@@ -75,8 +75,7 @@ def see(
     alone = Pairs(so_far, so_far, size, scales, own, crossed=False)
     fetch: Callable = lambda d: enter(spec, alone, False, d)  # noqa: E731
     variance = fetch(jnp.zeros(2, int)).nngp
-    carries_mean = isinstance(spec, ConvResNet) and spec.block == "postactivation"
-    mean = jnp.zeros_like(variance) if carries_mean else None
+    mean = jnp.zeros_like(variance) if spec.increments_have_mean else None
     images = Images(variance, mean, log_scale)
     for number, part in enumerate(parts):
 
@@ -201,13 +200,13 @@ def _over_displacements(sums, part, pairs, half):
 
         def added(values, total):
             share = counts.reshape(2, together, *[1] * (values.ndim - 1))
-            return recursion.add(total, jnp.sum(share * values, axis=1))
+            return add(total, jnp.sum(share * values, axis=1))
 
         more = jax.vmap(sums)(displacements[jnp.minimum(number, count - 1)])
         return jax.tree.map(added, more, totals)
 
     start = jax.tree.map(
-        lambda like: recursion.start(jnp.zeros((2, *like.shape), like.dtype)), found
+        lambda like: start(jnp.zeros((2, *like.shape), like.dtype)), found
     )
     totals = jax.lax.fori_loop(0, -(-count // together), some_more, start)
 
@@ -215,7 +214,7 @@ def _over_displacements(sums, part, pairs, half):
         *others, _ = total.value.shape
         return total.value.reshape(*others, *pairs.own.shape)
 
-    is_sum = lambda leaf: isinstance(leaf, recursion.Sum)  # noqa: E731
+    is_sum = lambda leaf: isinstance(leaf, Sum)  # noqa: E731
     return jax.tree.map(of_pairs, totals, is_leaf=is_sum)
 
 

@@ -15,7 +15,8 @@ from ntk_resnet.kernels.convolution.memory import numbers_per_image
 from ntk_resnet.kernels.convolution.stages import Pairs
 from ntk_resnet.kernels.gram.tiling import begins
 from ntk_resnet.kernels.pairs import own_entries, symmetric
-from ntk_resnet.specification.convolutional import Convolutional, ConvResNet
+from ntk_resnet.specification.blocks import ACTIVATE
+from ntk_resnet.specification.convolutional import Convolutional
 
 PLAIN, RESIDUAL = 10, 24
 """Activations one after the other up to which float32 computes to 1e-5."""
@@ -33,11 +34,8 @@ def computing_dtype(
     would lose all digits in float32: beyond a depth float64 is used. So it is for gaps,
     which have the values' absolute error.
     """
-    activations = spec.depth
-    most = PLAIN
-    if isinstance(spec, ConvResNet):
-        activations *= 1 + (spec.block == "full_preactivation")
-        most = RESIDUAL if spec.scales.max() <= 1 else PLAIN
+    activations = spec.depth * spec.operations.count(ACTIVATE)
+    most = RESIDUAL if spec.has_trunk and spec.scales.max() <= 1 else PLAIN
     gaps = any(name.endswith("_gap") for name in get)
     return np.dtype("float64" if gaps or activations > most else dtype)
 
@@ -76,7 +74,7 @@ def matrix(
     """Each of `names` between images, in their dtype; `x2=None` means `x1`."""
     arrays, scales = _as_computed(spec, (x1, x2), scales, names)
     with precision_of(*arrays):
-        values = _matrix(without_scales(spec), names, normalised, *arrays, scales)
+        values = _matrix(spec.without_scales, names, normalised, *arrays, scales)
         return tuple(value.astype(x1.dtype) for value in values)
 
 
@@ -106,7 +104,7 @@ def image_rows(
     starts = begins(n, some)
     with precision_of(wide):
         parts = [
-            _logs(without_scales(spec), wide[k : k + some], scales, ntk) for k in starts
+            _logs(spec.without_scales, wide[k : k + some], scales, ntk) for k in starts
         ]
         fresh = [k * some - begin for k, begin in enumerate(starts)]
         logs = [
@@ -162,11 +160,6 @@ def _as_computed(spec, arrays, scales, get):
 def _cast(x, dtype):
     # NumPy's own cast where JAX would make it float32 again.
     return x.astype(dtype) if is_traced(x) else np.asarray(x).astype(dtype, copy=False)
-
-
-def without_scales(spec):
-    """Networks that share compilations: their scales are data."""
-    return spec.replace(branch_scale=1.0) if isinstance(spec, ConvResNet) else spec
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "ntk"))

@@ -10,8 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ntk_resnet.activations.cosines import activation_cosine, slope_cosine
-from ntk_resnet.activations.piecewise_linear import PiecewiseLinear
 from ntk_resnet.kernels.convolution import operations
 from ntk_resnet.kernels.convolution.blocks import (
     Pending,
@@ -48,7 +46,7 @@ def through_pairs(
         return _activated(spec, given, held, *next(met), distinct)
 
     branch = branch_of(spec, planes, windows, held, activate)
-    trunk = trunk_of(spec, planes, windows)
+    trunk = trunk_of(spec, planes, windows, scale)
     if trunk is None:
         return branch.planes
     cross = factor = None
@@ -104,9 +102,4 @@ def _activated(spec, given, held, first, second, distinct) -> Pending:
 
 def _cosines(spec, gap, first, second):
     """After the activation, and of slopes; XLA leaves out the one that is not read."""
-    if isinstance(spec.activation, PiecewiseLinear):
-        kink = spec.activation.kink
-        return activation_cosine(gap, kink), slope_cosine(gap, kink)
-    logs = first.log_variance, second.log_variance
-    dual = spec.activation.dual(*logs, gap, 2 - gap)
-    return 1 - dual.gap, 1 - dual.slope_gap
+    return spec.activation.cosines(first.log_variance, second.log_variance, gap)

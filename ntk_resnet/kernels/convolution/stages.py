@@ -14,7 +14,6 @@ from ntk_resnet.kernels.convolution.blocks import Pending, Planes, convolve, win
 from ntk_resnet.kernels.convolution.displacements import means_of
 from ntk_resnet.kernels.convolution.operations import Size
 from ntk_resnet.kernels.convolution.pairs import through_pairs
-from ntk_resnet.specification.convolutional import ConvResNet
 
 
 class Kept(NamedTuple):
@@ -91,7 +90,7 @@ def enter(spec, pairs, ntk, d) -> Planes:
     nngp = jnp.einsum(product, pairs.one.pixels, shifted, precision="highest")
     nngp = nngp.reshape(len(nngp), -1) / shifted.shape[1]
     planes = Planes(nngp, jnp.zeros_like(nngp) if ntk else None)
-    if isinstance(spec, ConvResNet):
+    if spec.has_trunk:
         held, trained = pairs.scales[0] >= 0, spec.trains_readout
         at = windows_at(spec, pairs.size, d, nngp.dtype).outer, held
         convolved = convolve(spec, Pending(planes), *at, 1.0, trained=trained)

@@ -140,7 +140,7 @@ def bytes_for(
         dtype: in which the kernels are computed.
         sides: how many inputs are paired with how many others.
     """
-    if isinstance(spec, Convolutional):
+    if spec.takes_images:
         numbers = numbers_for_pairs(spec, shape, sides)
     else:  # by XLA's account at most 6 a pair by profile, to 18 by recursion, some rows
         numbers = 12 * math.prod(sides)

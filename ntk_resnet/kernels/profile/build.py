@@ -86,10 +86,10 @@ def _gaps_at(spec, input_kernel, sides):
     obtuse = np.arange(r.size) >= sides[0].size
     pairs = np.where(obtuse, [cogap, gap], [gap, cogap])
     pairs = np.pad(pairs, ((0, 0), (0, -r.size % _AT_ONCE)), constant_values=1)
-    own = recursion.block_scales(spec)
+    own = spec.scales
     scales = np.zeros(4 ** int(np.ceil(np.log2(max(spec.depth, 256)) / 2)))
     scales[: spec.depth] = own
-    shape, log_variance = recursion.shape_of(spec), np.log(input_kernel)
+    shape, log_variance = spec.without_depth, np.log(input_kernel)
     parts = [
         _recur(shape, *some, log_variance, scales, spec.depth)
         for some in np.split(pairs, pairs.shape[1] // _AT_ONCE, axis=1)
