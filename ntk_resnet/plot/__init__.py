@@ -8,8 +8,10 @@ into a new figure of page width, and returns the axes. Those that compare take a
 ```python
 ax = nr.plot.kernels(nr.sweep_depth(spec, [1, 10, 100], angles=angles))
 nr.plot.save(ax, "kernels.png")
-left, right = nr.plot.new_axes(1, 2).flat
-nr.plot.degeneracy({"plain": a, "γ = 1/2": b}, "nngp_gap", ax=left)
+axes = nr.plot.new_axes(1, 2)
+nr.plot.degeneracy({"plain": a, "γ = 1/2": b}, "distance", ax=axes[0, 0], legend=False)
+nr.plot.degeneracy({"plain": a, "γ = 1/2": b}, "nngp_gap", ax=axes[0, 1], legend=False)
+nr.plot.figure_legend(axes)
 ```
 
 Global settings of matplotlib stay as they are, and pyplot is not imported.
@@ -18,6 +20,7 @@ Global settings of matplotlib stay as they are, and pyplot is not imported.
 from ntk_resnet.plot.depth import degeneracy as degeneracy
 from ntk_resnet.plot.depth import kernel_distance as kernel_distance
 from ntk_resnet.plot.depth import kernels as kernels
+from ntk_resnet.plot.drawing import figure_legend as figure_legend
 from ntk_resnet.plot.drawing import new_axes as new_axes
 from ntk_resnet.plot.drawing import save as save
 from ntk_resnet.plot.drawing import style as style

@@ -116,7 +116,9 @@ def legend(ax: Axes) -> None:
     """Above the axes, in as many columns as their width has room for."""
     handles = _labelled([ax])
     if handles:
-        wide = ax.get_figure(root=True).get_figwidth() * ax.get_position().width
+        place = ax.get_subplotspec()
+        share = len(place.colspan) / place.get_gridspec().ncols if place else 0.8
+        wide = ax.get_figure(root=True).get_figwidth() * share - 0.55  # of labels
         ax.legend(
             handles.values(),
             handles.keys(),
@@ -127,17 +129,17 @@ def legend(ax: Axes) -> None:
         )
 
 
-def figure_legend(axes: Any, *more: Any) -> None:
-    """One legend above the figure, of all that is labelled in `axes`, and of `more`."""
+def figure_legend(axes: Any) -> None:
+    """One legend above the figure, of all that is labelled in some of its axes."""
     figure = figure_of(axes)
     handles = _labelled(np.asarray(axes, object).flat)
-    handles |= {handle.get_label(): handle for handle in more}
-    figure.legend(
-        handles.values(),
-        handles.keys(),
-        loc="outside upper left",
-        **_columns(handles, figure.get_figwidth()),
-    )
+    with style():
+        figure.legend(
+            handles.values(),
+            handles.keys(),
+            loc="outside upper left",
+            **_columns(handles, figure.get_figwidth()),
+        )
 
 
 def _labelled(axes):
@@ -151,7 +153,7 @@ def _labelled(axes):
 
 def _columns(labels, inches):
     longest = max(len(re.sub(r"[$\\{}^]|frac", "", label)) for label in labels)
-    room = max(1, int((inches - 0.1) / (0.062 * longest + 0.5)))  # letters, the mark
+    room = max(1, int((inches - 0.1) / (0.053 * longest + 0.46)))  # letters, the mark
     rows = -(-len(labels) // room)
     columns = -(-len(labels) // rows)
     return {"ncols": columns, "columnspacing": 1.5, "handlelength": 1.8}
@@ -197,7 +199,8 @@ def by_width(ax, values, look, label, power):
     """
     widths = values.width.values.astype(float)
     single = values.transpose("width", "seed").values
-    ax.plot(widths * 1.03, single, **look | {"linestyle": ""}, alpha=0.3, markersize=2)
+    aside = widths * (0.97 if "markerfacecolor" in look else 1.03)
+    ax.plot(aside, single, **look | {"linestyle": ""}, alpha=0.3, markersize=2)
     mean = single.mean(axis=1)
     ax.plot(widths, mean, **look, label=label)
     middle = np.exp(np.mean(np.log(mean) - power * np.log(widths)))

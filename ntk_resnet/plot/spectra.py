@@ -138,7 +138,9 @@ def mercer(
     families = by_family(found, (*needs, "predicted_exponent"), "nr.mercer")
     dims = {one.attrs.get("dim") for one in families.values()}
     if None in dims or len(dims) > 1:
-        raise ValueError(f"mercer compares spheres of one attribute dim; got {dims}.")
+        raise ValueError(
+            f"mercer draws spheres of one dimension, attrs['dim']; got {dims}."
+        )
     (dim,) = dims
     below = 0.0
     if relative_to is not None:
@@ -157,8 +159,8 @@ def mercer(
         ax.plot([], [], "ok", alpha=0.5, markersize=3, label="odd k")
         drawing.log_axis(ax.xaxis, steps=(1, 2, 5))
         ax.set_xlabel(f"k + (d − 2)/2, degree k, d = {dim}")
-        ratio = "μₖ" if relative_to is None else "μₖ / that of the reference"
-        ax.set_ylabel(f"log₁₀ of the eigenvalue {ratio}")
+        ratio = "μₖ" if relative_to is None else "(μₖ / reference)"
+        ax.set_ylabel(f"log₁₀ {ratio}, eigenvalue μₖ")
         if legend:
             drawing.legend(ax)
     return ax

@@ -140,9 +140,9 @@ def draw_intervals(ax, found: xr.Dataset, name: str) -> None:
 def rates(found: xr.Dataset, *, axes: Any = None) -> np.ndarray:
     """Distances of the NTK to its limits: to 1/4, and to that of one block.
 
-    Left the excess of the plain NTK over 1/4 times L against depth, beside slopes of 3/8; right the distance of
-    residual kernels to that of one block, beside `L^(1-2 gamma)`. The axes are
-    `(1, 2)`.
+    Left the excess of the plain NTK over 1/4, times L, against depth, beside slopes of
+    3/8; right the distance of residual kernels to that of one block, beside
+    `L^(1-2 gamma)`. The axes are `(1, 2)`.
     """
     with drawing.style():
         axes = drawing.given(axes, 1, 2, height=2.8)
@@ -219,8 +219,8 @@ def mercer(found: xr.Dataset, *, axes: Any = None) -> np.ndarray:
         left, right = axes.flat
         spectra.mercer(found, ax=left, legend=False)
         spectra.mercer(found, relative_to=laplace, ax=right, legend=False)
-        left.set_ylabel(f"log₁₀ of the eigenvalue μₖ, {found.attrs['get'].upper()}")
-        right.set_ylabel("log₁₀ of μₖ over the Laplace kernel's")
+        left.set_ylabel(f"log₁₀ μₖ, eigenvalue μₖ of the {found.attrs['get'].upper()}")
+        right.set_ylabel("log₁₀ (μₖ / that of the Laplace kernel)")
         drawing.figure_legend(axes)
     return axes
 
