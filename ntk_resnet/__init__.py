@@ -54,7 +54,7 @@ _HOME = {
     "stax": "reference.stax",
     "neural_tangents": "reference.neural_tangents",
 }
-_MODULES = ("finite",)
+_MODULES = ("finite", "plot")
 
 __all__ = ["__version__", *_HOME, *_MODULES]
 

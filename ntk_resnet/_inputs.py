@@ -1,55 +1,83 @@
-"""What is accepted as an input, and the precision in which it is computed."""
+"""What is accepted as an input: arrays, pairs of them, angles and depths."""
 
-import contextlib
 import numbers
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ntk_resnet._precision import default_float, flushed, is_traced
 from ntk_resnet.specification.base import Specification
 from ntk_resnet.specification.convolutional import Convolutional
 
-FLOATS = (np.dtype("float32"), np.dtype("float64"))
+FLOATS, REAL, NUMBERS = "float32 or float64", "real numbers", "floats or integers"
+
+_DTYPES: dict[str, Callable[[np.dtype], bool]] = {
+    FLOATS: lambda dtype: dtype in (np.float32, np.float64),
+    REAL: lambda dtype: dtype.kind in "fiub",
+    # Also JAX's own, such as bfloat16.
+    NUMBERS: lambda dtype: (
+        jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+    ),
+}
 
 
-def is_traced(*values: Any) -> bool:
-    """Whether a value is known only by shape, because a transformation is under way."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+# ------------------------------------------------------------------------------ arrays
 
 
-def in_trace(*values: Any) -> bool:
-    """Whether values are traced, or become so, as a transformation is under way."""
-    return is_traced(values, jnp.zeros(()))
+def check_array(
+    name: str,
+    values: Any,
+    shape: str | None = None,
+    *,
+    dtype: str = REAL,
+    empty: bool = False,
+    infinite: bool = False,
+) -> Any:
+    """`values` as an array of finite numbers, of a shape and dtype that is asked for.
 
+    An array of JAX's stays one, all else becomes one of NumPy's. Inside a trace only
+    shape and dtype are checked.
 
-def default_float() -> np.dtype:
-    """float64 where JAX's x64 mode is on, else float32."""
-    return jax.dtypes.canonicalize_dtype(np.float64)
+    Args:
+        name: what the caller calls it.
+        shape: what to pass, as the error says it, with one shape or more in brackets:
+            `"(5,) or a block (5, k)"`. Axes of one name have one length, and `...` is
+            one axis or more.
+        dtype: `FLOATS`, `REAL` or `NUMBERS`.
+        empty: whether axes may have length 0.
+        infinite: whether infinity may be among the numbers.
 
-
-def precision_of(*arrays: Any) -> contextlib.AbstractContextManager:
-    """A context with x64 on if float64 data are given eagerly; nothing else changes."""
-    wide = any(getattr(a, "dtype", None) == np.float64 for a in arrays)
-    if wide and default_float() == np.float32 and not in_trace(arrays):
-        return jax.enable_x64()
-    return contextlib.nullcontext()  # a trace keeps the precision it began with
-
-
-def keep_precision(values: Any) -> Any:
-    """float64 results, arrays or a tree of them, so that they stay float64.
-
-    Where JAX's x64 mode is off, a `jax.Array` of float64 becomes float32 at the next
-    operation; an array of NumPy's does not. What is traced stays as it is.
+    Raises:
+        ValueError: anything else.
     """
-    return jax.tree.map(_kept, values)
+    array = _as_array(name, values)
+    _check_dtype(name, array, dtype)
+    if shape is not None:
+        fits = any(_fits(array.shape, one) for one in re.findall(r"\((.*?)\)", shape))
+        if not fits or (0 in array.shape and not empty):
+            raise ValueError(f"{name} has shape {tuple(array.shape)}; pass {shape}.")
+    if not is_traced(array):
+        _check_finite(name, np.atleast_1d(np.asarray(array)), infinite)
+    return array
 
 
-def _kept(value):
-    wide = not is_traced(value) and value.dtype == np.float64
-    return np.asarray(value) if wide and default_float() == np.float32 else value
+def check_symmetric(name: str, matrix: np.ndarray, slack: float | None = None) -> None:
+    """Raises where a square matrix is not symmetric.
+
+    Up to `slack` times its largest entry, by default `8 n eps` of its dtype.
+    """
+    if slack is None:
+        slack = 8 * len(matrix) * float(np.finfo(matrix.dtype).eps)
+    asymmetry = np.abs(matrix - matrix.T).max()
+    if asymmetry > slack * np.abs(matrix).max():
+        raise ValueError(
+            f"{name} differs from its transpose by {asymmetry:.3g}; pass a "
+            "symmetric one."
+        )
 
 
 def as_floats(name: str, values: Any) -> Any:
@@ -58,18 +86,58 @@ def as_floats(name: str, values: Any) -> Any:
     Raises:
         ValueError: they are something else.
     """
-    if not isinstance(values, jax.Array):
-        try:
-            values = np.asarray(values)
-        except ValueError as error:
-            raise ValueError(f"{name} is not an array of numbers: {error}.") from None
+    values = _as_array(name, values)
     if np.issubdtype(values.dtype, np.integer):
         values = values.astype(default_float())
-    if values.dtype not in FLOATS:
-        raise ValueError(
-            f"{name} has dtype {values.dtype}; convert it to float32 or float64 first."
-        )
+    _check_dtype(name, values, FLOATS)
     return values
+
+
+def _as_array(name, values):
+    if isinstance(values, jax.Array):
+        return values
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} is not an array of numbers: {error}.") from None
+
+
+def _check_dtype(name, array, wanted):
+    if not _DTYPES[wanted](array.dtype):
+        raise ValueError(f"{name} has dtype {array.dtype}; pass {wanted}.")
+
+
+def _fits(shape, pattern):
+    """Whether a shape is that of a pattern such as `5, k` or `n, ...`."""
+    axes = [axis.strip() for axis in pattern.split(",") if axis.strip()]
+    if axes[-1:] == ["..."] and len(shape) >= len(axes):
+        axes = axes[:-1]
+        shape = shape[: len(axes)]
+    lengths = {axis: int(axis) for axis in axes if axis.isdecimal()}
+    return len(axes) == len(shape) and all(
+        length == lengths.setdefault(axis, length)
+        for axis, length in zip(axes, shape, strict=True)
+    )
+
+
+def _check_finite(name, host, infinite=False):
+    bad = np.isnan(host) if infinite else ~np.isfinite(host)
+    if bad.any():
+        row, *rest = np.argwhere(bad)[0]
+        column = np.ravel_multi_index(rest, host.shape[1:]) if rest else None
+        place = f"row {row}" if column is None else f"row {row}, column {column}"
+        raise ValueError(
+            f"{name} holds {host[bad][0]} at {place}; remove or replace it."
+        )
+
+
+# ------------------------------------------------------------------ inputs, row by row
+
+
+def check_rows(name: str, x: Any) -> Any:
+    """`x` as an array with one input of any shape a row: what models take."""
+    shape = "a non-empty array (n, ...), one input a row"
+    return check_array(name, x, shape, dtype=NUMBERS)
 
 
 def check_inputs(name: str, x: Any, *, zero_rows: bool = False) -> Any:
@@ -80,13 +148,9 @@ def check_inputs(name: str, x: Any, *, zero_rows: bool = False) -> Any:
     Raises:
         ValueError: anything else, or a row of zeros unless `zero_rows` allows them.
     """
-    x = as_floats(name, x)
-    if x.ndim != 2 or 0 in x.shape:
-        raise ValueError(
-            f"{name} has shape {tuple(x.shape)}; pass a non-empty array (n, d), "
-            "one input a row."
-        )
-    _check_values(name, x, zero_rows)
+    shape = "a non-empty array (n, d), one input a row"
+    x = check_array(name, as_floats(name, x), shape)
+    _check_zeros(name, x, zero_rows)
     return x
 
 
@@ -95,14 +159,10 @@ def check_inputs_of(spec: Specification, name: str, x: Any) -> Any:
     zero_rows = spec.bias_variance > 0
     if not isinstance(spec, Convolutional):
         return check_inputs(name, x, zero_rows=zero_rows)
-    x = as_floats(name, x)
-    if x.ndim != 4 or 0 in x.shape:
-        raise ValueError(
-            f"{name} has shape {tuple(x.shape)}; pass a non-empty array of images "
-            "(n, height, width, channels)."
-        )
+    shape = "a non-empty array of images (n, height, width, channels)"
+    x = check_array(name, as_floats(name, x), shape)
     spec.check_size(name, *x.shape[1:3])
-    _check_values(name, x, zero_rows)
+    _check_zeros(name, x, zero_rows)
     if not (zero_rows or is_traced(x)):
         lost = flushed(np.asarray(x).reshape(len(x), -1))
         if lost.any():
@@ -114,59 +174,38 @@ def check_inputs_of(spec: Specification, name: str, x: Any) -> Any:
     return x
 
 
-def _check_values(name, x, zero_rows):
-    if is_traced(x):
+def _check_zeros(name, x, zero_rows):
+    if zero_rows or is_traced(x):
         return
-    host = np.asarray(x)
-    host = host.reshape(len(host), -1)
-    if not np.isfinite(host).all():
-        row, column = np.argwhere(~np.isfinite(host))[0]
-        raise ValueError(
-            f"{name} holds {host[row, column]} at row {row}, column {column}; "
-            "remove or replace it."
-        )
-    empty = np.flatnonzero(~host.any(axis=1))
-    if not zero_rows and empty.size:
+    empty = np.flatnonzero(~np.asarray(x).reshape(len(x), -1).any(axis=1))
+    if empty.size:
         raise ValueError(
             f"{name} has only zeros in row {empty[0]}, where the kernel is undefined; "
             "remove the row, or give the network a bias_variance > 0."
         )
 
 
-def flushed(x: Any) -> Any:
-    """Rows whose angles change if a device takes subnormal numbers for zero.
-
-    By more than eps^2, that is. Comparisons may flush as well: the bits tell. In NumPy
-    or in JAX, as `x` is.
-    """
-    limits = np.finfo(x.dtype)
-    whole: Any = {4: np.int32, 8: np.int64}[x.dtype.itemsize]
-    bits = x.view(whole) & np.iinfo(whole).max  # without the sign
-    subnormal = (bits > 0) & (bits < whole(2**limits.nmant))
-    small = abs(x).max(axis=1) < limits.tiny / limits.eps**2
-    return small & subnormal.any(axis=1)
-
-
 def check_pair(
-    spec: Specification, first: tuple[str, Any], second: tuple[str, Any]
+    first: tuple[str, Any], second: tuple[str, Any], check: Callable[[str, Any], Any]
 ) -> tuple[Any, Any]:
-    """Inputs of rows and of columns, each with its name; the second may be `None`."""
+    """Inputs of rows and of columns, each with its name, as `check(name, x)` has them.
+
+    The second may be `None`.
+    """
     (name1, x1), (name2, x2) = first, second
-    x1 = check_inputs_of(spec, name1, x1)
+    x1 = check(name1, x1)
     if x2 is None:
         return x1, None
-    x2 = check_inputs_of(spec, name2, x2)
-    if x1.ndim == 4 and x1.shape[1:] != x2.shape[1:]:
+    x2 = check(name2, x2)
+    if x1.shape[1:] != x2.shape[1:]:
         raise ValueError(
-            f"{name1} has images of shape {x1.shape[1:]} and {name2} of shape "
-            f"{x2.shape[1:]}; they must agree."
-        )
-    if x1.shape[1] != x2.shape[1]:
-        raise ValueError(
-            f"{name1} has rows of length {x1.shape[1]} and {name2} of length "
-            f"{x2.shape[1]}; they must agree."
+            f"{name1} and {name2} must have rows of one shape; got "
+            f"{tuple(x1.shape)} and {tuple(x2.shape)}."
         )
     return x1, x2
+
+
+# ------------------------------------------------------------------- angles and depths
 
 
 def check_angles(name: str, angles: Any) -> np.ndarray:
@@ -199,10 +238,3 @@ def check_depths(name: str, depths: Any) -> list[int]:
     if not depths:
         raise ValueError(f"{name} is empty; name at least one depth.")
     return sorted({int(depth) for depth in depths})
-
-
-def angle_gaps(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """1 - cos and 1 + cos of float32 or float64 angles, exact to an ulp or two."""
-    half = angles.astype(np.float64) / 2
-    gap, cogap = 2 * np.sin(half) ** 2, 2 * np.cos(half) ** 2
-    return gap.astype(angles.dtype), cogap.astype(angles.dtype)

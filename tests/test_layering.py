@@ -17,6 +17,8 @@ ORDER = (
     "_version",
     "_checks",
     "_progress",
+    "_numerics",
+    "_precision",
     "activations",
     "specification",
     "_inputs",

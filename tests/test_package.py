@@ -24,7 +24,7 @@ def test_public_names():
         "kernel_distance_sweep", "kernel_fn",
         "kernel_ridge", "laplace_mercer", "learning_curve", "learning_curve_on_data",
         "learning_curve_on_sphere", "load_data", "mercer", "myrtle", "neural_tangents",
-        "open_gram", "parity_imbalance", "phase", "predicted_condition_number",
+        "open_gram", "parity_imbalance", "phase", "plot", "predicted_condition_number",
         "profile", "solve", "spectral_distribution", "spectrum", "stax", "sweep_depth",
         "to_json", "wide_resnet",
     ]  # fmt: skip

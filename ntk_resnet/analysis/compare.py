@@ -7,8 +7,14 @@ import xarray as xr
 from jaxtyping import ArrayLike, Float, Int, Num
 
 from ntk_resnet._checks import check_choice
-from ntk_resnet._inputs import check_depths, check_inputs
-from ntk_resnet._progress import Progress
+from ntk_resnet._inputs import (
+    FLOATS,
+    check_array,
+    check_depths,
+    check_inputs,
+    check_symmetric,
+)
+from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.kernels.gram.gram import gram
 from ntk_resnet.records.provenance import provenance
 from ntk_resnet.specification.base import Specification, check_network
@@ -76,7 +82,7 @@ def kernel_distance_sweep(
     x: Num[ArrayLike, "n d"],
     *,
     get: str = "ntk",
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     """`kernel_distance` of two families of networks, or of one and a limit, by depth.
 
@@ -122,8 +128,7 @@ def kernel_distance_sweep(
         found["relative_distance"].append(np.linalg.norm(first - second) / size)
         for name, value in _centred(first, second).items():
             found[name].append(value)
-        if progress is not None:
-            progress(done, len(wanted), f"depth {depth}")
+        progress(done, len(wanted), f"depth {depth}")
     attrs = provenance(spec=spec, get=get, n=len(data))
     if isinstance(other, Specification):
         attrs |= provenance(other=other)
@@ -150,21 +155,10 @@ def _centred(k1, k2):
 
 
 def _check(name, matrix):
+    shape = "a square one (n, n) of two rows or more"
+    matrix = check_array(name, matrix, shape, dtype=FLOATS)
+    if len(matrix) < 2:
+        raise ValueError(f"{name} has one row; pass {shape}.")
     matrix = np.asarray(matrix)
-    if matrix.dtype not in (np.float32, np.float64):
-        raise ValueError(f"{name} has dtype {matrix.dtype}; pass float32 or float64.")
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
-        raise ValueError(
-            f"{name} has shape {matrix.shape}; pass a square one of two rows or more."
-        )
-    if not np.isfinite(matrix).all():
-        raise ValueError(
-            f"{name} holds NaN or infinity; remove the inputs behind them."
-        )
-    asymmetry = np.abs(matrix - matrix.T).max()
-    if asymmetry > 8 * len(matrix) * np.finfo(matrix.dtype).eps * np.abs(matrix).max():
-        raise ValueError(
-            f"{name} differs from its transpose by {asymmetry:.3g}; pass a "
-            "symmetric one."
-        )
+    check_symmetric(name, matrix)
     return matrix.astype(float)

@@ -8,21 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import ArrayLike, Float, Num
-from scipy import stats
 
-from ntk_resnet._inputs import (
-    angle_gaps,
-    check_angles,
-    check_depths,
-    check_inputs_of,
-    precision_of,
-)
-from ntk_resnet._progress import Progress
-from ntk_resnet.analysis.phases import predicted_condition_number
+from ntk_resnet._inputs import check_angles, check_depths, check_inputs_of
+from ntk_resnet._precision import precision_of
+from ntk_resnet._progress import Progress, quiet
+from ntk_resnet.analysis.phases import limit_condition_number
 from ntk_resnet.analysis.spectrum import spectrum
 from ntk_resnet.kernels.convolution.depths import matrices_at
 from ntk_resnet.kernels.depths import by_profiles, kernels_at, profiles_at
-from ntk_resnet.kernels.pairs import distances, gaps, prepare, symmetric
+from ntk_resnet.kernels.pairs import angle_gaps, distances, gaps, prepare, symmetric
 from ntk_resnet.records.provenance import provenance
 from ntk_resnet.specification.base import Specification, check_network
 from ntk_resnet.specification.convolutional import Convolutional
@@ -44,7 +38,7 @@ def sweep_depth(
     *,
     angles: Num[ArrayLike, " angle"] | Sequence[float] | None = None,
     x: Num[ArrayLike, "n *features"] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     r"""Both kernels of a family of networks at several depths, in gap form.
 
@@ -129,7 +123,7 @@ def _check_family(spec: Any, angles: Any = None) -> None:
 
 
 def _kernels(
-    spec: Any, depths: list[int], angles: Any, x: Any, progress: Progress | None
+    spec: Any, depths: list[int], angles: Any, x: Any, progress: Progress
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """The index into `depths` and the variables of `sweep_depth`, in no set order."""
     if isinstance(spec, Convolutional):
@@ -141,8 +135,7 @@ def _kernels(
         found = kernels_at(spec, depths, *_pairs(spec, angles, x))
     for count, (index, values) in enumerate(found, 1):
         yield index, values
-        if progress is not None:
-            progress(count, len(depths), f"depth {depths[index]}")
+        progress(count, len(depths), f"depth {depths[index]}")
 
 
 class _Pairs(NamedTuple):
@@ -173,7 +166,7 @@ def degeneracy(
     depths: int | Sequence[int],
     x: Num[ArrayLike, "n *features"],
     *,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     r"""How close the kernels of deep networks are to a constant, on given inputs.
 
@@ -223,7 +216,7 @@ def degeneracy(
             "positive scale, or trained='all'."
         )
     upper = np.triu_indices(n, 1)
-    ((_, shallow),) = _kernels(spec, [1], None, data, None)
+    ((_, shallow),) = _kernels(spec, [1], None, data, quiet)
     one_block = shallow["ntk"][upper].astype(np.float64)
     rows: list[dict[str, float]] = [{}] * len(depths)
     # Each depth is let go: all of them at once would be len(depths) n^2 numbers.
@@ -286,21 +279,15 @@ def _predict(spec, depths, gap, n):
     speed = _degeneration_speed(spec)
     rate = _one_block_exponent(spec)
     angle = 2 * np.arcsin(np.sqrt(np.clip(gap, 0, 2) / 2))
+    condition = limit_condition_number(spec, n, depths)
+    if not isinstance(spec, FeedForward):
+        condition = np.full(len(depths), (n + 3) / 3 + 0 * speed)
     return {
         "predicted_ntk": 0.25 + 0.375 * np.log(depth) / depth + 0 * speed,
         "predicted_nngp_gap": 4.5 * np.pi**2 / (speed * depth) ** 2,
-        "predicted_condition_number": _predicted_condition(spec, depths, n, speed),
+        "predicted_condition_number": condition,
         "predicted_distance_one_block": depth**rate * _rms(one_block_correction(angle)),
     }
-
-
-def _predicted_condition(spec, depths, n, speed):
-    if np.isfinite(speed) or not isinstance(spec, FeedForward):
-        return np.full(len(depths), (n + 3) / 3) + 0 * speed
-    found = predicted_condition_number(spec, n, depths)
-    # In the ordered phase its growth is known, but not the factor.
-    ordered = found.attrs["phase"] == "ordered"
-    return np.full(len(depths), np.nan) if ordered else found.values
 
 
 def _he_relu(spec):
@@ -324,40 +311,3 @@ def _degeneration_speed(spec):
         alpha = getattr(spec.branch_scale, "alpha", 0.0)
         return alpha**2 / (1 + alpha**2) if alpha > 0 else np.nan
     return np.nan
-
-
-class PowerFit(NamedTuple):
-    """`y = constant * x^exponent`; `low`, `high`: 95 % interval of the exponent."""
-
-    exponent: float
-    low: float
-    high: float
-    constant: float
-
-
-def fit_power(x: Num[ArrayLike, " k"], y: Num[ArrayLike, " k"]) -> PowerFit:
-    """Least squares of ln y on ln x, with the 95 % interval of the slope (Student's t).
-
-    The interval takes the residuals for independent and equal in size; it is NaN for
-    two points, which determine a line but not its error.
-
-    Raises:
-        ValueError: fewer than two points, or one that is not positive and finite.
-    """
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    if x.shape != y.shape or x.ndim != 1 or x.size < 2:
-        raise ValueError(
-            f"x and y must be lists of equal length >= 2, got shapes {x.shape}, "
-            f"{y.shape}."
-        )
-    for name, values in (("x", x), ("y", y)):
-        if not (np.isfinite(values) & (values > 0)).all():
-            raise ValueError(f"{name} must be positive and finite, got {values!r}.")
-    fit = stats.linregress(np.log(x), np.log(y))
-    wide = stats.t.ppf(0.975, x.size - 2) * fit.stderr if x.size > 2 else np.nan
-    return PowerFit(
-        float(fit.slope),
-        float(fit.slope - wide),
-        float(fit.slope + wide),
-        float(np.exp(fit.intercept)),
-    )

@@ -4,7 +4,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import ArrayLike, Float, Num
 
-from ntk_resnet.analysis.regression import finite, gradient_flow
+from ntk_resnet._inputs import check_array
+from ntk_resnet.analysis.regression import gradient_flow
 from ntk_resnet.analysis.spectrum import spectrum
 from ntk_resnet.records.provenance import provenance
 
@@ -34,8 +35,8 @@ def early_stopping(
     Raises:
         ValueError: as in `gradient_flow`, or targets that do not fit.
     """
-    fitted = finite("y_train", y_train).astype(float)
-    wanted = finite("y_test", y_test).astype(float)
+    fitted = np.asarray(check_array("y_train", y_train)).astype(float)
+    wanted = np.asarray(check_array("y_test", y_test)).astype(float)
     if wanted.size == 0:
         raise ValueError("y_test is empty; pass targets for one row or more.")
     if times is None:

@@ -23,8 +23,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ntk_resnet._checks import check_choice, check_number
-from ntk_resnet._progress import Progress
-from ntk_resnet.analysis.regression import check_factorable
+from ntk_resnet._progress import Progress, quiet
+from ntk_resnet.analysis.regression import check_factorable, cholesky
 from ntk_resnet.analysis.solve import solve
 from ntk_resnet.kernels.gram.gram import gram
 from ntk_resnet.kernels.gram.operator import gram_operator
@@ -52,7 +52,7 @@ class _KernelRidge(BaseEstimator):
         solver: str = "auto",
         tol: float = 1e-6,
         checkpoint: str | os.PathLike | None = None,
-        progress: Progress | None = None,
+        progress: Progress = quiet,
     ):
         self.spec = spec
         self.ridge = ridge
@@ -81,14 +81,8 @@ class _KernelRidge(BaseEstimator):
         matrix = np.require(self._gram(self.X_fit_), requirements="W")
         self.shift_ = ridge * float(matrix.trace()) / len(matrix)
         matrix.flat[:: len(matrix) + 1] += self.shift_
-        norm = max(np.abs(row).sum() for row in matrix)
-        try:
-            # Of the transpose, which LAPACK overwrites in place.
-            factor = scipy.linalg.cholesky(matrix.T, lower=True, overwrite_a=True)
-            reciprocal, _ = scipy.linalg.lapack.dpocon(factor, norm, uplo="L")
-        except np.linalg.LinAlgError:
-            reciprocal = 0.0
-        if reciprocal <= len(matrix) * np.finfo(float).eps:
+        factor = cholesky(matrix, len(matrix) * np.finfo(float).eps)
+        if factor is None:
             raise ValueError(
                 f"the kernel matrix is singular to rounding with ridge={self.ridge}: "
                 "raise ridge, or remove repeated rows."

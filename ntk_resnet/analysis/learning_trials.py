@@ -14,11 +14,12 @@ from jaxtyping import ArrayLike, Num
 
 from ntk_resnet._checks import check_count, check_number
 from ntk_resnet._inputs import check_inputs_of
-from ntk_resnet._progress import Progress
+from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.analysis.learning_curve import as_variable, check_sizes, learning_curve
 from ntk_resnet.analysis.regression import kernel_ridge
 from ntk_resnet.analysis.spectrum import spectrum
 from ntk_resnet.analysis.sphere.mercer import mercer
+from ntk_resnet.analysis.statistics import standard_error
 from ntk_resnet.kernels.gram.gram import gram
 from ntk_resnet.records.provenance import provenance
 from ntk_resnet.specification.base import Specification, check_network
@@ -38,7 +39,7 @@ def learning_curve_on_sphere(
     test: int = 1000,
     max_degree: int = 200,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     r"""Predicted and measured errors of regression with the NTK on a sphere.
 
@@ -181,7 +182,7 @@ def learning_curve_on_data(
     ridge: float = 0.0,
     trials: int = 10,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     r"""Predicted and measured errors of regression on a part of a data set.
 
@@ -290,10 +291,9 @@ def _over_trials(trial, trials, seed, progress):
     rows = []
     for done, stream in enumerate(np.random.default_rng(seed).spawn(trials), 1):
         rows.append(list(trial(stream)))
-        if progress is not None:
-            progress(done, trials, "trials")
+        progress(done, trials, "trials")
     each = np.array(rows)  # (trials, n, 2)
-    mean, error = each.mean(axis=0), each.std(axis=0, ddof=1) / math.sqrt(trials)
+    mean, error = each.mean(axis=0), standard_error(each)
     found = {
         "measured_test_mse": mean[:, 0],
         "measured_test_mse_error": error[:, 0],

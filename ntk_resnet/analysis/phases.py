@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from scipy import optimize
 
 from ntk_resnet._checks import check_count
 from ntk_resnet._inputs import check_depths
 from ntk_resnet.records.provenance import provenance
+from ntk_resnet.specification.base import Specification
 from ntk_resnet.specification.networks import FeedForward
 
 CRITICAL = 1e-5
@@ -128,6 +129,21 @@ def predicted_condition_number(
         values = np.full_like(depth, 1 + points * limit / (1 - limit))
     about = {"long_name": "predicted condition number", "phase": found.attrs["phase"]}
     return xr.DataArray(values, {"depth": depths}, ["depth"], attrs=about)
+
+
+def limit_condition_number(
+    spec: Specification, points: int, depths: int | Sequence[int]
+) -> Float[np.ndarray, " depth"]:
+    """`predicted_condition_number` where it is a limit, else NaN.
+
+    That is of networks that are not plain, of a single point, and in the ordered phase,
+    of which the growth is known but not the factor.
+    """
+    unknown = np.full(np.size(depths), np.nan)
+    if not isinstance(spec, FeedForward) or points < 2:
+        return unknown
+    found = predicted_condition_number(spec, points, depths)
+    return unknown if found.attrs["phase"] == "ordered" else found.values
 
 
 class _Layer(NamedTuple):

@@ -13,6 +13,7 @@ import scipy.linalg
 from jaxtyping import Float
 
 from ntk_resnet._checks import check_number
+from ntk_resnet._inputs import check_array, check_symmetric
 
 
 class Trajectory(NamedTuple):
@@ -53,19 +54,10 @@ def kernel_ridge(
     k_train, k_test, y, slack = _check(k_train, k_test, y)
     ridge = check_number("ridge", ridge)
     n = len(k_train)
-    check_factorable(n)
     shift = ridge * np.trace(k_train) / n
-    regular = k_train + shift * np.eye(n)
-    try:
-        factor = scipy.linalg.cho_factor(regular, lower=True)
-        reciprocal, _ = scipy.linalg.lapack.dpocon(
-            factor[0], np.abs(regular).sum(axis=0).max(), uplo="L"
-        )
-    except np.linalg.LinAlgError:
-        reciprocal = 0.0
-    # A condition number beyond round-off: Cholesky may succeed, on noise.
-    if reciprocal > slack:
-        return k_test @ scipy.linalg.cho_solve(factor, y)
+    factor = cholesky(k_train + shift * np.eye(n), slack)
+    if factor is not None:
+        return k_test @ scipy.linalg.cho_solve((factor, True), y)
     eigenvalues, vectors = _eigenbasis(k_train, slack)
     shifted = eigenvalues + shift
     inverse = np.where(shifted > 0, 1 / np.where(shifted > 0, shifted, 1), 0)
@@ -112,7 +104,7 @@ def gradient_flow(
         (`tests/analysis/test_regression.py`); no cancellation at short times.
     """
     k_train, k_test, y, slack = _check(k_train, k_test, y)
-    times = np.atleast_1d(finite("times", times, infinite=True)).astype(float)
+    times = np.atleast_1d(check_array("times", times, infinite=True)).astype(float)
     if times.ndim != 1 or (times < 0).any():
         raise ValueError("times must be a list of numbers >= 0 (inf is legal).")
     initial_train = _initial("initial_train", initial_train, len(k_train), y.shape[1])
@@ -150,33 +142,40 @@ def _eigenbasis(matrix, slack):
 
 def _check(k_train, k_test, y):
     """Both kernels and the targets as float64, and the relative size of round-off."""
-    k_train = finite("k_train", k_train)
-    k_test, y = finite("k_test", k_test), finite("y", y)
-    if k_train.ndim != 2 or k_train.shape[0] != k_train.shape[1] or k_train.size == 0:
-        raise ValueError(
-            f"k_train has shape {k_train.shape}; pass a non-empty square matrix."
-        )
+    shape = "a non-empty square matrix (n, n)"
+    k_train = np.asarray(check_array("k_train", k_train, shape))
     n = len(k_train)
+    shape = f"(test rows, {n}), one column for each row of k_train"
+    k_test = np.asarray(check_array("k_test", k_test, shape, empty=True))
+    y = np.asarray(check_array("y", y, f"({n},) or ({n}, outputs)"))
     slack = n * max(_eps(k_train), _eps(k_test))
     k_train, k_test, y = (a.astype(np.float64) for a in (k_train, k_test, y))
-    if k_test.ndim != 2 or k_test.shape[1] != n:
-        raise ValueError(
-            f"k_test has shape {k_test.shape}; pass (test rows, {n}), one column for "
-            "each row of k_train."
-        )
-    if y.ndim not in (1, 2) or len(y) != n or y.size == 0:
-        raise ValueError(f"y has shape {y.shape}; pass ({n},) or ({n}, outputs).")
-    asymmetry = np.abs(k_train - k_train.T).max()
-    if asymmetry > slack * np.abs(k_train).max():
-        raise ValueError(
-            f"k_train is not symmetric: entries differ by up to {asymmetry:.3g}."
-        )
+    check_symmetric("k_train", k_train, slack)
     return (k_train + k_train.T) / 2, k_test, y.reshape(n, -1), slack
 
 
 def _eps(array):
     floating = np.issubdtype(array.dtype, np.floating)
     return float(np.finfo(array.dtype).eps) if floating else np.finfo(float).eps
+
+
+def cholesky(
+    matrix: Float[np.ndarray, "n n"], slack: float
+) -> Float[np.ndarray, "n n"] | None:
+    """The lower factor of a symmetric matrix, which is overwritten.
+
+    `None` where the matrix is not positive definite, or its condition number is beyond
+    `1 / slack`: the factor may be there then, but of noise.
+    """
+    check_factorable(len(matrix))
+    norm = max(np.abs(row).sum() for row in matrix)
+    try:
+        # Of the transpose, which LAPACK overwrites in place.
+        factor = scipy.linalg.cholesky(matrix.T, lower=True, overwrite_a=True)
+    except np.linalg.LinAlgError:
+        return None
+    reciprocal, _ = scipy.linalg.lapack.dpocon(factor, norm, uplo="L")
+    return factor if reciprocal > slack else None
 
 
 def check_factorable(rows: int) -> None:
@@ -195,24 +194,8 @@ def check_factorable(rows: int) -> None:
 _MOST_ROWS = 16_384
 
 
-def finite(name, value, *, infinite=False):
-    """`value` as a real NumPy array without NaN (or infinity, unless allowed)."""
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name} is not an array of numbers: {error}.") from None
-    if array.dtype.kind not in "fiub":
-        raise ValueError(
-            f"{name} has dtype {array.dtype}; convert it to float64 first."
-        )
-    bad = np.isnan(array) if infinite else ~np.isfinite(array)
-    if bad.any():
-        raise ValueError(f"{name} holds {array[bad].flat[0]}; remove or replace it.")
-    return array
-
-
 def _initial(name, value, rows, outputs):
-    array = finite(name, value).astype(np.float64)
+    array = np.asarray(check_array(name, value)).astype(np.float64)
     if array.ndim == 1 and outputs == 1:
         array = array[:, None]
     try:

@@ -24,11 +24,13 @@ import xarray as xr
 from jaxtyping import ArrayLike, Float, Num
 
 from ntk_resnet._checks import check_count, check_number
-from ntk_resnet._progress import Progress
-from ntk_resnet.kernels.gram.operator import GramOperator, gram_operator
+from ntk_resnet._inputs import check_array
+from ntk_resnet._progress import Progress, quiet
+from ntk_resnet.kernels.gram.operator import GramOperator, columns_of, gram_operator
 from ntk_resnet.kernels.gram.origin import differences
 from ntk_resnet.records import results as records
 from ntk_resnet.records.code import code_digest
+from ntk_resnet.records.content import digest
 from ntk_resnet.records.provenance import provenance
 
 _GAINS = {False: 1e-4, True: 1e-10}  # asked of one round in float32, in float64
@@ -52,7 +54,7 @@ def solve(
     rank: int = 256,
     max_iterations: int = 1000,
     checkpoint: str | os.PathLike | None = None,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> Solution:
     r"""Solves :math:`(K + s I)\, x = b` by preconditioned conjugate gradients.
 
@@ -137,14 +139,7 @@ def _check(operator, b):
             f"operator must be the 'ntk' or 'nngp' of one data set, got {operator!r}; "
             "leave x2 out."
         )
-    b, n = np.asarray(b), operator.shape[0]
-    if b.dtype.kind not in "fiub":
-        raise ValueError(f"b has dtype {b.dtype}; pass real numbers.")
-    if b.ndim not in (1, 2) or b.shape[0] != n or b.size == 0:
-        raise ValueError(f"b has shape {b.shape}; pass ({n},) or ({n}, k).")
-    if not np.isfinite(b).all():
-        raise ValueError("b holds NaN or infinity; remove or replace it.")
-    return b.shape
+    return check_array("b", b, columns_of(operator)).shape
 
 
 def _scaled(columns, size):
@@ -311,12 +306,11 @@ class _Checkpoint:
 
     def __init__(self, path, operator, b, shift, rank):
         self.path, self.saved = pathlib.Path(path), time.monotonic()
-        right = records.content_digest(xr.Dataset({"b": (("row", "column"), b)}))
         self.identity = operator.plan.identity() | {
             "dtype": operator.plan.dtype.name,
             "shift": shift,
             "rank": rank,
-            "right-hand side": right[:12],
+            "right-hand side": digest(b)[:12],
             "code_sha256": code_digest("analysis"),
         }
 
@@ -385,8 +379,6 @@ class _Teller:
         self.began: tuple[float, float] | None = None  # when, and with how many digits
 
     def __call__(self, residual: float) -> None:
-        if self.progress is None:
-            return
         now = time.monotonic()
         gained = min(-np.log10(max(residual, 1e-300)), self.digits)
         text = f"residual {residual:.1e}"

@@ -8,7 +8,6 @@ mean, and Lanczos' method on `v` gives the Gauss rule of that measure.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
@@ -16,10 +15,11 @@ from jaxtyping import ArrayLike, Float, Num
 from scipy.interpolate import PchipInterpolator
 
 from ntk_resnet._checks import check_number
-from ntk_resnet._inputs import precision_of
-from ntk_resnet._progress import Progress
-from ntk_resnet.analysis import _spectral
-from ntk_resnet.analysis._spectrum_by_products import spectrum_by_products
+from ntk_resnet._inputs import FLOATS, check_array, check_symmetric
+from ntk_resnet._precision import precision_of
+from ntk_resnet._progress import Progress, quiet
+from ntk_resnet.analysis import lanczos
+from ntk_resnet.analysis.statistics import standard_error
 from ntk_resnet.kernels.gram.operator import KernelOperator
 from ntk_resnet.kernels.gram.stored import StoredGram
 from ntk_resnet.records.provenance import provenance
@@ -34,7 +34,7 @@ def spectrum(
     steps: int = 100,
     ridge: float = 1e-3,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     r"""Eigenvalues of a symmetric positive semi-definite matrix, and summaries of them.
 
@@ -99,7 +99,7 @@ def spectrum(
     ridge = check_number("ridge", ridge)
     if isinstance(matrix, KernelOperator | StoredGram):
         how = steps, probes, seed, progress
-        return spectrum_by_products(matrix, targets, top, ridge, *how)
+        return lanczos.spectrum_by_products(matrix, targets, top, ridge, *how)
     return _dense(_check_matrix(matrix), targets, top, ridge)
 
 
@@ -132,7 +132,7 @@ def spectral_distribution(result: xr.Dataset, at: Num[ArrayLike, " k"]) -> xr.Da
         share, lowest, highest = (np.array(part) for part in zip(*each, strict=True))
         found = {
             "share": share.mean(axis=0),
-            "standard_error": _spectral.standard_error(share),
+            "standard_error": standard_error(share),
             "lowest": lowest.mean(axis=0),
             "highest": highest.mean(axis=0),
         }
@@ -171,8 +171,8 @@ def _interpolated(nodes, weights, at):
 
 def _dense(matrix, targets, top, ridge):
     n = len(matrix)
-    top = 0 if top is None else _spectral.check_top(top, n)
-    targets = None if targets is None else _spectral.check_targets(targets, n)
+    top = 0 if top is None else lanczos.check_top(top, n)
+    targets = None if targets is None else lanczos.check_targets(targets, n)
     wants_vectors = targets is not None or top > 0
     with precision_of(matrix):
         matrix = jnp.asarray(matrix)
@@ -185,9 +185,9 @@ def _dense(matrix, targets, top, ridge):
     largest, smallest = float(np.abs(values).max()), float(values[-1])
     trace = float(np.sum(values))
     bound = n * float(np.finfo(values.dtype).eps) * largest
-    _spectral.refuse_negative(smallest, bound)
-    entropy = float(_spectral.relative_log(values, largest).sum() / trace)
-    shifted = _spectral.log_shifted(values, ridge * trace / n)
+    lanczos.refuse_negative(smallest, bound)
+    entropy = float(lanczos.relative_log(values, largest).sum() / trace)
+    shifted = lanczos.log_shifted(values, ridge * trace / n)
     found: dict[str, Any] = {
         "eigenvalue": ("index", values, {"long_name": "eigenvalue, largest first"}),
         "condition_number": largest / smallest if smallest > bound else np.inf,
@@ -214,20 +214,9 @@ def _dense(matrix, targets, top, ridge):
 
 
 def _check_matrix(matrix):
-    if not isinstance(matrix, jax.Array):
-        try:
-            matrix = np.asarray(matrix)
-        except ValueError as error:
-            raise ValueError(f"matrix is not an array of numbers: {error}.") from None
-    if matrix.dtype not in (np.float32, np.float64):
-        raise ValueError(f"matrix has dtype {matrix.dtype}; pass float32 or float64.")
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
-        raise ValueError(
-            f"matrix has shape {matrix.shape}; pass a square matrix (n, n)."
-        )
+    shape = "a square matrix (n, n)"
+    matrix = check_array("matrix", matrix, shape, dtype=FLOATS)
     host = np.asarray(matrix)
-    if not np.isfinite(host).all():
-        raise ValueError("matrix holds NaN or infinity; remove the inputs behind them.")
     largest = np.abs(host).max()
     if largest == 0:
         raise ValueError("matrix is all zeros and has no spectrum to speak of.")
@@ -237,10 +226,5 @@ def _check_matrix(matrix):
             f"matrix has entries of {largest:.3g}, near the end of the range of "
             f"{host.dtype}; divide it by that."
         )
-    asymmetry = np.abs(host - host.T).max()
-    if asymmetry > 8 * len(host) * np.finfo(host.dtype).eps * largest:
-        raise ValueError(
-            f"matrix differs from its transpose by {asymmetry:.3g}; pass a "
-            "symmetric one."
-        )
+    check_symmetric("matrix", host)
     return matrix

@@ -71,7 +71,7 @@ class Spectrum:
     """Print the numbers as JSON."""
 
     def run(self):
-        from ntk_resnet.plot import spectra as spectral_figures
+        from ntk_resnet.plot import study
         from ntk_resnet.studies import spectrum_measurements as measure
 
         networks = terminal.networks(self.spec, measure.NETWORKS)
@@ -80,9 +80,7 @@ class Spectrum:
             result = measure.spectra_on_data(
                 data, rows=self.rows, networks=networks, progress=progress
             )
-        saved = terminal.save(
-            self.out, "spectrum", result, spectral_figures.plot_spectra
-        )
+        saved = terminal.save(self.out, "spectrum", result, study.spectrum)
         columns = {
             "family": "network",
             "condition_number": "condition number",
@@ -114,7 +112,7 @@ class Mercer:
     """Print the numbers as JSON."""
 
     def run(self):
-        from ntk_resnet.plot import spectra as spectral_figures
+        from ntk_resnet.plot import study
         from ntk_resnet.studies import spectrum_measurements as measure
 
         networks = terminal.networks(self.spec, measure.NETWORKS)
@@ -126,7 +124,7 @@ class Mercer:
                 networks=networks,
                 progress=progress,
             )
-        saved = terminal.save(self.out, "mercer", result, spectral_figures.plot_mercer)
+        saved = terminal.save(self.out, "mercer", result, study.mercer)
         columns = {
             "family": "network",
             "exponent": "fitted exponent",
@@ -164,7 +162,7 @@ class LearningCurve:
     """Print the numbers as JSON."""
 
     def run(self):
-        from ntk_resnet.plot import spectra as spectral_figures
+        from ntk_resnet import plot
         from ntk_resnet.studies import spectrum_measurements as measure
 
         networks = terminal.networks(self.spec, measure.NETWORKS)
@@ -181,9 +179,7 @@ class LearningCurve:
                 networks=networks,
                 progress=progress,
             )
-        saved = terminal.save(
-            self.out, "learning_curve", result, spectral_figures.plot_learning_curves
-        )
+        saved = terminal.save(self.out, "learning_curve", result, plot.learning_curve)
         columns = {
             "family": "network",
             "n": "n",
@@ -218,7 +214,7 @@ class Regress:
     """Print the numbers as JSON."""
 
     def run(self):
-        from ntk_resnet.plot import spectra as spectral_figures
+        from ntk_resnet.plot import study
         from ntk_resnet.studies import spectrum_measurements as measure
 
         spec = measure.DEEP if self.spec is None else terminal.read_spec(self.spec)
@@ -227,7 +223,7 @@ class Regress:
             result = measure.regression_by_ridge(
                 data, spec, ridges=self.ridges, test=self.test, progress=progress
             )
-        saved = terminal.save(self.out, "regress", result, spectral_figures.plot_ridge)
+        saved = terminal.save(self.out, "regress", result, study.ridge)
         classify = bool(result.attrs["classes"])
         columns = {
             "ridge": "ridge",

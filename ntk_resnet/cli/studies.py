@@ -88,7 +88,7 @@ class Depth:
 
     def run(self):
         from ntk_resnet._checks import check_count
-        from ntk_resnet.plot import depth as figures
+        from ntk_resnet.plot import study
         from ntk_resnet.specification.convolutional import Convolutional
         from ntk_resnet.studies import depth_measurements as measure
 
@@ -106,7 +106,7 @@ class Depth:
                 families=families,
                 progress=progress,
             )
-        saved = terminal.save(self.out, "depth", result, figures.plot_degeneracy)
+        saved = terminal.save(self.out, "depth", result, study.degeneracy)
         columns = {
             "family": "network",
             "depth": "depth",
@@ -150,7 +150,7 @@ class Width:
         from ntk_resnet._checks import check_count
         from ntk_resnet._inputs import check_depths
         from ntk_resnet.finite.dispersion import dispersion_of_families
-        from ntk_resnet.plot import finite as finite_figures
+        from ntk_resnet.plot import study
         from ntk_resnet.specification.base import check_network
         from ntk_resnet.specification.networks import FeedForward
         from ntk_resnet.studies import finite_measurements as measure
@@ -181,9 +181,7 @@ class Width:
             for key in ("specs", "width", "seeds")
         }
         result = result.merge(dispersion).assign_attrs(dispersion.attrs)
-        saved = terminal.save(
-            self.out, "width", result, finite_figures.plot_finite_width
-        )
+        saved = terminal.save(self.out, "width", result, study.width_and_dispersion)
         columns = {"width": "width"}
         for name in ("ntk", "nngp"):
             columns[f"{name}_error_mean"] = f"{name.upper()} error"
@@ -263,7 +261,7 @@ class Train:
         from ntk_resnet import finite
         from ntk_resnet._checks import check_count
         from ntk_resnet.data.datasets import split
-        from ntk_resnet.plot import depth as figures
+        from ntk_resnet.plot import study
         from ntk_resnet.specification.base import check_network
         from ntk_resnet.studies import finite_measurements as measure
 
@@ -291,7 +289,7 @@ class Train:
                 checkpoint=self.checkpoint,
                 progress=progress,
             )
-        saved = terminal.save(self.out, "train", result, figures.plot_training)
+        saved = terminal.save(self.out, "train", result, study.training)
         return 0, terminal.shower(
             _by_width(result),
             ["width"],

@@ -56,13 +56,13 @@ def prepare(out: pathlib.Path | None) -> None:
 
 def save(out: pathlib.Path | None, name: str, result, draw) -> list[str]:
     """Saves a result and its figure; the paths of what is there then."""
-    from ntk_resnet.plot import depth as figures
+    from ntk_resnet.plot import drawing
     from ntk_resnet.records import results as records
 
     if out is None:
         return []
     records.save(result, out / f"{name}.zarr", csv=True)
-    figures.save(draw(result), out / f"{name}.svg")
+    drawing.save(draw(result), out / f"{name}.svg")
     return [str(path) for path in sorted(out.glob(f"{name}.*"))]
 
 

@@ -4,18 +4,15 @@ A bundled set by name, or a user's own file. Everything is read once, completely
 file that cannot be used says in one line why.
 """
 
-import csv
 import dataclasses
 import pathlib
-import zipfile
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int, Num, Shaped
 
 from ntk_resnet._checks import check_choice, check_count
-from ntk_resnet._progress import Progress
+from ntk_resnet._progress import Progress, quiet
+from ntk_resnet.data import files
 from ntk_resnet.data.images import ARCHIVES, read_images
 
 LEAST_ROWS = 10
@@ -51,7 +48,7 @@ def load_data(
     *,
     task: str = "auto",
     images: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> Data:
     """Reads a data set by name, or from a `.npz` or `.csv` file.
 
@@ -93,7 +90,7 @@ def load_data(
         published, name = True, source
         x, y = read_images(name, progress)
     else:
-        x, y, name = _read(source)
+        x, y, name = files.read(source)
     if images and source == "digits":
         x = x.reshape(-1, 8, 8, 1)
     shape = _check_images(name, x) if images or published else None
@@ -165,117 +162,6 @@ def _interleave(order, labels, rng):
     return order[np.argsort(place, kind="stable")]
 
 
-# ------------------------------------------------------------------------------ reading
-
-
-def _read(source) -> tuple[Any, Any, str]:
-    if isinstance(source, str) and source in _NAMED:
-        return (*_NAMED[source](), source)
-    if not isinstance(source, str | pathlib.Path):
-        raise ValueError(f"data must be a name or a path, got {source!r}.")
-    path = pathlib.Path(source)
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        known = ", ".join(map(repr, [*_NAMED, *ARCHIVES]))
-        raise ValueError(
-            f"data {str(source)!r} is neither a known name ({known}) nor the path of a "
-            ".npz or .csv file; pass one of these."
-        )
-    if not path.is_file():
-        raise ValueError(f"data file {str(path)!r} does not exist; check the path.")
-    try:
-        return (*reader(path), path.stem)
-    except (OSError, UnicodeDecodeError, zipfile.BadZipFile, csv.Error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"data file {str(path)!r} cannot be read: {reason}.") from None
-
-
-def _read_digits():
-    from sklearn.datasets import load_digits
-
-    return load_digits(return_X_y=True)
-
-
-def _read_npz(path):
-    try:
-        with open(path, "rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            arrays = {key: archive[key] for key in archive.files}
-    except (ValueError, EOFError, AttributeError):
-        raise ValueError(
-            f"data file {str(path)!r} is not a NumPy archive of plain arrays; write it "
-            "with np.savez(path, x=x, y=y)."
-        ) from None
-    for key in ("x", "y"):
-        if key not in arrays:
-            held = ", ".join(map(repr, arrays)) or "nothing"
-            raise ValueError(
-                f"data file {str(path)!r} has no array {key!r}, it holds {held}; write "
-                "it with np.savez(path, x=x, y=y)."
-            )
-    return arrays["x"], arrays["y"]
-
-
-def _read_csv(path):
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
-    if not rows:
-        raise ValueError(f"data file {str(path)!r} is empty; it needs rows of numbers.")
-    width = len(rows[0])
-    for number, row in enumerate(rows, 1):
-        if len(row) != width:
-            raise ValueError(
-                f"data file {str(path)!r} has {len(row)} cells in row {number} and "
-                f"{width} in row 1; every row must have as many."
-            )
-    header = rows[0] if _is_header(rows) else None
-    rows = rows[1:] if header else rows
-    if width < 2 or not rows:
-        raise ValueError(
-            f"data file {str(path)!r} has {len(rows)} rows of {width} columns; it "
-            "needs at least one feature column, a target column and rows below any "
-            "header."
-        )
-    target = header.index("y") if header and "y" in header else width - 1
-    features = [[c for k, c in enumerate(row) if k != target] for row in rows]
-    for number, row in enumerate(features, 2 if header else 1):
-        for cell in row:
-            if _number(cell) is None:
-                raise ValueError(
-                    f"data file {str(path)!r} has {cell!r} in row {number}, which is "
-                    "not a number; encode text features as numbers first."
-                )
-    labels = [row[target] for row in rows]
-    if any(not label for label in labels):
-        number = labels.index("") + (2 if header else 1)
-        raise ValueError(
-            f"data file {str(path)!r} has no target in row {number}; fill it or drop "
-            "the row."
-        )
-    values = [_number(label) for label in labels]
-    return np.array(features, float), np.array(labels if None in values else values)
-
-
-def _is_header(rows) -> bool:
-    """Whether row 1 names the columns: text above a number, or names such as y."""
-    first = [_number(cell) is None for cell in rows[0]]
-    if len(rows) == 1:
-        return all(first)
-    below = [_number(cell) is None for cell in rows[1]]
-    return any(a and not b for a, b in zip(first, below, strict=True))
-
-
-def _number(cell: str) -> float | None:
-    try:
-        return float(cell)
-    except ValueError:
-        return None
-
-
-_NAMED: dict[str, Callable] = {"digits": _read_digits}
-_READERS: dict[str, Callable] = {".npz": _read_npz, ".csv": _read_csv}
-
-
 # ----------------------------------------------------------------------------- checking
 
 
@@ -285,7 +171,7 @@ def _check_images(name: str, x: Shaped[np.ndarray, "..."]) -> tuple[int, ...]:
         raise ValueError(
             f"x of {name} has the shape {x.shape}, so it holds no images; pass a "
             ".npz file with x of shape (n, height, width, channels), or one of "
-            f"{', '.join(map(repr, [*_NAMED, *ARCHIVES]))}."
+            f"{', '.join(map(repr, [*files.NAMED, *ARCHIVES]))}."
         )
     return x.shape
 

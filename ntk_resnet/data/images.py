@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from ntk_resnet._progress import Progress
-from ntk_resnet.records import results as records
+from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.records.cache import cache_folder
+from ntk_resnet.records.content import write_file
 
 Images = UInt8[np.ndarray, "n height width channels"]
 
@@ -95,9 +95,7 @@ def data_folder() -> pathlib.Path:
     return cache / "data"
 
 
-def read_images(
-    name: str, progress: Progress | None = None
-) -> tuple[Images, np.ndarray]:
+def read_images(name: str, progress: Progress = quiet) -> tuple[Images, np.ndarray]:
     """All images of `"mnist"` or `"cifar10"`, the training set first, and labels.
 
     Raises:
@@ -231,8 +229,7 @@ def _download(name, progress):
     found = []
     archives = ARCHIVES[name]
     for number, archive in enumerate(archives):
-        if progress is not None:
-            progress(number, len(archives), f"downloading {archive.name}")
+        progress(number, len(archives), f"downloading {archive.name}")
         try:
             with urllib.request.urlopen(archive.url, timeout=30) as answer:
                 content = answer.read()
@@ -250,5 +247,5 @@ def _download(name, progress):
                 f"not {archive.md5}); get {name} elsewhere."
             )
         found.append(data_folder() / name / archive.name)
-        records.write_file(found[-1], content)
+        write_file(found[-1], content)
     return found

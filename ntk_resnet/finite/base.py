@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from ntk_resnet.finite.rows import check_rows
+from ntk_resnet._inputs import check_rows
 from ntk_resnet.specification.base import Specification
 
 

@@ -18,8 +18,9 @@ from scipy import special
 
 from ntk_resnet._checks import check_choice, check_count, check_number
 from ntk_resnet._inputs import check_depths
-from ntk_resnet._progress import Progress
+from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.analysis.degeneracy import sweep_depth
+from ntk_resnet.analysis.statistics import standard_error
 from ntk_resnet.finite.empirical.kernel import ntk_block
 from ntk_resnet.finite.empirical.models import as_function
 from ntk_resnet.finite.ensembles import over_seeds, seed_keys
@@ -38,7 +39,7 @@ def dispersion_study(
     *,
     input_kernel: float = 1.0,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     r"""The dispersion of the NTK on the diagonal, over many networks.
 
@@ -86,11 +87,9 @@ def dispersion_study(
     cells = [(depth, width) for depth in depths for width in widths]
     rows = []
     for step, (depth, width) in enumerate(cells):
-
-        def tell(done, step=step, text=f"depth {depth}, width {width}"):
-            if progress is not None:
-                progress(seeds * step + done, seeds * len(cells), text)
-
+        part = part_of(progress, seeds * step, seeds, seeds * len(cells))
+        text = f"depth {depth}, width {width}"
+        tell = functools.partial(part, total=seeds, text=text)
         deep = spec.replace(depth=int(depth))
         keys = _fold_in(seed_keys(seed, width, seeds), depth)
         samples = _sample(deep, width, x, keys, tell)
@@ -117,21 +116,22 @@ def dispersion_of_families(
     width: int,
     seeds: int,
     *,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     """`dispersion_study` of several networks by name, all of one width.
 
     Returns:
         The same variables over `family` and `depth`.
     """
-    studies = []
+    studies, count = [], seeds * len(check_depths("depths", depths))
     for step, (name, spec) in enumerate(families.items()):
-
-        def tell(done, total, text, step=step, name=name):
-            if progress is not None:
-                text = f"dispersion, {name}, {text}"
-                progress(total * step + done, total * len(families), text)
-
+        tell = part_of(
+            progress,
+            count * step,
+            count,
+            count * len(families),
+            f"dispersion, {name}, ",
+        )
         study = dispersion_study(spec, depths, [width], seeds, progress=tell)
         studies.append(study.isel(width=0, drop=True))
     family = xr.Variable("family", list(families))
@@ -175,7 +175,7 @@ def _moments(samples, limit):
     ntk = samples["ntk"] / (limit or np.nan)  # a kernel of zeros has no relative size
     result = {
         "ntk_mean": ntk.mean(),
-        "ntk_mean_sem": ntk.std(ddof=1) / np.sqrt(len(ntk)),
+        "ntk_mean_sem": standard_error(ntk),
     }
     for name, values in (("", ntk), ("feature_", samples["features"])):
         ratio, error = ratio_of_moments(values)
@@ -192,7 +192,7 @@ def ratio_of_moments(values: Float[np.ndarray, " k"]) -> tuple[float, float]:
     scaled = values / values.mean()
     ratio = np.mean(scaled**2)
     influence = scaled**2 - ratio - 2 * ratio * (scaled - 1)
-    return float(ratio), float(influence.std(ddof=1) / np.sqrt(len(values)))
+    return float(ratio), float(standard_error(influence))
 
 
 # ------------------------------------------------------------------------------- theory

@@ -13,8 +13,8 @@ from jaxtyping import Float
 
 from ntk_resnet._checks import check_count
 from ntk_resnet._inputs import check_inputs, check_inputs_of
-from ntk_resnet._progress import Progress
-from ntk_resnet.analysis.degeneracy import PowerFit, fit_power
+from ntk_resnet._progress import Progress, quiet
+from ntk_resnet.analysis.statistics import PowerFit, fit_power, standard_error
 from ntk_resnet.finite.empirical.kernel import feature_kernel, ntk_of_rows
 from ntk_resnet.finite.ensembles import over_seeds, seed_keys
 from ntk_resnet.finite.networks import build, check_dtype, check_spec
@@ -32,7 +32,7 @@ def width_study(
     *,
     seed: int = 0,
     param_dtype: Any = jnp.float32,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     r"""The error of the empirical kernels at many widths, over many initialisations.
 
@@ -103,9 +103,8 @@ def width_study(
             numbers_per_seed=memory_of_kernels(make, width, pixels),
         ):
             batches.append(batch)
-            if progress is not None:
-                total = seeds * len(widths)
-                progress(seeds * step + done, total, f"kernels at width {width}")
+            total = seeds * len(widths)
+            progress(seeds * step + done, total, f"kernels at width {width}")
         for name, values in kernels.items():
             values.append(np.concatenate([batch[name] for batch in batches]))
 
@@ -134,17 +133,15 @@ def _add_errors(result, name, kernels, limit):
     error = np.linalg.norm(kernels - limit, axis=axes) / size
     mean = kernels.mean(axis=1, keepdims=True)
     bias = np.linalg.norm(mean[:, 0] - limit, axis=axes) / size
+    noise = np.full(len(error), np.nan)
     if seeds > 1:
         spread = (np.linalg.norm(kernels - mean, axis=axes) / size) ** 2
         noise = np.sqrt(spread.sum(axis=1) / (seeds - 1) / seeds)
-        sem = error.std(axis=1, ddof=1) / np.sqrt(seeds)
-    else:
-        noise = sem = np.full(len(error), np.nan)
     long = {"ntk": "NTK", "nngp": "NNGP kernel"}[name]
     note = {"long_name": f"relative error of the empirical {long}"}
     result[f"{name}_error"] = ("width", "seed"), error, note
     result[f"{name}_error_mean"] = "width", error.mean(axis=1)
-    result[f"{name}_error_sem"] = "width", sem
+    result[f"{name}_error_sem"] = "width", standard_error(error, axis=1)
     result[f"{name}_bias"] = "width", bias
     result[f"{name}_bias_noise"] = "width", noise
     _add_shift(result, name, np.sum((kernels - limit) * limit, axis=axes) / size**2)
@@ -153,14 +150,10 @@ def _add_errors(result, name, kernels, limit):
 
 def _add_shift(result, name, shift):
     """Mean and error of `shift` `(width, seed)`, and its part of order 1/width."""
-    seeds = shift.shape[1]
-    mean = shift.mean(axis=1)
-    spread = shift.std(axis=1, ddof=1) if seeds > 1 else np.full(len(mean), np.nan)
+    mean, sem = shift.mean(axis=1), standard_error(shift, axis=1)
     result[f"{name}_shift"] = "width", mean
-    result[f"{name}_shift_sem"] = "width", spread / np.sqrt(seeds)
-    constant, error = fit_shift(
-        result["width"].values, mean, result[f"{name}_shift_sem"].values
-    )
+    result[f"{name}_shift_sem"] = "width", sem
+    constant, error = fit_shift(result["width"].values, mean, sem)
     note = {"long_name": "relative bias of the mean kernel, times the width"}
     result[f"{name}_shift_constant"] = (), constant, note
     result[f"{name}_shift_constant_low"] = constant - 1.96 * error

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Num
 
-from ntk_resnet._inputs import precision_of
+from ntk_resnet._precision import precision_of
 from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels.engines import log_diagonals
 from ntk_resnet.kernels.gram.gram import in_memory

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -11,13 +12,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from ntk_resnet._checks import check_choice
-from ntk_resnet._inputs import (
-    check_inputs_of,
-    check_pair,
-    is_traced,
-    keep_precision,
-    precision_of,
-)
+from ntk_resnet._inputs import check_inputs_of, check_pair
+from ntk_resnet._precision import is_traced, keep_precision, precision_of
 from ntk_resnet.kernels.engines import (
     KERNELS,
     check_engine,
@@ -149,7 +145,8 @@ class KernelFunction:
             raise ValueError(
                 f"get must name each kernel once, as in ('nngp', 'ntk'), got {get!r}."
             )
-        first, second = check_pair(self.spec, ("x1", x1), ("x2", x2))
+        check = functools.partial(check_inputs_of, self.spec)
+        first, second = check_pair(("x1", x1), ("x2", x2), check)
         check_scales(self.spec, scales)
         with precision_of(first, second, scales):
             values = self._evaluate(names, first, second, scales)

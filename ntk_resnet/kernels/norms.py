@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ntk_resnet._inputs import flushed, in_trace, is_traced
+from ntk_resnet._precision import flushed, in_trace, is_traced
 from ntk_resnet.specification.base import Specification
 
 

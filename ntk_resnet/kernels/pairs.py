@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ntk_resnet._inputs import is_traced
+from ntk_resnet._precision import is_traced
 from ntk_resnet.kernels.norms import log_variances, over_powers_of_two
 from ntk_resnet.kernels.quick_jit import quick_jit
 
@@ -274,6 +274,13 @@ def gaps(
         jnp.where(found.obtuse, greater, found.lesser),
         jnp.where(found.obtuse, found.lesser, greater),
     )
+
+
+def angle_gaps(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """1 - cos and 1 + cos of float32 or float64 angles, exact to an ulp or two."""
+    half = angles.astype(np.float64) / 2
+    gap, cogap = 2 * np.sin(half) ** 2, 2 * np.cos(half) ** 2
+    return gap.astype(angles.dtype), cogap.astype(angles.dtype)
 
 
 # --------------------------------------------------------------------------- matrices

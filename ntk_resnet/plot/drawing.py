@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib import ticker
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -60,13 +61,31 @@ THEORY: dict[str, Any] = {
 }
 
 
-def new_axes(rows: int = 1, columns: int = 1, *, height: float = 2.6, **options: Any):
-    """Axes of the house style in a figure of page width: an array `(rows, columns)`.
+PAGE, COLUMN = 7.2, 3.4
+"""Widths of figures in inches: of a page, and of a column of two."""
 
-    `height` is that of a row in inches; options go to `Figure.subplots`.
+
+def new_axes(
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    width: float = PAGE,
+    height: float = 2.6,
+    **options: Any,
+) -> np.ndarray:
+    """Axes of the house style in a new figure: an array `(rows, columns)`.
+
+    Args:
+        rows, columns: of the grid.
+        width: of the figure in inches; 7.2 fills a page, 3.4 a column.
+        height: of a row in inches.
+        **options: for `Figure.subplots`, as `sharey=True`.
+
+    Example:
+        `left, right = nr.plot.new_axes(1, 2).flat`
     """
     with style():
-        figure = Figure(figsize=(7.2, height * rows + 0.35), layout="constrained")
+        figure = Figure(figsize=(width, height * rows + 0.35), layout="constrained")
         FigureCanvasAgg(figure)
         return figure.subplots(rows, columns, squeeze=False, **options)
 
@@ -78,11 +97,66 @@ def style():
         yield
 
 
+def one_axes(ax: Axes | None) -> Axes:
+    """The caller's axes, or those of a new figure of page width."""
+    return new_axes(height=2.9)[0, 0] if ax is None else ax
+
+
 def given(axes, rows, columns, **options) -> np.ndarray:
     """The caller's axes as an array of that shape, or new ones."""
     if axes is None:
         return new_axes(rows, columns, **options)
     return np.asarray(axes, object).reshape(rows, columns)
+
+
+# ------------------------------------------------------------------------------ legends
+
+
+def legend(ax: Axes) -> None:
+    """Above the axes, in as many columns as their width has room for."""
+    handles = _labelled([ax])
+    if handles:
+        place = ax.get_subplotspec()
+        share = len(place.colspan) / place.get_gridspec().ncols if place else 0.8
+        wide = ax.get_figure(root=True).get_figwidth() * share - 0.55  # of labels
+        ax.legend(
+            handles.values(),
+            handles.keys(),
+            loc="lower left",
+            bbox_to_anchor=(0, 1.01),
+            borderaxespad=0,
+            **_columns(handles, wide),
+        )
+
+
+def figure_legend(axes: Any) -> None:
+    """One legend above the figure, of all that is labelled in some of its axes."""
+    figure = figure_of(axes)
+    handles = _labelled(np.asarray(axes, object).flat)
+    with style():
+        figure.legend(
+            handles.values(),
+            handles.keys(),
+            loc="outside upper left",
+            **_columns(handles, figure.get_figwidth()),
+        )
+
+
+def _labelled(axes):
+    """Handles by label, each label once, those of theory last."""
+    found = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    return dict(sorted(found.items(), key=lambda item: item[0].startswith("theory")))
+
+
+def _columns(labels, inches):
+    longest = max(len(re.sub(r"[$\\{}^]|frac", "", label)) for label in labels)
+    room = max(1, int((inches - 0.1) / (0.053 * longest + 0.46)))  # letters, the mark
+    rows = -(-len(labels) // room)
+    columns = -(-len(labels) // rows)
+    return {"ncols": columns, "columnspacing": 1.5, "handlelength": 1.8}
 
 
 # ----------------------------------------------------------------------- axes and marks
@@ -118,20 +192,31 @@ def apart(values, least):
     return heights
 
 
-def by_width(ax, values, colour, marker, label, power):
+def by_width(ax, values, look, label, power):
     """Single networks as small points, their means as a line, and a power of the width.
 
     The power goes through the middle of the means, in logarithms.
     """
     widths = values.width.values.astype(float)
     single = values.transpose("width", "seed").values
-    # Beside the means, and the two kinds on different sides.
-    aside = widths * (0.97 if marker == "o" else 1.03)
-    ax.plot(aside, single, marker, color=colour, alpha=0.3, markersize=2.5)
+    aside = widths * (0.97 if "markerfacecolor" in look else 1.03)
+    ax.plot(aside, single, **look | {"linestyle": ""}, alpha=0.3, markersize=2)
     mean = single.mean(axis=1)
-    ax.plot(widths, mean, marker + "-", color=colour, label=label)
+    ax.plot(widths, mean, **look, label=label)
     middle = np.exp(np.mean(np.log(mean) - power * np.log(widths)))
-    ax.plot(widths, middle * widths**power, **THEORY)
+    theory_line(ax, widths, middle * widths**power, "")
+
+
+def theory_line(ax, x, y, label, **look):
+    """What theory says, thin and dashed, where it says something: finite values."""
+    known = np.isfinite(y)
+    if np.any(known):
+        ax.plot(np.asarray(x)[known], y[known], **THEORY | look, label=label)
+
+
+def band(ax, x, low, high, colour, alpha=0.18):
+    """The colour between two curves, faint."""
+    ax.fill_between(x, low, high, color=colour, alpha=alpha, linewidth=0)
 
 
 def note(ax, x, y, text):

@@ -1,4 +1,4 @@
-"""Figures of finite networks: the dispersion of their kernels."""
+"""Finite networks beside theory: by width, while training, and their spread."""
 
 from typing import Any
 
@@ -6,102 +6,283 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from ntk_resnet.plot import depth as figures
+from ntk_resnet._checks import check_choice
 from ntk_resnet.plot import drawing
-from ntk_resnet.plot.drawing import THEORY, new_axes, style
+from ntk_resnet.plot.drawing import THEORY
+from ntk_resnet.plot.families import Results, by_family, looks, tones
 
-_LOOKS = (("#d55e00", "o"), ("#009e73", "D"), ("#0072b2", "s"), ("#e69f00", "^"))
+_TRAINING = "nr.finite.train_study"
 
 
-def plot_dispersion(dispersion: xr.Dataset, *, ax: Axes | None = None) -> Axes:
-    """E[NTK^2] / E[NTK]^2 against depth over width, with error bars of 2 s.e.
+def width(
+    found: Results,
+    get: tuple[str, ...] | str = ("ntk", "nngp"),
+    *,
+    ax: Axes | None = None,
+    legend: bool = True,
+) -> Axes:
+    """Relative error of empirical kernels against width, beside width^(-1/2).
 
     Args:
-        dispersion: from `dispersion_study`, a line a width; or over `family` in place
-            of `width`, a line a family.
+        found: from `nr.finite.width_study`: `ntk_error` and `nngp_error` over
+            (`width`, `seed`), with their fitted exponents; several by label are
+            compared.
+        get: `"ntk"`, drawn filled, `"nngp"`, drawn hollow, or both.
         ax: where to draw; `None` for a new figure.
+        legend: whether to name families, kernels and exponents above the axes.
 
-    Theory, where there is one, is dashed: exact at these widths, and dotted its limit.
+    Returns:
+        The axes. Small points are single networks, lines their means; theory goes
+        through the middle of the means.
+
+    Raises:
+        ValueError: `found` is of another function, or `get` is none of these.
+
+    Example:
+        `nr.plot.width(nr.finite.width_study(spec, x, [64, 128, 256], 20))`
     """
-    over = "family" if "family" in dispersion.dims else "width"
-    with style():
-        ax = new_axes(height=2.9)[0, 0] if ax is None else ax
-        for k, name in enumerate(dispersion[over].values):
-            one = dispersion.sel({over: name})
-            colour, marker = _LOOKS[k % len(_LOOKS)]
+    kernels = (get,) if isinstance(get, str) else get
+    for kernel in kernels:
+        check_choice("get", kernel, ("ntk", "nngp"))
+    needs = ("width", *(f"{k}_{what}" for k in kernels for what in _WIDTH))
+    families = by_family(found, needs, "nr.finite.width_study")
+    with drawing.style():
+        ax = drawing.one_axes(ax)
+        for label, look in looks(families).items():
+            one = families[label]
+            for kernel in kernels:
+                own = look | ({"markerfacecolor": "w"} if kernel == "nngp" else {})
+                text = _exponent(one, kernel)
+                text = f"{label}, {text}" if len(families) > 1 else text
+                drawing.by_width(ax, one[f"{kernel}_error"], own, text, -0.5)
+        ax.plot([], [], **THEORY, label=r"theory, $m^{-1/2}$")
+        widths = np.unique(np.concatenate([one.width for one in families.values()]))
+        drawing.width_axes(ax, widths)
+        ax.set_xlabel("width m")
+        ax.set_ylabel("relative error of the kernel")
+        if legend:
+            drawing.legend(ax)
+    return ax
+
+
+_WIDTH = ("error", "exponent", "exponent_low", "exponent_high")
+
+
+def _exponent(one, kernel):
+    exponent, low, high = (float(one[f"{kernel}_{name}"]) for name in _WIDTH[1:])
+    if np.isnan(exponent):  # of a single width
+        return kernel.upper()
+    return f"{kernel.upper()}, exponent {exponent:.2f} [{low:.2f}, {high:.2f}]".replace(
+        "-", "−"
+    )
+
+
+# ----------------------------------------------------------------------------- training
+
+
+def training(
+    found: xr.Dataset,
+    quantity: str = "loss",
+    *,
+    ax: Axes | None = None,
+    legend: bool = True,
+) -> Axes:
+    """Networks while they train, beside the prediction of infinite width.
+
+    Args:
+        found: from `nr.finite.train_study`.
+        quantity: against time, `"loss"`, a curve a width, beside the prediction and its
+            range over the widest networks; `"outputs"` of the widest ones at two
+            points, beside the mean of the predictions in bands of one standard
+            deviation over networks; `"ntk_drift"`, the relative change of the empirical
+            NTK. Or `"errors"` against width: the largest distance of the outputs to the
+            prediction, and to that of the network's own kernel, and the final change of
+            the NTK, beside the powers expected.
+        ax: where to draw; `None` for a new figure.
+        legend: whether to name widths or quantities above the axes.
+
+    Returns:
+        The axes. Lines and dots are means over networks. Time 0 stands at half the
+        first recorded time.
+
+    Raises:
+        ValueError: `found` is of another function, or the quantity is none of these.
+
+    Example:
+        `nr.plot.training(nr.finite.train_study(spec, x, y, [64, 256], 8), "outputs")`
+    """
+    draw, needs = _DRAWN[check_choice("quantity", quantity, _DRAWN)]
+    ((label, found),) = by_family(found, ("width", *needs), _TRAINING).items()
+    colour = looks([label])[label]["color"]
+    with drawing.style():
+        ax = drawing.one_axes(ax)
+        draw(ax, found, colour)
+        if legend:
+            drawing.legend(ax)
+    return ax
+
+
+def _draw_loss(ax, found, colour):
+    shown = _shown_times(found)
+    last = found.predicted_loss.isel(width=-1).transpose("seed", "time").values
+    drawing.band(ax, shown, last.min(axis=0), last.max(axis=0), drawing.INK, 0.12)
+    drawing.theory_line(ax, shown, last.mean(axis=0), "theory, widest")
+    _by_time(ax, found.loss, shown)
+    ax.set_yscale("log")
+    ax.set_ylabel("training loss")
+    _time_axis(ax, shown, from_zero=True)
+
+
+def _draw_drift(ax, found, colour):
+    shown = _shown_times(found)
+    _by_time(ax, found.ntk_drift.isel(time=slice(1, None)), shown[1:])
+    ax.set_yscale("log")
+    ax.set_ylabel("relative change of the NTK")
+    _time_axis(ax, shown, from_zero=False)
+
+
+def _by_time(ax, values, shown):
+    """Means over networks, a curve a width."""
+    shades = drawing.shades(values.sizes["width"])
+    for width, shade in zip(values.width.values, shades, strict=True):
+        mean = values.sel(width=width).mean("seed").values
+        look = {"color": shade, "markersize": 3, "label": f"m = {width}"}
+        ax.plot(shown, mean, "o-", **look)
+
+
+def _draw_outputs(ax, found, colour):
+    """Means over networks at two points, in the bands of their predictions."""
+    one, shown = found.isel(width=-1, output=0), _shown_times(found)
+    points = min(2, found.sizes["point"])
+    for k, shade in enumerate(tones(colour, points)):
+        predicted = one.predicted_outputs.isel(point=k)
+        mean, spread = predicted.mean("seed").values, predicted.std("seed").values
+        drawing.band(ax, shown, mean - spread, mean + spread, shade)
+        drawing.theory_line(ax, shown, mean, "theory ± 1 s.d.")
+        measured = one.outputs.isel(point=k).mean("seed").values
+        ax.plot(shown, measured, "o", color=shade, label=f"point {k + 1}")
+    where = "test" if "test_rows" in found.attrs else "training"
+    ax.set_ylabel(f"outputs at {where} points, m = {int(one.width)}")
+    _time_axis(ax, shown, from_zero=True)
+
+
+def _draw_errors(ax, found, colour):
+    rows = (
+        ("max_output_error", "outputs − prediction", "s", -0.5),
+        ("max_own_kernel_error", "outputs − linearised", "D", -1),
+        ("ntk_drift", "change of the NTK", "o", -1),
+    )
+    for (name, label, marker, power), shade in zip(rows, tones(colour, 3), strict=True):
+        drift = name == "ntk_drift"
+        values = found[name].isel(time=-1) if drift else found[name].max("time")
+        exponent = float(found[f"{'drift' if drift else name}_exponent"])
+        if np.isfinite(exponent):
+            label += f": {exponent:.2f}".replace("-", "−")
+        look = {"color": shade, "marker": marker}
+        drawing.by_width(ax, values, look, label, power)
+    ax.plot([], [], **THEORY, label=r"theory, $m^{-1/2}$, $m^{-1}$")
+    drawing.width_axes(ax, found.width.values)
+    ax.set_xlabel("width m")
+    ax.set_ylabel("largest difference, final change")
+
+
+_ERRORS = ("max_output_error", "max_own_kernel_error")
+_DRAWN: dict[str, Any] = {
+    "loss": (_draw_loss, ("time", "loss", "predicted_loss")),
+    "outputs": (_draw_outputs, ("time", "outputs", "predicted_outputs")),
+    "ntk_drift": (_draw_drift, ("time", "ntk_drift")),
+    "errors": (
+        _draw_errors,
+        ("ntk_drift", "drift_exponent", *_ERRORS, *(f"{e}_exponent" for e in _ERRORS)),
+    ),
+}
+
+
+def _shown_times(found):
+    """Time 0 has no place on a logarithmic axis: it stands at half the first one."""
+    time = found.time.values
+    return np.where(time > 0, time, time[time > 0][0] / 2)
+
+
+def _time_axis(ax, shown, *, from_zero):
+    """Logarithmic, with a tick that says 0 where time 0 is shown."""
+    drawing.log_axis(ax.xaxis)
+    first, last = np.log10(shown[[1, -1]])
+    ticks = 10.0 ** np.arange(np.ceil(first), np.floor(last) + 1)
+    if not ticks.size:
+        ticks = np.unique(shown[[1, -1]])
+    labels = [f"{float(f'{tick:.3g}'):g}" for tick in ticks]
+    if from_zero:
+        ticks, labels = np.append(shown[0], ticks), ["0", *labels]
+    ax.set_xticks(ticks, labels)
+    ax.set_xlabel("time t (learning rate × steps)")
+
+
+# --------------------------------------------------------------------------- dispersion
+
+
+def dispersion(found: Results, *, ax: Axes | None = None, legend: bool = True) -> Axes:
+    """E[NTK^2] / E[NTK]^2 on the diagonal against depth / width.
+
+    Args:
+        found: from `nr.finite.dispersion_study`: `dispersion` with its standard error
+            and what theory predicts, over (`depth`, `width`) with the coordinate
+            `ratio`; several by label, or with a dimension `family`, are compared.
+        ax: where to draw; `None` for a new figure.
+        legend: whether to name families or widths above the axes.
+
+    Returns:
+        The axes. Bars are two standard errors; theory, where there is one, is dashed at
+        these widths, and dotted in the limit of large width.
+
+    Raises:
+        ValueError: `found` is of another function.
+
+    Example:
+        `nr.plot.dispersion(nr.finite.dispersion_study(spec, [2, 4, 8], [32], 1000))`
+    """
+    needs = ("ratio", "dispersion", "dispersion_sem")
+    needs += ("predicted_dispersion", "limit_dispersion")
+    families = by_family(found, needs, "nr.finite.dispersion_study")
+    with drawing.style():
+        ax = drawing.one_axes(ax)
+        for label, look, one in _networks(families):
             ax.errorbar(
                 one.ratio.values,
                 one.dispersion.values,
                 2 * one.dispersion_sem.values,
-                fmt=marker,
-                color=colour,
-                capsize=2,
-                label=str(name) if over == "family" else f"width {name}",
+                **look | {"linestyle": "", "capsize": 2, "label": label},
             )
-            _theory(ax, one)
-        ax.plot([], [], **THEORY, label="theory at this width")
-        ax.plot([], [], **_LIMIT, label="its limit, large width")
+            for name, text, line in _THEORIES:
+                drawing.theory_line(
+                    ax, one.ratio.values, one[name].values, text, linestyle=line
+                )
         drawing.log_axis(ax.xaxis, steps=(1, 2, 5))
         drawing.log_axis(ax.yaxis, steps=(1, 1.2, 1.5, 2, 3, 5))
-        ax.set_xlabel("depth / width")
-        ax.set_ylabel(r"dispersion of the NTK, $E[\Theta^2] / E[\Theta]^2$")
-        handles, labels = ax.get_legend_handles_labels()
-        # Networks before theory.
-        ax.legend(handles[2:] + handles[:2], labels[2:] + labels[:2], loc="upper left")
+        ax.set_xlabel("depth / width, L / m")
+        ax.set_ylabel(r"$E[\Theta^2] / E[\Theta]^2$ of the NTK Θ")
+        if legend:
+            drawing.legend(ax)
     return ax
 
 
-_LIMIT: dict[str, Any] = {**THEORY, "linestyle": ":"}
+_THEORIES = (
+    ("predicted_dispersion", "theory, width m", THEORY["linestyle"]),
+    ("limit_dispersion", "theory, large width", ":"),
+)
 
 
-def _theory(ax, one):
-    for name, look in (("predicted_dispersion", THEORY), ("limit_dispersion", _LIMIT)):
-        if np.isfinite(one[name]).any():
-            ax.plot(one.ratio.values, one[name].values, **look)
-
-
-def plot_finite_width(width: xr.Dataset, *, axes: Any = None):
-    """Error against width, and beside it dispersion against depth over width.
-
-    Args:
-        width: from `width_study`, merged with what `dispersion_of_families` returns.
-        axes: two axes, or `None` for new ones.
-
-    Returns:
-        The axes, `(1, 2)`.
-    """
-    with style():
-        axes = drawing.given(axes, 1, 2, height=2.9)
-    figures.plot_width(width, ax=axes[0, 0])
-    plot_dispersion(width, ax=axes[0, 1])
-    return axes
-
-
-def plot_agreement(found: xr.Dataset, *, ax: Axes | None = None) -> Axes:
-    """Mean empirical kernels of finite networks less the closed form, entry by entry.
-
-    Args:
-        found: `deviation`, in standard errors, over `network`, `kernel` and `entry`.
-        ax: where to draw; `None` for a new figure.
-    """
-    with style():
-        ax = new_axes(height=2.4)[0, 0] if ax is None else ax
-        places = np.arange(found.sizes["network"])
-        for k, kernel in enumerate(found.kernel.values):
-            colour, marker = _LOOKS[k]
-            for place, name in zip(places, found.network.values, strict=True):
-                values = found.deviation.sel(network=name, kernel=kernel).values
-                beside = (
-                    place + 0.24 * (k - 0.5) + np.linspace(-0.09, 0.09, len(values))
-                )
-                label = str(kernel).upper() if place == 0 else None
-                ax.plot(beside, values, marker, color=colour, label=label)
-        ax.axhspan(-3, 3, color=THEORY["color"], alpha=0.06, linewidth=0)
-        ax.axhline(0, **THEORY, label="closed form")
-        ax.set_xlim(-0.6, places[-1] + 0.6)
-        ax.set_xticks(places, found.network.values)
-        ax.set_ylim(-4.5, 5.5)
-        ax.set_xlabel("network")
-        ax.set_ylabel("(mean − closed form) / s.e.")
-        ax.legend(loc="upper left", ncols=3)
-    return ax
+def _networks(families):
+    """Label, look and result over depth: of each family, or of each width of one."""
+    one, *others = families.values()
+    if not others and "width" in one.dims:
+        shades = drawing.shades(one.sizes["width"])
+        for width, shade in zip(one["width"].values, shades, strict=True):
+            look = {"color": shade, "marker": "o"}
+            yield f"m = {width}", look, one.sel(width=width)
+        return
+    for label, look in looks(families).items():
+        one = families[label]
+        widths = one["width"].values if "width" in one.dims else [None]
+        for width in widths:
+            yield label, look, one if width is None else one.sel(width=width)

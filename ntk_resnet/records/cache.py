@@ -1,8 +1,6 @@
 """Results worth keeping between runs, in a folder that may be removed at any time."""
 
 import contextlib
-import hashlib
-import json
 import os
 import pathlib
 import shutil
@@ -13,7 +11,8 @@ from typing import Any
 import xarray as xr
 
 from ntk_resnet.records import results as records
-from ntk_resnet.records.code import code_digest
+from ntk_resnet.records.code import recipe
+from ntk_resnet.records.content import digest
 from ntk_resnet.specification.base import Specification
 from ntk_resnet.specification.json import to_json
 
@@ -70,5 +69,4 @@ def _path(kind, folder, about):
         }
     except ValueError:  # an activation of the user's own has no name
         return None
-    key = json.dumps([plain, code_digest(folder)])
-    return home / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.zarr"
+    return home / f"{kind}-{digest(recipe(plain, folder))[:32]}.zarr"

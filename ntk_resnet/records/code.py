@@ -7,10 +7,13 @@ computes, so that it does not count.
 
 import ast
 import functools
-import hashlib
+import json
 import pathlib
 from collections.abc import Iterator
 from typing import Any
+
+from ntk_resnet.records.content import digest
+from ntk_resnet.records.provenance import versions
 
 COMPUTES = ("analysis", "finite", "kernels", "studies")
 _ROOT = pathlib.Path(__file__).parent.parent
@@ -26,17 +29,28 @@ def code_digest(*folders: str) -> str:
     Args:
         *folders: of the package; by default all that compute.
     """
-    digest, known = hashlib.sha256(), set[pathlib.Path]()
+    known = set[pathlib.Path]()
     found = [file for folder in folders or COMPUTES for file in _modules(folder)]
     while found:
         file = found.pop()
         if file not in known:
             known.add(file)
             found += _read(file)[1]
-    for file in sorted(known):
-        name = file.relative_to(_ROOT).as_posix()
-        digest.update(f"{name}\0{_read(file)[0]}\0".encode())
-    return digest.hexdigest()
+    return digest(
+        {file.relative_to(_ROOT).as_posix(): _read(file)[0] for file in sorted(known)}
+    )
+
+
+def recipe(about: dict[str, Any], *folders: str) -> str:
+    """What decides a result, as text: those of one recipe are equal.
+
+    Args:
+        about: what decides it besides the code and the versions, as plain data (JSON).
+        *folders: as in `code_digest`.
+    """
+    return json.dumps(
+        {**about, "code": code_digest(*folders), **versions()}, sort_keys=True
+    )
 
 
 def _modules(folder):
@@ -47,8 +61,7 @@ def _modules(folder):
 def _read(file: pathlib.Path) -> tuple[str, list[pathlib.Path]]:
     """The digest of one module, and the modules that it imports."""
     tree = ast.parse(file.read_bytes())
-    text = repr(_meaning(tree))
-    return hashlib.sha256(text.encode()).hexdigest(), list(_imports(tree))
+    return digest(repr(_meaning(tree))), list(_imports(tree))
 
 
 def _meaning(node: Any) -> Any:

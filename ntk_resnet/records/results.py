@@ -5,11 +5,9 @@ of its content in its attributes, which every load checks.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import pathlib
-import shutil
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +16,9 @@ import numpy as np
 import xarray as xr
 
 from ntk_resnet._checks import check_writable as check_writable
-from ntk_resnet.records.code import code_digest
-from ntk_resnet.records.provenance import as_attribute, provenance, versions
+from ntk_resnet.records.code import recipe
+from ntk_resnet.records.content import digest, write_file, written_whole
+from ntk_resnet.records.provenance import as_attribute, provenance
 
 _DIGEST = "content_sha256"
 
@@ -50,16 +49,8 @@ def save(
     stored = _storable(dataset)
     stored.attrs[_DIGEST] = content_digest(stored)
     _check_replaceable(path)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path, "write the result") as partial:
         stored.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
-        _replace(partial, path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(f"cannot write the result {str(path)!r}: {reason}.") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     if csv:
         to_csv(dataset, path.with_suffix(".csv"))
     return path
@@ -118,7 +109,7 @@ def resume(
         compute: makes the Dataset; provenance, `config` and the `seconds` it took are
             added to its attributes.
     """
-    wanted = json.dumps({**config, "code": code_digest(), **versions()}, sort_keys=True)
+    wanted = recipe(config)
     with contextlib.suppress(OSError, ValueError):
         found = load(path)
         if found.attrs.get("config") == wanted:
@@ -141,17 +132,11 @@ def content_digest(dataset: xr.Dataset) -> str:
 
     Does not depend on the order of the variables, on chunks or on compression.
     """
-    digest = hashlib.sha256()
-
-    def feed(*parts):
-        for part in parts:
-            data = part if isinstance(part, bytes) else json.dumps(part).encode()
-            digest.update(len(data).to_bytes(8, "little") + data)
 
     def attributes(owner):
         return {k: v for k, v in sorted(owner.attrs.items()) if k != _DIGEST}
 
-    feed(attributes(dataset))
+    parts: list[Any] = [attributes(dataset)]
     for name in sorted(map(str, dataset.variables)):
         variable = dataset.variables[name]
         values = np.asarray(variable.values)
@@ -162,18 +147,9 @@ def content_digest(dataset: xr.Dataset) -> str:
             if values.dtype.kind == "f":  # there are many NaNs; a store keeps only one
                 values = np.where(np.isnan(values), values.dtype.type(np.nan), values)
             kind, data = values.dtype.newbyteorder("<").str, values.tobytes()
-        feed(name, list(variable.dims), list(values.shape), kind, attributes(variable))
-        feed(data)
-    return digest.hexdigest()
-
-
-def _replace(new: pathlib.Path, path: pathlib.Path) -> None:
-    """Moves `new` to `path`; a folder cannot be renamed onto one that has files."""
-    old = path.with_name(f".{path.name}.old-{os.getpid()}")
-    if path.exists():
-        os.rename(path, old)
-    os.rename(new, path)
-    shutil.rmtree(old, ignore_errors=True)
+        about = list(variable.dims), list(values.shape), kind, attributes(variable)
+        parts += [name, *about, data]
+    return digest(*parts)
 
 
 def _storable(dataset: xr.Dataset) -> xr.Dataset:
@@ -240,24 +216,3 @@ def to_csv(dataset: xr.Dataset, path: str | os.PathLike) -> list[pathlib.Path]:
         write_file(target, text)
         written.append(target)
     return written
-
-
-def write_file(path: str | os.PathLike, content: str | bytes) -> pathlib.Path:
-    """Writes a file (text in UTF-8), all of it or nothing.
-
-    Raises:
-        OSError: the place is not writable; the text says where.
-    """
-    path = pathlib.Path(path)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content if isinstance(content, bytes) else content.encode())
-        os.replace(partial, path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(f"cannot write {str(path)!r}: {reason}.") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-    return path

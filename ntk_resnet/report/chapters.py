@@ -4,15 +4,8 @@ import functools
 import json
 from collections.abc import Iterable
 
-from ntk_resnet.plot import (
-    depth as figures,
-)
-from ntk_resnet.plot import (
-    finite as finite_figures,
-)
-from ntk_resnet.plot import (
-    spectra as spectral_figures,
-)
+from ntk_resnet import plot
+from ntk_resnet.plot import study
 from ntk_resnet.report import image_sections, tables
 from ntk_resnet.report.section import Section, rows_section
 
@@ -22,7 +15,7 @@ def sections(results) -> Iterable[Section]:
         found = results["paper"]
         yield Section(
             "paper",
-            "Depth flattens the plain kernel and leaves the residual one as it is",
+            "The NTK against the cosine between inputs, by depth",
             "Normalised neural tangent kernel against the cosine between two inputs, "
             "at the depths of the figure of Huang et al. (2020), in their convention, "
             "as everywhere here: all weights are trained but the first ones of a "
@@ -30,7 +23,7 @@ def sections(results) -> Iterable[Section]:
             "the nearer to 1/4 everywhere but at 1; below zero at depths 1 and 2; with "
             "branches scaled by 1/L all depths give one curve, 1/(2π) at a right "
             "angle.",
-            functools.partial(figures.plot_paper_kernels, found),
+            functools.partial(study.paper, found),
             tables.paper_table(found),
         )
     if "kernels" in results:
@@ -39,20 +32,20 @@ def sections(results) -> Iterable[Section]:
         found = results["degeneracy"]
         yield Section(
             "degeneracy",
-            "On real data, the plain kernel becomes constant",
+            "Gram matrices of real data against depth",
             "The NTK Gram matrix of "
             f"{found.attrs['rows']} rows of {found.attrs['data']} against depth. See: "
             "plain networks and α = 1 run into the constant kernel along the predicted "
             "curves; γ = 1 and γ = 1/2 stay where they are. A small condition number "
             "is no good sign here: the degenerate kernel is the best conditioned one, "
             "at (n+3)/3.",
-            functools.partial(figures.plot_degeneracy, found),
+            functools.partial(study.degeneracy, found),
             tables.degeneracy_table(found),
         )
     for name, title, caption in (
         (
             "regression",
-            "Squared error and accuracy against depth",
+            "Regression on real data: error and accuracy against depth",
             "Kernel ridge regression on {data}: {train} rows for training, {test} for "
             "testing, ridge {ridge:g} of the mean diagonal; means over {splits} random "
             "splits with 95 % intervals (the splits share rows, so the intervals are "
@@ -63,7 +56,7 @@ def sections(results) -> Iterable[Section]:
         ),
         (
             "teacher",
-            "The same on a smooth target that is known",
+            "Regression of a known smooth target: error against depth",
             "The target x₁ + 2.5 x₂x₃ on the sphere in five dimensions, {train} rows "
             "for training and {test} for testing, {splits} splits. See: with γ = 1 and "
             "1/2 the error stays below 1 % at every depth.",
@@ -75,13 +68,13 @@ def sections(results) -> Iterable[Section]:
         found = results["rates"]
         yield Section(
             "rates",
-            "The rates are those of the theory",
+            "Rates of convergence with depth",
             "Left: the NTK of a plain network exceeds 1/4 by (3/8 ln L + C)/L, with "
             "the same 3/8 at every cosine between the inputs (at the lines' ends), and "
             "another C if the readout is trained too. "
             "Right: the kernel of a residual network approaches that of a single block "
             "like L^(1−2γ). See: lines parallel to the dashed ones.",
-            functools.partial(figures.plot_rates, found),
+            functools.partial(study.rates, found),
             tables.rates_table(found),
         )
     yield from _spectral_sections(results)
@@ -90,25 +83,25 @@ def sections(results) -> Iterable[Section]:
         found = results["width"]
         yield Section(
             "width",
-            "Finite networks have these kernels, up to width^(−1/2)",
+            "Error of the kernels of finite networks against width",
             f"Random finite networks ({_depth_of(found)}) on {found.attrs['rows']} "
             "rows: relative Frobenius error of the empirical kernel against the closed "
             "form. Small points are single networks, lines their means. See: both "
             "errors fall along the dashed line of exponent −1/2.",
-            functools.partial(figures.plot_width, found),
+            functools.partial(plot.width, found),
             tables.width_table(found),
         )
     if "dispersion" in results:
         found = results["dispersion"]
         yield rows_section(
             "dispersion",
-            "Plain networks differ more from one another the deeper they are",
+            "Dispersion of the NTK over networks, against depth over width",
             "E[Θ²]/E[Θ]² of the NTK on the diagonal over {seeds} random networks of "
             "width {width} (bars: 2 standard errors); for plain networks the exact "
             "theory at this width (dashed) and its limit of large width (dotted). See: "
             "it grows with depth over width in plain networks and not in residual ones "
             "whose branches are scaled down.",
-            finite_figures.plot_dispersion,
+            plot.dispersion,
             found,
             ["family", "depth"],
             {
@@ -125,7 +118,7 @@ def sections(results) -> Iterable[Section]:
         found = results["training"]
         yield Section(
             "training",
-            "Trained networks follow the kernel's prediction",
+            "Trained networks beside the kernel's prediction",
             f"Full-batch gradient descent ({_depth_of(found)}, {found.attrs['rows']} "
             "rows), and what a fixed kernel predicts of the same steps (dashed). Top "
             "left: outputs at two points, means over the widest networks (dots), in "
@@ -134,7 +127,7 @@ def sections(results) -> Iterable[Section]:
             "right: largest difference of the outputs to the prediction of the closed "
             "form, and of the network's own kernel, by width. See: wider networks "
             "follow more closely, in their own kernel's steps most closely of all.",
-            functools.partial(figures.plot_training, found),
+            functools.partial(study.training, found),
             tables.training_table(found),
         )
 
@@ -147,22 +140,22 @@ def _kernel_sections(kernels):
     )
     yield Section(
         "kernels",
-        "Depth flattens the plain tangent kernel, not the residual one",
+        "The NTK against the angle between inputs, by depth",
         "Normalised neural tangent kernel against the angle between two inputs. See: "
         "with depth the plain kernel tends to 1/4 everywhere but at angle 0, so does a "
         "residual one with γ < 1/2 or with a constant factor; γ = 1 and γ = 1/2 keep a "
         "shape. " + shared,
-        functools.partial(figures.plot_kernels, kernels, "ntk"),
+        functools.partial(study.kernels, kernels, "ntk"),
         tables.kernel_table(kernels, "ntk"),
         picture="kernels_ntk",
     )
     yield Section(
         "kernels",
-        "The same for the kernel of the features",
+        "The NNGP kernel against the angle between inputs, by depth",
         "Normalised NNGP kernel (the cosine between the features of two inputs). See: "
         "in a "
         "deep plain network all inputs end up pointing the same way. " + shared,
-        functools.partial(figures.plot_kernels, kernels, "nngp"),
+        functools.partial(study.kernels, kernels, "nngp"),
         tables.kernel_table(kernels, "nngp"),
         picture="kernels_nngp",
     )
@@ -174,7 +167,7 @@ def _regression_section(name, title, caption, found):
         name,
         title,
         caption.format_map(words),
-        functools.partial(figures.plot_regression, found),
+        functools.partial(study.regression, found),
         tables.regression_table(found),
     )
 
@@ -190,13 +183,13 @@ def _spectral_sections(results) -> Iterable[Section]:
         found = results["spectra"]
         yield rows_section(
             "spectra",
-            "Depth flattens the plain kernel's spectrum",
+            "Eigenvalues of Gram matrices of real data",
             "The NTK Gram matrix of {rows} rows of {data}: leading eigenvalues, the "
             "share of the targets in their eigenvectors, and the distribution of all. "
             "See: with depth the plain kernel keeps one large eigenvalue, of the "
             "constant, and all others become alike; the residual ones keep the order "
             "that data have.",
-            spectral_figures.plot_spectra,
+            study.spectrum,
             found,
             ["family"],
             {
@@ -211,13 +204,13 @@ def _spectral_sections(results) -> Iterable[Section]:
         found = results["mercer"]
         yield rows_section(
             "mercer",
-            "On the sphere all eigenvalues end in one power of the degree",
+            "Eigenvalues on the sphere, by degree",
             "Eigenvalues of the NTK on the sphere in {dim} dimensions "
             "by degree: lines even, points odd degrees; right, over those of the "
             "Laplace kernel exp(−|x − x'|). See: the same power for all, plain "
             "networks reaching it at degrees beyond their depth; with γ = 1 odd "
             "degrees have far smaller eigenvalues than even ones for long.",
-            spectral_figures.plot_mercer,
+            study.mercer,
             found,
             ["family"],
             {
@@ -231,8 +224,8 @@ def _spectral_sections(results) -> Iterable[Section]:
             },
         )
     for name, title in (
-        ("curves", "The spectrum predicts the learning curve"),
-        ("data_curves", "The same on real data"),
+        ("curves", "Learning curves on the sphere, predicted and measured"),
+        ("data_curves", "Learning curves on real data, predicted and measured"),
     ):
         if name in results:
             yield _curves_section(name, title, results[name])
@@ -244,12 +237,12 @@ def _ridge_section(found):
     errors = "misclassified" if found.attrs["classes"] else "MSE / variance"
     return rows_section(
         "ridge",
-        "The leave-one-out error tells the ridge",
+        "Test and leave-one-out error against the ridge",
         "Kernel ridge regression on {train} rows of {data}, {test} others for testing, "
         "with a residual network of depth 1,000, γ = 1/2. The leave-one-out error "
         "comes in closed form with the fit. See: both are smallest at about the same "
         "ridges.",
-        spectral_figures.plot_ridge,
+        study.ridge,
         found,
         ["ridge"],
         {
@@ -271,7 +264,7 @@ def _curves_section(name, title, found):
         "in the eigenspaces predict (dashed). See: points on the lines. Where a kernel "
         "has learned all of a target, or rows differ much in leverage, the theory is "
         "known to be too low.",
-        spectral_figures.plot_learning_curves,
+        plot.learning_curve,
         found,
         ["family", "n"],
         {

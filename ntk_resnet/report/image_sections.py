@@ -3,8 +3,7 @@
 import functools
 from collections.abc import Iterable
 
-from ntk_resnet.plot import finite as finite_figures
-from ntk_resnet.plot import images as image_figures
+from ntk_resnet.plot import study, study_images
 from ntk_resnet.report import tables
 from ntk_resnet.report.section import Section, rows_section
 
@@ -17,12 +16,12 @@ def sections(results) -> Iterable[Section]:
     if "image_networks" in results:
         yield rows_section(
             "image_networks",
-            "Finite convolutional networks have these kernels",
+            "Mean kernels of finite convolutional networks, less the closed form",
             "Mean empirical kernels of {networks} random networks of depth 3 and "
             "{width} channels on three images of {data} made 4 x 4 pixels, less the "
             "closed form, in standard errors of the mean: a point an entry. See: all "
             "within the shaded three standard errors; entries move together.",
-            finite_figures.plot_agreement,
+            study.agreement,
             results["image_networks"],
             ["network", "kernel"],
             {
@@ -55,7 +54,7 @@ def _image_rates_section(found):
     ]
     return Section(
         "image_rates",
-        "Between images too, the rates are those of the theory",
+        "Rates of convergence with depth, between images",
         "Pairs of {images} images of {data} made 4 x 4 pixels. Left: the NTK of plain "
         "networks tends to 1/4, pooled and circular to 1/(1+3/P) with P = {pixels} "
         "pixels; dashed (3/8 ln L)/L. Middle: the gap of their NNGP; dashed 9π²/(2L²) "
@@ -65,7 +64,7 @@ def _image_rates_section(found):
         "lines parallel to the dashed ones, so plain kernels tend to a constant with "
         "either readout, residual ones to a kernel that tells images "
         "apart.".format_map(found.attrs),
-        functools.partial(image_figures.plot_image_rates, found),
+        functools.partial(study_images.image_rates, found),
         tables.table(["plain", *heads, "limit of the NTK"], table),
     )
 
@@ -73,7 +72,7 @@ def _image_rates_section(found):
 def _images_section(found):
     return rows_section(
         "images",
-        "Between images, zero padding decides what depth makes of the kernel",
+        "Kernels between images and regression against depth",
         "Convolutional kernels of {rows} images of {data} ({size} pixels) against "
         "depth, above with a flattened readout, below with the mean over pixels; zero "
         "padding, but where the image goes round (circular). Left: NTK between images, "
@@ -87,7 +86,7 @@ def _images_section(found):
         "settles, near 1 where the image goes round, with zero padding on a slow way "
         "to 1/4. The error rises towards that of a constant in both; with γ = 1 and "
         "γ = 1/2 kernel and error stay.",
-        image_figures.plot_convolutional,
+        study_images.images,
         found,
         ["readout", "family", "depth"],
         {

@@ -10,8 +10,10 @@ import pathlib
 
 import xarray as xr
 
-from ntk_resnet.plot import depth as figures
+from ntk_resnet.plot import drawing
+from ntk_resnet.plot.families import full_name
 from ntk_resnet.records import results as records
+from ntk_resnet.records.content import write_file
 from ntk_resnet.records.provenance import versions
 from ntk_resnet.report import chapters, frame, tables
 
@@ -39,8 +41,8 @@ def write(
     for section in sections:
         axes = section.draw()
         for ending in ("svg", "png"):
-            figures.save(axes, out / "figures" / f"{section.stem}.{ending}")
-        svg = figures.to_svg(axes, name=section.stem, title=section.title)
+            drawing.save(axes, out / "figures" / f"{section.stem}.{ending}")
+        svg = drawing.to_svg(axes, name=section.stem, title=section.title)
         body.append(_figure(out, section, svg))
     page = frame.PAGE.substitute(
         style=frame.STYLE,
@@ -54,7 +56,7 @@ def write(
         provenance=_provenance(claims),
         files=_files(out, ["verdicts", *results], [s.stem for s in sections]),
     )
-    return records.write_file(out / "index.html", page)
+    return write_file(out / "index.html", page)
 
 
 # ---------------------------------------------------------------------------- the words
@@ -139,7 +141,7 @@ def _runs(results) -> str:
         rows.append([name, found.attrs["seconds"], sizes, settings])
     table = tables.table(["part", "seconds", "sizes", "settings"], rows)
     specs = "".join(
-        f"<dt>{html.escape(figures.LABELS.get(key, key))}</dt>"
+        f"<dt>{html.escape(full_name(key))}</dt>"
         f"<dd><code>{html.escape(json.dumps(spec, ensure_ascii=False))}</code></dd>"
         for key, spec in config["families"].items()
     )

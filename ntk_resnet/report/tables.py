@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ntk_resnet.plot.depth import LABELS
+from ntk_resnet.plot.families import full_name
 
 
 def paper_table(paper):
@@ -17,7 +17,7 @@ def paper_table(paper):
     near = paper.sel(cosine=at, method="nearest")
     head = ["network", "depth", *(f"u = {u:.3f}" for u in near.cosine.values)]
     rows = [
-        [LABELS[family], depth, *map(number, values)]
+        [full_name(family), depth, *map(number, values)]
         for family, deep in zip(near.family.values, near.ntk.values, strict=True)
         for depth, values in zip(near.depth.values.tolist(), deep, strict=True)
     ]
@@ -29,7 +29,7 @@ def kernel_table(kernels, which):
     head = ["network", "depth", *(f"θ = {t:.2f}" for t in kernels.angle.values[angles])]
     rows = [
         [
-            LABELS[family],
+            full_name(family),
             depth,
             *map(number, kernels[which].values[i, j, angles]),
         ]
@@ -57,7 +57,7 @@ def degeneracy_table(found):
         for depth in found.depth.values.tolist():
             one = found.sel(family=family, depth=depth)
             numbers = [number(float(one[name])) for name in columns]
-            rows.append([LABELS[family], depth, *numbers])
+            rows.append([full_name(family), depth, *numbers])
     return table(head, rows)
 
 
@@ -74,7 +74,7 @@ def regression_table(found):
             for name in measures:
                 mean, high = float(one[f"{name}_mean"]), float(one[f"{name}_high"])
                 cells.append(f"{mean:.4f} ± {high - mean:.4f}")
-            rows.append([LABELS[family], depth, *cells])
+            rows.append([full_name(family), depth, *cells])
     return table(head, rows)
 
 

@@ -86,22 +86,16 @@ def exponent(label, statement, found, name, expected, reason):
 
 def of_splits(label, statement, found, name, prediction, bound, reason, tolerance=0.0):
     """A claim on a mean over random splits, with its 95 % interval."""
-    from scipy import stats
+    from ntk_resnet.analysis.statistics import mean_of
 
     values = found[name].values
-    mean, count = float(values.mean()), len(values)
-    half = math.nan
-    if count > 1:
-        error = values.std(ddof=1) / math.sqrt(count)
-        half = float(stats.t.ppf(0.975, count - 1) * error)
+    measured = map(float, mean_of(values))
     return Claim(
         label,
         statement,
         prediction,
-        mean,
-        mean - half,
-        mean + half,
-        f"95 % over {count} splits",
+        *measured,
+        f"95 % over {len(values)} splits",
         tolerance,
         bound,
         reason,

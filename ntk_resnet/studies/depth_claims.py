@@ -10,8 +10,9 @@ or a prediction is our own choice, or was changed after a first run.
 import numpy as np
 import xarray as xr
 
-from ntk_resnet.analysis.degeneracy import fit_power, one_block_correction
+from ntk_resnet.analysis.degeneracy import one_block_correction
 from ntk_resnet.analysis.regression import kernel_ridge
+from ntk_resnet.analysis.statistics import fit_power
 from ntk_resnet.records.provenance import provenance
 from ntk_resnet.studies import image_claims, spectrum_claims
 from ntk_resnet.studies.claims import Claim, exponent, of_splits, over

@@ -5,14 +5,16 @@ deep feedforward networks? (NeurIPS 2020). Each measurement is a function that r
 Dataset; `depth_study` runs and saves them, `depth_claims` judges what they measured.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.analysis import degeneracy as depth_analysis
 from ntk_resnet.analysis import regression
+from ntk_resnet.analysis.statistics import mean_of
 from ntk_resnet.data.datasets import Data, split, targets
 from ntk_resnet.kernels.function import kernel_fn
 from ntk_resnet.records.provenance import provenance
@@ -20,8 +22,6 @@ from ntk_resnet.specification.base import TRAINED, Specification
 from ntk_resnet.specification.json import to_dict
 from ntk_resnet.specification.networks import FeedForward, ResNet
 from ntk_resnet.specification.scales import DepthScale
-
-Progress = Callable[[float, float, str], None] | None
 
 FAMILIES: dict[str, Specification] = {
     "plain": FeedForward(depth=1, trained="blocks"),
@@ -52,7 +52,7 @@ RIDGE = 1e-3
 # ---------------------------------------------- kernels against the angle or its cosine
 
 
-def paper_kernels(*, cosines: int, progress: Progress = None) -> xr.Dataset:
+def paper_kernels(*, cosines: int, progress: Progress = quiet) -> xr.Dataset:
     """The paper's figure: the normalised NTK, `ntk`, over (family, depth, cosine).
 
     Of `PAPER_FAMILIES` at `PAPER_DEPTHS`; the cosines are those of equidistant angles,
@@ -61,7 +61,7 @@ def paper_kernels(*, cosines: int, progress: Progress = None) -> xr.Dataset:
     theta = np.linspace(np.pi, 0, cosines)
     swept = []
     for done, name in enumerate(PAPER_FAMILIES):
-        report = within(progress, done, 1, len(PAPER_FAMILIES), f"kernels of {name}, ")
+        report = part_of(progress, done, 1, len(PAPER_FAMILIES), f"kernels of {name}, ")
         found = depth_analysis.sweep_depth(
             FAMILIES[name], PAPER_DEPTHS, angles=theta, progress=report
         )
@@ -71,7 +71,7 @@ def paper_kernels(*, cosines: int, progress: Progress = None) -> xr.Dataset:
 
 
 def kernels_by_angle(
-    *, depths: Sequence[int], angles: int, progress: Progress = None
+    *, depths: Sequence[int], angles: int, progress: Progress = quiet
 ) -> xr.Dataset:
     """Both normalised kernels over (family, depth, angle), and neural-tangents' beside.
 
@@ -83,13 +83,12 @@ def kernels_by_angle(
     swept = []
     pieces = len(FAMILIES) + 2
     for done, (name, spec) in enumerate(FAMILIES.items()):
-        report = within(progress, done, 1, pieces, f"kernels of {name}, ")
+        report = part_of(progress, done, 1, pieces, f"kernels of {name}, ")
         swept.append(
             depth_analysis.sweep_depth(spec, depths, angles=theta, progress=report)
         )
     result = stack(swept, FAMILIES)
-    if progress is not None:
-        progress(len(FAMILIES), pieces, "kernels by neural-tangents")
+    progress(len(FAMILIES), pieces, "kernels by neural-tangents")
     return result.merge(_second_engine(), combine_attrs="drop_conflicts")
 
 
@@ -122,7 +121,7 @@ def _second_engine() -> xr.Dataset:
 # -------------------------------------------------------------------- rates, few angles
 
 
-def rates(*, longest: int, progress: Progress = None) -> xr.Dataset:
+def rates(*, longest: int, progress: Progress = quiet) -> xr.Dataset:
     """What the theory's rates are read off: few angles, large depths.
 
     Variables: over (`trained`, `plain_depth`, cosine) `plain_ntk`, of plain networks
@@ -140,7 +139,7 @@ def rates(*, longest: int, progress: Progress = None) -> xr.Dataset:
     pieces = len(TRAINED) + len(_RATE_FAMILIES) + len(gammas)
 
     def sweep(spec, depths, piece, angles=angles):
-        report = within(progress, piece, 1, pieces, "rates, ")
+        report = part_of(progress, piece, 1, pieces, "rates, ")
         return depth_analysis.sweep_depth(
             spec, depths.tolist(), angles=angles, progress=report
         )
@@ -231,7 +230,7 @@ def degeneracy_on_data(
     depths: Sequence[int],
     rows: int,
     families: dict[str, Specification] | None = None,
-    progress: Progress = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     """The NTK's Gram matrix on at most that many rows, over (family, depth).
 
@@ -242,7 +241,7 @@ def degeneracy_on_data(
     chosen = some_rows(data, rows)
     found = []
     for done, (name, spec) in enumerate(families.items()):
-        report = within(progress, done, 1, len(families), f"Gram matrix of {name}, ")
+        report = part_of(progress, done, 1, len(families), f"Gram matrix of {name}, ")
         found.append(depth_analysis.degeneracy(spec, depths, chosen.x, progress=report))
     result = stack(found, families)
     # The constant kernel has the eigenvalue 3/4, n - 1 times, and 3/4 + n/4.
@@ -271,7 +270,7 @@ def regression_on_data(
     train: int,
     test: int,
     splits: int,
-    progress: Progress = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     """Kernel ridge regression over (family, depth, split).
 
@@ -289,7 +288,7 @@ def regression_on_data(
     train = round(len(chosen) * train / (train + test))
     values = []
     for done, (name, spec) in enumerate(FAMILIES.items()):
-        report = within(progress, done, 1, len(FAMILIES), f"regression with {name}, ")
+        report = part_of(progress, done, 1, len(FAMILIES), f"regression with {name}, ")
         swept = depth_analysis.sweep_depth(spec, depths, x=chosen.x, progress=report)
         values.append(fit_splits(swept.ntk.values, chosen, train, splits))
     result = xr.Dataset(
@@ -345,16 +344,10 @@ def teacher(rows: int, seed: int = 0) -> Data:
 
 def with_intervals(dataset: xr.Dataset, names, dim: str) -> xr.Dataset:
     """Adds mean and 95 % interval (Student's t over `dim`) of some variables."""
-    from scipy import stats
-
-    count = dataset.sizes[dim]
-    quantile = stats.t.ppf(0.975, count - 1) if count > 1 else np.nan
     for name in names:
-        mean = dataset[name].mean(dim)
-        error = dataset[name].std(dim, ddof=min(1, count - 1)) / np.sqrt(count)
-        dataset[f"{name}_mean"] = mean
-        dataset[f"{name}_low"] = mean - quantile * error
-        dataset[f"{name}_high"] = mean + quantile * error
+        values = dataset[name].transpose(dim, ...)
+        for end, found in mean_of(values.values)._asdict().items():
+            dataset[f"{name}_{end}"] = values.dims[1:], found
     return dataset
 
 
@@ -374,14 +367,3 @@ def stack(datasets, families) -> xr.Dataset:
         dim="family",
         join="exact",
     ).assign_coords(family=family)
-
-
-def within(
-    progress: Progress, begin: Any, share: Any, whole: Any, prefix: str = ""
-) -> Progress:
-    """A callback for a piece of the work: `share` of `whole`, starting at `begin`."""
-    if progress is None:
-        return None
-    return lambda done, total, text: progress(
-        begin + share * done / total, whole, prefix + text
-    )

@@ -6,20 +6,19 @@ same settings is loaded instead of computed, so a killed run goes on where it st
 
 import dataclasses
 import functools
-import hashlib
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
+from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.data.datasets import Data, load_data
 from ntk_resnet.records import results as records
+from ntk_resnet.records.content import digest
 from ntk_resnet.studies import depth_measurements as measures
 from ntk_resnet.studies import finite_measurements, image_measurements, image_rates
 from ntk_resnet.studies import spectrum_measurements as spectra
-from ntk_resnet.studies.depth_measurements import Progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +83,7 @@ class Part:
     settings: dict[str, Any]
     data: Data | None = None
 
-    def compute(self, progress: Progress = None) -> xr.Dataset:
+    def compute(self, progress: Progress = quiet) -> xr.Dataset:
         """Runs the measurement."""
         inputs = () if self.data is None else (self.data,)
         return self.measure(*inputs, **self.settings, progress=progress)
@@ -106,9 +105,8 @@ class Part:
         }
         result |= {"settings": self.settings, "ridge": measures.RIDGE}
         if self.data is not None:
-            content = self.data.x.tobytes() + np.asarray(self.data.y).tobytes()
             result["data"] = self.data.name
-            result["data_sha256"] = hashlib.sha256(content).hexdigest()
+            result["data_sha256"] = digest(self.data.x, self.data.y)
         return result
 
 
@@ -165,7 +163,7 @@ def run(
     out: pathlib.Path,
     data: Data,
     sizes: Sizes,
-    progress: Progress = None,
+    progress: Progress = quiet,
 ) -> dict[str, xr.Dataset]:
     """Computes all parts, saving each in `out` as zarr and CSV as soon as it is there.
 
@@ -186,13 +184,12 @@ def run(
     total, done = sum(part.weight for part in named.values()), 0
     results = {}
     for name, part in named.items():
-        report = measures.within(progress, done, part.weight, total)
+        report = part_of(progress, done, part.weight, total)
         results[name] = records.resume(
             out / f"{name}.zarr",
             part.configuration(),
             functools.partial(part.compute, report),
         )
         done += part.weight
-        if progress is not None:
-            progress(done, total, f"{name} done")
+        progress(done, total, f"{name} done")
     return results

@@ -12,6 +12,8 @@ import xarray as xr
 from flax import nnx
 
 from ntk_resnet import finite
+from ntk_resnet._progress import Progress, part_of, quiet
+from ntk_resnet.analysis.statistics import standard_error
 from ntk_resnet.data.datasets import Data, split, targets
 from ntk_resnet.finite.dispersion import dispersion_of_families
 from ntk_resnet.finite.empirical.kernel import feature_kernel, ntk_of_rows
@@ -21,7 +23,7 @@ from ntk_resnet.specification.base import Specification
 from ntk_resnet.specification.convolutional import ConvNet, ConvResNet
 from ntk_resnet.specification.networks import FeedForward, ResNet
 from ntk_resnet.specification.scales import DepthScale
-from ntk_resnet.studies.depth_measurements import Progress, some_rows, within
+from ntk_resnet.studies.depth_measurements import some_rows
 from ntk_resnet.studies.image_rates import small_images
 
 WIDTH_SPEC = ResNet(depth=3, branch_scale=DepthScale(0.5))
@@ -47,7 +49,7 @@ def agreement_with_width(
     widths: Sequence[int],
     seeds: int,
     spec: Specification = WIDTH_SPEC,
-    progress: Progress = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     """Empirical against closed-form kernels on 12 rows (`finite.width_study`)."""
     x = some_rows(data, 12).x
@@ -55,7 +57,7 @@ def agreement_with_width(
 
 
 def training(
-    data: Data, *, widths: Sequence[int], seeds: int, progress: Progress = None
+    data: Data, *, widths: Sequence[int], seeds: int, progress: Progress = quiet
 ) -> xr.Dataset:
     """Training against the kernel's prediction (`finite.train_study`)."""
     train, test = split(data, train=min(16, len(data) // 2), seed=1)
@@ -78,7 +80,7 @@ def training(
 
 
 def dispersion(
-    *, depths: Sequence[int], networks: int, progress: Progress = None
+    *, depths: Sequence[int], networks: int, progress: Progress = quiet
 ) -> xr.Dataset:
     """Dispersion of the NTK over depth, plain and residual, at width 32."""
     families = {
@@ -95,7 +97,7 @@ def agreement_on_images(
     specs: int,
     networks: int,
     width: int = 128,
-    progress: Progress = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     """Mean empirical kernels of convolutional networks beside the closed forms.
 
@@ -114,14 +116,14 @@ def agreement_on_images(
     upper = np.triu_indices(len(x))
     drawn, exact = [], []
     for done, name in enumerate(names):
-        report = within(progress, done, 1, len(names), f"finite networks, {name}, ")
+        report = part_of(progress, done, 1, len(names), f"finite networks, {name}, ")
         spec, keys = IMAGE_SPECS[name], seed_keys(done, width, networks)
         drawn.append(_kernels_drawn(spec, x, keys, width, report)[..., *upper])
         limits = kernel_fn(spec, normalised=False)(x, get=KERNELS)
         exact.append([np.asarray(limit)[upper] for limit in limits])
     over = ("network", "kernel", "entry")
     samples = np.array(drawn)  # (network, seed, kernel, entry)
-    sem = samples.std(axis=1, ddof=1) / np.sqrt(networks)
+    sem = standard_error(samples, axis=1)
     found = xr.Dataset(
         {
             "mean": (over, samples.mean(axis=1)),
@@ -153,6 +155,5 @@ def _kernels_drawn(spec, x, keys, width, progress):
     # One network after the other: a batch of convolutions is slow on CPUs.
     run = jax.jit(lambda keys: jax.lax.map(one, keys))
     found = np.asarray(run(keys), np.float64)
-    if progress is not None:
-        progress(1, 1, f"width {width}")
+    progress(1, 1, f"width {width}")
     return found

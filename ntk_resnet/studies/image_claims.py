@@ -14,7 +14,7 @@ limit of two inputs, 1/4.
 import numpy as np
 from scipy import stats
 
-from ntk_resnet.analysis.degeneracy import fit_power
+from ntk_resnet.analysis.statistics import fit_power
 from ntk_resnet.studies.claims import Claim, of_splits, over
 
 _PAIRS = "range over pairs of images"

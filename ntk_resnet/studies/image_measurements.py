@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.analysis import degeneracy as depth_analysis
 from ntk_resnet.analysis.spectrum import spectrum
 from ntk_resnet.data.datasets import Data
@@ -13,7 +14,6 @@ from ntk_resnet.specification.base import Specification
 from ntk_resnet.specification.convolutional import ConvNet, ConvResNet
 from ntk_resnet.specification.scales import DepthScale
 from ntk_resnet.studies import depth_measurements as measures
-from ntk_resnet.studies.depth_measurements import Progress
 
 FAMILIES: dict[str, Specification] = {
     "plain": ConvNet(depth=1, trained="blocks"),
@@ -36,7 +36,7 @@ def convolutional_kernels(
     depths: Sequence[int],
     rows: int,
     splits: int,
-    progress: Progress = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     r"""Degeneracy and regression with kernels between images, against depth.
 
@@ -59,9 +59,7 @@ def convolutional_kernels(
     found: list[xr.Dataset] = []
     for readout in READOUTS:
         for name, spec in FAMILIES.items():
-            report = measures.within(
-                progress, len(found), 1, pieces, f"{readout}, {name}, "
-            )
+            report = part_of(progress, len(found), 1, pieces, f"{readout}, {name}, ")
             family = spec.replace(readout=readout)
             swept = depth_analysis.sweep_depth(
                 family, depths, x=chosen.x, progress=report

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.analysis.degeneracy import sweep_depth
 from ntk_resnet.data.datasets import Data
-from ntk_resnet.studies.depth_measurements import Progress, within
 from ntk_resnet.studies.image_measurements import FAMILIES, READOUTS
 
 BLOCKS = (10, 100, 1000)
@@ -26,7 +26,7 @@ def small_images(data: Data, count: int) -> np.ndarray:
 
 
 def image_rates(
-    data: Data, *, longest: int, images: int = 4, progress: Progress = None
+    data: Data, *, longest: int, images: int = 4, progress: Progress = quiet
 ) -> xr.Dataset:
     r"""Normalised kernels of all pairs of a few images of 4 x 4 pixels.
 
@@ -53,12 +53,12 @@ def image_rates(
         place = len(plain) + len(residual)
         for name in _PLAIN.values():
             spec = FAMILIES[name].replace(readout=readout)
-            report = within(progress, place, 1, pieces, f"rates, {readout}, {name}, ")
+            report = part_of(progress, place, 1, pieces, f"rates, {readout}, {name}, ")
             plain.append(_pairs(sweep_depth(spec, depths, x=x, progress=report)))
             place += 1
         for name in _RESIDUAL:
             spec = FAMILIES[name].replace(readout=readout)
-            report = within(progress, place, 1, pieces, f"rates, {readout}, {name}, ")
+            report = part_of(progress, place, 1, pieces, f"rates, {readout}, {name}, ")
             residual.append(_residual(spec, BLOCKS, x, report))
             place += 1
         one.append(residual[-1][:, 0])  # of α = 1; the first depth is a single block
@@ -103,7 +103,7 @@ def _residual(spec, depths: Sequence[int], x, report) -> np.ndarray:
     scales = [float(spec.branch_scale.values(depth)[0]) for depth in wanted]
     found = []
     for k, (depth, scale) in enumerate(zip(wanted, scales, strict=True)):
-        part = within(report, k, 1, len(wanted))
+        part = part_of(report, k, 1, len(wanted))
         own = spec.replace(branch_scale=scale)
         swept = sweep_depth(own, [depth, depths[-1]], x=x, progress=part)
         found.append(_pairs(swept.sel(depth=[depth])))

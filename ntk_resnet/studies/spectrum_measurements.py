@@ -14,9 +14,10 @@ import numpy as np
 import xarray as xr
 
 from ntk_resnet._checks import check_count
+from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.analysis import learning_trials as curves
 from ntk_resnet.analysis.estimators import NTKClassifier, NTKRegressor
-from ntk_resnet.analysis.phases import predicted_condition_number
+from ntk_resnet.analysis.phases import limit_condition_number
 from ntk_resnet.analysis.spectrum import spectral_distribution, spectrum
 from ntk_resnet.analysis.sphere import mercer as on_sphere
 from ntk_resnet.data.datasets import Data, split, targets
@@ -27,11 +28,9 @@ from ntk_resnet.specification.base import Specification
 from ntk_resnet.specification.networks import FeedForward, ResNet
 from ntk_resnet.specification.scales import DepthScale
 from ntk_resnet.studies.depth_measurements import (
-    Progress,
     some_rows,
     specs_as_data,
     stack,
-    within,
 )
 
 NETWORKS: dict[str, Specification] = {
@@ -63,7 +62,7 @@ def spectra_on_data(
     *,
     rows: int,
     networks: Networks = NETWORKS,
-    progress: Progress = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     """Eigenvalues of the NTK's Gram matrix on at most that many rows.
 
@@ -77,10 +76,9 @@ def spectra_on_data(
     chosen = some_rows(data, check_count("rows", rows))
     found = []
     for done, (name, spec) in enumerate(networks.items()):
-        report = within(progress, done, 1, len(networks), f"spectrum of {name}, ")
+        report = part_of(progress, done, 1, len(networks), f"spectrum of {name}, ")
         found.append(_spectrum_of(spec, chosen, report))
-        if progress is not None:
-            progress(done + 1, len(networks), f"spectrum of {name}")
+        progress(done + 1, len(networks), f"spectrum of {name}")
     return stack(found, networks).assign_attrs(
         provenance(rows=len(chosen), data=data.name, families=specs_as_data(networks))
     )
@@ -99,6 +97,7 @@ def _spectrum_of(spec, data, progress):
     values = found.eigenvalue.values[:_LEADING]
     at = np.geomspace(1e-6, 1, _VALUES)
     shares = spectral_distribution(found, at * n)
+    condition = limit_condition_number(spec, n, spec.depth)[0]
     summaries = ("condition_number", "effective_rank", "log_determinant")
     return xr.Dataset(
         {
@@ -106,19 +105,11 @@ def _spectrum_of(spec, data, progress):
             "captured": ("index", captured[:_LEADING]),
             "share": ("at", shares.share.values),
             "standard_error": ("at", shares.standard_error.values),
-            "predicted_condition_number": _predicted_condition(spec, n),
+            "predicted_condition_number": condition,
             **{name: float(found[name]) for name in summaries},
         },
         coords={"index": np.arange(1, len(values) + 1), "at": at},
     )
-
-
-def _predicted_condition(spec, n):
-    if not isinstance(spec, FeedForward) or n < 2:
-        return np.nan
-    found = predicted_condition_number(spec, n, spec.depth)
-    # In the ordered phase its growth is known, but not the factor.
-    return np.nan if found.attrs["phase"] == "ordered" else float(found[0])
 
 
 def mercer_spectra(
@@ -127,7 +118,7 @@ def mercer_spectra(
     max_degree: int,
     get: str = "ntk",
     networks: Networks = NETWORKS,
-    progress: Progress = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     """Eigenvalues by degree on the sphere in `dim` dimensions.
 
@@ -140,7 +131,7 @@ def mercer_spectra(
     """
     found = []
     for done, (name, spec) in enumerate(networks.items()):
-        report = within(progress, done, 1, len(networks) + 1, f"{name}, ")
+        report = part_of(progress, done, 1, len(networks) + 1, f"{name}, ")
         one = on_sphere.mercer(
             spec, dim=dim, max_degree=max_degree, get=get, progress=report
         )
@@ -154,7 +145,7 @@ def mercer_spectra(
             imbalance=float(odd[0]) if odd.size else np.nan,
         )
         found.append(one)
-    report = within(progress, len(networks), 1, len(networks) + 1, "Laplace kernel, ")
+    report = part_of(progress, len(networks), 1, len(networks) + 1, "Laplace kernel, ")
     beside = on_sphere.laplace_mercer(dim=dim, max_degree=max_degree, progress=report)
     result = stack(found, networks)
     result["multiplicity"] = result.multiplicity.isel(family=0)
@@ -183,7 +174,7 @@ def learning_curves(
     dim: int = 5,
     ridge: float = 1e-3,
     networks: Networks = NETWORKS,
-    progress: Progress = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     """Predicted and measured error of regression against the number of examples.
 
@@ -199,7 +190,7 @@ def learning_curves(
         check_count("sizes", size)
     found = []
     for done, (name, spec) in enumerate(networks.items()):
-        report = within(progress, done, 1, len(networks), f"{name}, ")
+        report = part_of(progress, done, 1, len(networks), f"{name}, ")
         shared: Any = {"ridge": ridge, "trials": trials, "progress": report}
         if data is None:
             one = curves.learning_curve_on_sphere(
@@ -226,7 +217,7 @@ def regression_by_ridge(
     *,
     ridges: Sequence[float],
     test: float = 0.2,
-    progress: Progress = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     """Kernel regression, or classification, on most of the data, tested on the rest.
 
@@ -245,7 +236,7 @@ def regression_by_ridge(
     y = data.y if classify else targets(data)[:, 0]
     rows: list[dict[str, float]] = []
     for done, ridge in enumerate(ridges):
-        report = within(progress, done, 1, len(ridges), f"ridge {ridge:g}, ")
+        report = part_of(progress, done, 1, len(ridges), f"ridge {ridge:g}, ")
         kind = NTKClassifier if classify else NTKRegressor
         start = time.perf_counter()
         model = kind(spec, ridge=ridge, progress=report).fit(data.x[train], y[train])
@@ -267,8 +258,7 @@ def regression_by_ridge(
                 "seconds": seconds,
             }
         )
-        if progress is not None:
-            progress(done + 1, len(ridges), f"ridge {ridge:g}")
+        progress(done + 1, len(ridges), f"ridge {ridge:g}")
     return xr.Dataset(
         {name: ("ridge", [row[name] for row in rows]) for name in rows[0]},
         coords={"ridge": list(ridges)},

@@ -7,8 +7,8 @@ import pytest
 from scipy import special
 
 import ntk_resnet as nr
-from ntk_resnet._inputs import angle_gaps
 from ntk_resnet.activations.named import Erf, Gelu, PiecewiseLinear, Tanh, as_activation
+from ntk_resnet.kernels.pairs import angle_gaps
 
 mp.mp.dps = 50
 

@@ -5,7 +5,7 @@ import pytest
 from quick import slow_but_for
 
 import ntk_resnet as nr
-from ntk_resnet.analysis.degeneracy import degeneracy, fit_power, one_block_correction
+from ntk_resnet.analysis.degeneracy import degeneracy, one_block_correction
 from ntk_resnet.kernels import depths as many
 
 EPS = np.finfo(float).eps
@@ -162,31 +162,6 @@ def test_predictions_are_given_where_theory_has_them_and_only_there():
 def test_degeneracy_needs_pairs(as_users_run_it):
     with pytest.raises(ValueError, match="one row"):
         degeneracy(FAMILIES[0], [1], X[:1])
-
-
-def test_fit_power_recovers_exponent_and_covers_it():
-    x = np.geomspace(1, 100, 9)
-    exact = fit_power(x, 3 * x**-0.5)
-    np.testing.assert_allclose([exact.exponent, exact.constant], [-0.5, 3], rtol=1e-12)
-    rng = np.random.default_rng(0)
-    covered = 0
-    for _ in range(400):
-        fit = fit_power(x, x**-0.5 * np.exp(0.1 * rng.normal(size=9)))
-        covered += fit.low <= -0.5 <= fit.high
-    # 95 % of 400, within four standard errors of a binomial count.
-    assert abs(covered - 380) <= 4 * np.sqrt(400 * 0.95 * 0.05)
-    assert np.isnan(fit_power(np.array([1.0, 2.0]), np.array([1.0, 2.0])).low)
-
-
-def test_fit_power_refuses_what_has_no_logarithm(as_users_run_it):
-    for x, y in (
-        ([1, 2], [1, 0]),
-        ([1, 2], [1, np.nan]),
-        ([-1, 2], [1, 1]),
-        ([1], [1]),
-    ):
-        with pytest.raises(ValueError, match=r"x|y"):
-            fit_power(x, y)
 
 
 def test_one_block_correction_at_the_ends():

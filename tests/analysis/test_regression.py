@@ -113,7 +113,7 @@ def test_equals_neural_tangents(problem):
         ({"k_train": np.ones((8, 7))}, "k_train has shape"),
         ({"k_train": np.ones((0, 0))}, "k_train has shape"),
         ({"k_train": np.full((8, 8), np.nan)}, "k_train holds nan"),
-        ({"k_train": np.triu(np.ones((8, 8)))}, "not symmetric"),
+        ({"k_train": np.triu(np.ones((8, 8)))}, "differs from its transpose"),
         ({"k_train": 1 - 2 * np.eye(8)}, "not positive semidefinite"),
         ({"k_test": np.ones((4, 7))}, "k_test has shape"),
         ({"k_test": np.full((4, 8), np.inf)}, "k_test holds inf"),

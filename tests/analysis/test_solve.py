@@ -155,7 +155,7 @@ def test_a_singular_system_without_solution_is_refused():
         ({"operator": {"x2": X}}, "leave x2 out"),
         ({"b": B[:7]}, r"b has shape \(7, 3\); pass \(150,\)"),
         ({"b": B[:, :0]}, "b has shape"),
-        ({"b": B + np.nan}, "b holds NaN"),
+        ({"b": B + np.nan}, "b holds nan"),
         ({"b": B.astype(complex)}, "b has dtype complex"),
         ({"shift": -1.0}, "shift must be"),
         ({"tol": 0.0}, "tol must be"),

@@ -15,7 +15,7 @@ import small_study
 import ntk_resnet as nr
 from ntk_resnet.cli import doctor, main, terminal
 from ntk_resnet.kernels.convolution.memory import numbers_for_pairs
-from ntk_resnet.plot import depth as figures
+from ntk_resnet.plot import drawing
 from ntk_resnet.records import results as records
 from ntk_resnet.report import tables
 from ntk_resnet.studies import depth_study
@@ -201,7 +201,7 @@ def test_report(capsys, tmp_path, monkeypatch):
     assert all(isinstance(row["holds"], bool) for row in answer["claims"])
     assert "100%" in err
     # Again, without the files of the figures.
-    monkeypatch.setattr(figures, "save", lambda axes, path: path)
+    monkeypatch.setattr(drawing, "save", lambda axes, path: path)
     code, text, _ = run(capsys, "report", "--quick", "--out", tmp_path)
     assert code == 0
     assert "index.html" in text

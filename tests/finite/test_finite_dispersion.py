@@ -16,7 +16,6 @@ from ntk_resnet.finite.dispersion import (
     exact_feature_dispersion,
     ratio_of_moments,
 )
-from ntk_resnet.plot import finite as finite_figures
 
 PLAIN = nr.FeedForward(depth=1)
 TABLE = [  # depth, width, dispersion and standard error of 10,000 independent networks
@@ -215,7 +214,7 @@ def test_what_comes_out():
     np.testing.assert_array_equal(study.dispersion[1:], again.dispersion)
 
 
-def test_families_and_their_figure():
+def test_families():
     calls = []
     families = {"plain": PLAIN, "residual": SPECS["two_layer"]}
     study = dispersion_of_families(
@@ -226,19 +225,6 @@ def test_families_and_their_figure():
     np.testing.assert_array_equal(found.dispersion, alone.dispersion)
     assert calls[-1] == (40, 40, "dispersion, residual, depth 2, width 8")
     assert repr(SPECS["two_layer"]) in json.loads(study.attrs["specs"])["residual"]
-    ax = finite_figures.plot_dispersion(study)
-    shown, theory = ax.lines[0].get_ydata(), ax.lines[3].get_ydata()
-    np.testing.assert_array_equal(shown, study.dispersion.sel(family="plain"))
-    np.testing.assert_array_equal(theory, study.predicted_dispersion[0])
-    texts = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert texts == [
-        "plain",
-        "residual",
-        "theory at this width",
-        "its limit, large width",
-    ]
-    assert ax.get_xlabel() == "depth / width"
-    assert r"$E[\Theta^2] / E[\Theta]^2$" in ax.get_ylabel()
 
 
 @pytest.mark.slow

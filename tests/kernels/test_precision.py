@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ntk_resnet as nr
-from ntk_resnet._inputs import keep_precision
+from ntk_resnet._precision import keep_precision
 from ntk_resnet.analysis.degeneracy import degeneracy
 from ntk_resnet.analysis.regression import gradient_flow
 

@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 import ntk_resnet as nr
-from ntk_resnet.records import code
+from ntk_resnet.records import code, content
 from ntk_resnet.records import results as records
 from ntk_resnet.records.provenance import provenance
 
@@ -139,7 +139,7 @@ def test_an_interrupted_save_keeps_the_older_result(tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(records, "_replace", interrupted)
+    monkeypatch.setattr(content, "_replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         records.save(example()[["slope"]], path)
     xr.testing.assert_identical(records.load(path), example())
@@ -201,10 +201,10 @@ def test_an_activation_without_json_is_named_all_the_same():
 
 
 def test_write_text_is_all_or_nothing(tmp_path):
-    records.write_file(tmp_path / "a" / "b.txt", "ψ")
+    content.write_file(tmp_path / "a" / "b.txt", "ψ")
     assert (tmp_path / "a" / "b.txt").read_text(encoding="utf-8") == "ψ"
     with pytest.raises(OSError, match="cannot write"):
-        records.write_file(tmp_path / "a" / "b.txt" / "c.txt", "x")
+        content.write_file(tmp_path / "a" / "b.txt" / "c.txt", "x")
     assert os.listdir(tmp_path / "a") == ["b.txt"]
 
 
@@ -249,7 +249,7 @@ def test_resume_computes_a_damaged_result_again(tmp_path):
 def test_resume_does_not_trust_results_of_other_code(tmp_path, monkeypatch):
     compute, path = Counted(), tmp_path / "a.zarr"
     records.resume(path, {}, compute)
-    monkeypatch.setattr(records, "code_digest", lambda: "other")
+    monkeypatch.setattr(code, "code_digest", lambda: "other")
     records.resume(path, {}, compute)
     assert compute.calls == 2
 
@@ -272,13 +272,13 @@ EDITS = {  # a module, an edit, and the folders whose digest it changes
         ('"""Bound of the relative error of both gaps."""', '"""Another."""'),
         "",
     ),
-    "layout": ("records/results.py", ("import shutil\n", "import shutil\n\n\n"), ""),
+    "layout": ("records/results.py", ("import json\n", "import json\n\n\n"), ""),
     "stylesheet": ("report/frame.py", ("<style>", "<style>h1 {color: red}"), ""),
     "table": ("report/tables.py", ("return ", "return None or "), ""),
     "figure": ("plot/depth.py", ("return ", "return None or "), ""),
     "constant": ("analysis/regression.py", ("16_384", "16_385"), "analysis finite"),
     "operation": (
-        "_inputs.py",
+        "kernels/pairs.py",
         ("half = angles.astype(np.float64) / 2", "half = angles / 2"),
         "kernels analysis finite",
     ),

@@ -8,7 +8,7 @@ import pytest
 import small_study
 import xarray as xr
 
-from ntk_resnet.plot import depth as figures
+from ntk_resnet.plot import drawing
 from ntk_resnet.records import results as records
 from ntk_resnet.records.provenance import versions
 from ntk_resnet.report import report, tables
@@ -124,7 +124,7 @@ def no_files(monkeypatch):
     To save a figure lays it out again, so such a page differs from one with files.
     """
     save = lambda axes, path: path  # noqa: E731
-    monkeypatch.setattr(figures, "save", save)
+    monkeypatch.setattr(drawing, "save", save)
 
 
 @pytest.mark.usefixtures("no_files")

@@ -9,6 +9,7 @@ import small_study
 import xarray as xr
 
 import ntk_resnet as nr
+from ntk_resnet._progress import quiet
 from ntk_resnet.data.datasets import Data
 from ntk_resnet.records import results as records
 from ntk_resnet.studies import (
@@ -122,7 +123,7 @@ def count_parts(monkeypatch):
     computed = []
     compute = depth_study.Part.compute
 
-    def counted(part, progress=None):
+    def counted(part, progress=quiet):
         computed.append(part.measure.__name__)
         return compute(part, progress)
 

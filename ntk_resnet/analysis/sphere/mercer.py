@@ -13,9 +13,10 @@ import xarray as xr
 from flint import arb, ctx
 
 from ntk_resnet._checks import check_choice, check_count, check_number
-from ntk_resnet.analysis.degeneracy import PowerFit, Progress, fit_power
+from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.analysis.sphere import quadrature
 from ntk_resnet.analysis.sphere.recursion import Network
+from ntk_resnet.analysis.statistics import PowerFit, fit_power
 from ntk_resnet.records.cache import cached
 from ntk_resnet.records.provenance import provenance
 from ntk_resnet.specification.base import Specification, check_network
@@ -39,7 +40,7 @@ def mercer(
     max_degree: int,
     get: str = "ntk",
     input_kernel: float = 1.0,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     r"""Eigenvalues of a kernel on the sphere in `R^dim`, for degrees 0 to `max_degree`.
 
@@ -124,7 +125,7 @@ def laplace_mercer(
     dim: int,
     max_degree: int,
     rate: float = 1.0,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     r"""Eigenvalues of the Laplace kernel on the unit sphere, as `mercer` gives them.
 

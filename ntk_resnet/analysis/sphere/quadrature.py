@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from flint import arb, ctx
 
-from ntk_resnet._progress import Progress
+from ntk_resnet._progress import Progress, quiet
 
 Zonal = Callable[[arb], arb]
 """A kernel as a function of the cosine, 1 at 1; takes and gives midpoints."""
@@ -60,7 +60,7 @@ def eigenvalues(
     make: Callable[[], Zonal],
     dim: int,
     max_degree: int,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> Eigenvalues:
     """All degrees from 0 to `max_degree`, to 1e-8 relative or better.
 
@@ -308,9 +308,7 @@ def _run(make, rule, progress):
             even.append((weight * (here + there)).mid())
             odd.append((weight * (here - there)).mid())
             done = 2 * len(cosines)
-            if progress is not None and (
-                done * 100 // rule.nodes > (done - 2) * 100 // rule.nodes
-            ):
+            if done * 100 // rule.nodes > (done - 2) * 100 // rule.nodes:
                 progress(done, rule.nodes, f"{rule.bits} bits")
         return _moments(rule.dim, rule.max_degree, cosines, even, odd)
 

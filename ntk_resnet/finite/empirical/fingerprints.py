@@ -1,6 +1,5 @@
 """Traced programs by their content: of one fingerprint, they compute the same."""
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,6 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 from jax.extend import core
+
+from ntk_resnet.records.content import digest
 
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 
@@ -18,14 +19,12 @@ def fingerprint(program: core.ClosedJaxpr) -> str:
     Functions that it calls back have only names there (see `called_by`), and so have
     custom rules of differentiation: where these matter, take the derivative's program.
     """
-    text = _ADDRESS.sub("", program.pretty_print(use_color=False))
-    digest = hashlib.sha256(text.encode())
+    parts = [_ADDRESS.sub("", program.pretty_print(use_color=False))]
     for value in _parts(program.jaxpr, program.consts):
         if hasattr(value, "__array__") and not isinstance(value, type):
-            value = np.asarray(jax.random.key_data(value) if is_key(value) else value)
-            digest.update(f"{value.dtype} {value.shape};".encode())
-            digest.update(value.tobytes())
-    return digest.hexdigest()
+            value = jax.random.key_data(value) if is_key(value) else value
+            parts.append(np.asarray(value))
+    return digest(*parts)
 
 
 def called_by(program: core.ClosedJaxpr) -> tuple[Callable, ...]:

@@ -15,7 +15,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ntk_resnet._checks import check_choice, check_count
-from ntk_resnet._inputs import is_traced
+from ntk_resnet._inputs import check_pair, check_rows
+from ntk_resnet._precision import is_traced
 from ntk_resnet.finite.empirical.contractions import (
     cheapest,
     factors_of,
@@ -25,7 +26,6 @@ from ntk_resnet.finite.empirical.contractions import (
 )
 from ntk_resnet.finite.empirical.model_checks import check_apart, checked_network
 from ntk_resnet.finite.empirical.models import Network, as_function, bytes_of_a_row
-from ntk_resnet.finite.rows import check_pair
 
 OUTPUTS = ("full", "trace", "mean", "diagonal")
 FACTOR_BYTES = 2**29
@@ -107,7 +107,7 @@ def empirical_ntk(
         (`tests/finite/empirical/test_finite_empirical.py`).
     """
     check_choice("outputs", outputs, OUTPUTS)
-    x1, x2 = check_pair(x1, x2)
+    x1, x2 = _pair(x1, x2)
     network = checked_network(model, x1)
     if batch_rows is None:
         size = max(1, bytes_of_a_row(network.program))
@@ -143,7 +143,7 @@ def ntk_methods(
         ValueError: as there.
     """
     check_choice("outputs", outputs, OUTPUTS)
-    x1, x2 = check_pair(x1, x2)
+    x1, x2 = _pair(x1, x2)
     n1, n2 = len(x1), len(x1 if x2 is None else x2)
     program = checked_network(model, x1).program
     named = jax.tree_util.tree_leaves_with_path(as_function(model, x1)[1])
@@ -186,10 +186,21 @@ def empirical_nngp(model: nnx.Module, x1: Any, x2: Any = None) -> Float[Array, "
             "model must be a module with a method features(x), such as one from "
             f"nr.finite.build; got {type(model).__name__}."
         )
-    x1, x2 = check_pair(x1, x2)
+    x1, x2 = _pair(x1, x2)
     graphdef, state = nnx.split(model)
     _check_features(graphdef, state, x1)
     return _compiled_nngp(graphdef, state, x1, x2)
+
+
+def _pair(x1, x2):
+    """Inputs as models take them, in one dtype: a program is made for one."""
+    x1, x2 = check_pair(("x1", x1), ("x2", x2), check_rows)
+    if x2 is None:
+        return x1, None
+    dtype = jnp.promote_types(
+        *(jax.dtypes.canonicalize_dtype(x.dtype) for x in (x1, x2))
+    )
+    return x1.astype(dtype), x2.astype(dtype)
 
 
 def _features_of(model):

@@ -11,7 +11,7 @@ from flax.errors import TraceContextError
 from jax.extend import core
 from jaxtyping import Array
 
-from ntk_resnet._inputs import is_traced
+from ntk_resnet._precision import is_traced
 from ntk_resnet.finite.empirical.models import Network, as_function
 from ntk_resnet.finite.empirical.tracing import Program
 

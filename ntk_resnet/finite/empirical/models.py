@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen, nnx
 from jaxtyping import Array
 
-from ntk_resnet._inputs import is_traced
+from ntk_resnet._precision import is_traced
 from ntk_resnet.finite.empirical.contractions import Factors, factors_of, kernel_of
 from ntk_resnet.finite.empirical.fingerprints import called_by, fingerprint
 from ntk_resnet.finite.empirical.tracing import Program, trace

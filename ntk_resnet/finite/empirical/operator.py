@@ -10,12 +10,11 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from ntk_resnet._checks import check_count
-from ntk_resnet._inputs import is_traced
+from ntk_resnet._inputs import NUMBERS, check_array, check_rows
 from ntk_resnet.finite.empirical.contractions import factors_of, kernel_of, wide
 from ntk_resnet.finite.empirical.model_checks import checked_network
 from ntk_resnet.finite.empirical.tracing import Program
-from ntk_resnet.finite.rows import check_rows
-from ntk_resnet.kernels.gram.operator import check_vectors
+from ntk_resnet.kernels.gram.operator import columns_of
 
 
 def empirical_ntk_operator(
@@ -109,8 +108,7 @@ class EmpiricalOperator:
         Raises:
             ValueError: `v` has another length, or holds what is no finite number.
         """
-        v = v if isinstance(v, jax.Array) else np.asarray(v)
-        check_vectors(v, self.shape[1], is_traced(v))
+        v = check_array("v", v, columns_of(self), dtype=NUMBERS)
         return _multiply(self, jnp.asarray(v, self.dtype))
 
     __matmul__ = __call__

@@ -6,7 +6,6 @@ so far, and the SHA-256 of both. The last one holds the trained weights.
 """
 
 import functools
-import hashlib
 import json
 import os
 import pathlib
@@ -20,6 +19,7 @@ import optax
 from ntk_resnet.finite.empirical.fingerprints import fingerprint, is_key
 from ntk_resnet.finite.training.losses import Loss
 from ntk_resnet.records import results as records
+from ntk_resnet.records.content import digest, write_file
 
 
 class Checkpoints:
@@ -53,7 +53,7 @@ class Checkpoints:
                 "empty one."
             )
         else:
-            records.write_file(path, text)
+            write_file(path, text)
 
     def of(self, name: str) -> "Batch":
         """The checkpoints of one batch of networks."""
@@ -80,10 +80,9 @@ class Batch:
     def save(self, index: int, state: Any, made: dict[str, np.ndarray]) -> None:
         """Keeps the state after record `index`, and all records up to it."""
         leaves = _numbered(state)
-        digest = {"sha256": _digest(leaves, made)}
         save = self._ocp.args.StandardSave
         parts = {"state": save(leaves), "records": save(made)}
-        parts["digest"] = self._ocp.args.JsonSave(digest)
+        parts["digest"] = self._ocp.args.JsonSave({"sha256": _digest(leaves, made)})
         self._manager.save(index, args=self._ocp.args.Composite(**parts))
 
     def restore(self, like: Any) -> tuple[Any, dict[str, np.ndarray]] | None:
@@ -160,14 +159,9 @@ def _placed(leaves, like):
 
 
 def _digest(*trees):
-    """SHA-256 of names, dtypes, shapes and bytes of dictionaries of arrays."""
-    digest = hashlib.sha256()
-    for tree in trees:
-        for name in sorted(tree):
-            value = np.asarray(tree[name])
-            digest.update(f"{name} {value.dtype} {value.shape};".encode())
-            digest.update(value.tobytes())
-    return digest.hexdigest()
+    """Of dictionaries of arrays."""
+    named = (pair for tree in trees for pair in sorted(tree.items()))
+    return digest(*((name, digest(np.asarray(value))) for name, value in named))
 
 
 # ------------------------------------------------------------------- which run it is
@@ -193,7 +187,7 @@ def _compare(folder, path, about):
 
 def digest_of(array: np.ndarray | None) -> str | None:
     """A short name for the content of an array."""
-    return None if array is None else _digest({"": array})[:16]
+    return None if array is None else digest(array)[:16]
 
 
 def describe_loss(loss: Loss, y: np.ndarray) -> str:
@@ -210,16 +204,16 @@ def describe_optimizer(
     An Optax optimiser has neither name nor settings, but they are in the text of what
     it does, at any step, with parameters like each of `params` (shapes are enough).
     """
-    programs = hashlib.sha256()
+    programs = []
     for like in params:
         memory = jax.eval_shape(optimizer.init, like)
         for traced in (
             jax.make_jaxpr(lambda p: optimizer.init(p))(like),
             jax.make_jaxpr(functools.partial(_update, optimizer))(like, memory),
         ):
-            programs.update(fingerprint(traced).encode())
+            programs.append(fingerprint(traced))
     names = ", ".join(_class_names(memory)) or "stateless"
-    return f"{names} ({programs.hexdigest()[:8]})"
+    return f"{names} ({digest(*programs)[:8]})"
 
 
 def _update(optimizer, params, memory):

@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 
 from ntk_resnet._checks import check_count, check_number
-from ntk_resnet._inputs import check_inputs
+from ntk_resnet._inputs import check_array, check_inputs
 from ntk_resnet.finite.empirical.models import as_function
 from ntk_resnet.finite.training import checkpoints, descent
 from ntk_resnet.finite.training.losses import Loss, make_loss, mse
@@ -132,15 +132,9 @@ def _check_data(x, y, x_test):
         raise ValueError(
             f"x_test must have the columns of x; got {x_test.shape} and {x.shape}."
         )
-    y = np.asarray(y)
-    if y.dtype.kind not in "fiu" or y.ndim not in (1, 2) or len(y) != len(x):
-        raise ValueError(
-            f"y has dtype {y.dtype} and shape {y.shape}; pass numbers ({len(x)},) or "
-            f"({len(x)}, outputs), one row for each row of x."
-        )
-    y = y.astype(np.float64).reshape(len(x), -1)
-    if y.size == 0 or not np.isfinite(y).all():
-        raise ValueError("y must be finite and not empty; it holds NaN or infinity.")
+    n = len(x)
+    shape = f"({n},) or ({n}, outputs), one row for each row of x"
+    y = np.asarray(check_array("y", y, shape), np.float64).reshape(n, -1)
     return x, y, x_test
 
 

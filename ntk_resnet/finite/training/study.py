@@ -20,7 +20,7 @@ import optax
 import xarray as xr
 
 from ntk_resnet._checks import check_count
-from ntk_resnet._progress import Progress
+from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.finite.ensembles import seed_keys
 from ntk_resnet.finite.networks import build, check_spec
 from ntk_resnet.finite.training import descent
@@ -61,7 +61,7 @@ def train_study(
     seed: int = 0,
     param_dtype: Any = jnp.float32,
     checkpoint: str | os.PathLike | None = None,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> xr.Dataset:
     r"""Training at many widths, beside the prediction of a fixed kernel.
 
@@ -211,11 +211,10 @@ def _teller(progress, run, sizes, seeds):
     total = sum(sizes.values()) * seeds * steps[-1]
 
     def tell(width, begin, count, made):
-        if progress is not None:
-            narrower = itertools.takewhile(lambda other: other != width, sizes)
-            done = seeds * steps[-1] * sum(sizes[other] for other in narrower)
-            done += sizes[width] * (begin * steps[-1] + count * steps[made - 1])
-            progress(done, total, f"training at width {width}")
+        narrower = itertools.takewhile(lambda other: other != width, sizes)
+        done = seeds * steps[-1] * sum(sizes[other] for other in narrower)
+        done += sizes[width] * (begin * steps[-1] + count * steps[made - 1])
+        progress(done, total, f"training at width {width}")
 
     return tell
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ntk_resnet._inputs import precision_of
+from ntk_resnet._precision import precision_of
 from ntk_resnet._progress import Progress
 from ntk_resnet.kernels.convolution.kernel import (
     Kernel,

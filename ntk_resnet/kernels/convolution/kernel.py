@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ntk_resnet._inputs import flushed
 from ntk_resnet._numerics import Sum
+from ntk_resnet._precision import flushed
 from ntk_resnet.kernels.convolution import operations
 from ntk_resnet.kernels.convolution.displacements import (
     at_once,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ntk_resnet._inputs import default_float, is_traced, precision_of
+from ntk_resnet._precision import default_float, is_traced, precision_of
 from ntk_resnet.kernels.convolution.kernel import (
     image_statistics,
     image_statistics_of_both,

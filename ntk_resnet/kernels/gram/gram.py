@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Num
 
-from ntk_resnet._inputs import keep_precision, precision_of
-from ntk_resnet._progress import Progress
+from ntk_resnet._precision import keep_precision, precision_of
+from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.kernels.gram import tile_store
 from ntk_resnet.kernels.gram.make_plan import make_plan
 from ntk_resnet.kernels.gram.plan import Plan
@@ -35,7 +35,7 @@ def gram(
     store: str | os.PathLike | None = None,
     tile: int | None = None,
     devices: Sequence[jax.Device] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> Float[np.ndarray, "n1 n2"] | Float[Array, "n1 n2"] | StoredGram:
     r"""The kernel matrix of a data set, in tiles.
 
@@ -101,7 +101,7 @@ def gram(
 
 
 def in_memory(
-    plan: Plan, progress: Progress | None = None, *, checked: bool = True
+    plan: Plan, progress: Progress = quiet, *, checked: bool = True
 ) -> tuple[Any, ...]:
     """The matrix of each quantity, on the plan's device if `gram` leaves it there."""
     if plan.fits_its_device():
@@ -133,7 +133,7 @@ def _empty(shape, dtype):
 
 
 def _say(progress, plan, done, total):
-    if progress is not None and total > 0:  # of several processes some have no tile
+    if total > 0:  # of several processes some have no tile
         progress(done, total, plan.progress_text)
 
 
@@ -172,9 +172,7 @@ def _put(matrices, tiles, row, column, mirror):
     return tuple(put(matrix, tile, (row, column)) for matrix, tile in both)
 
 
-def fill(
-    plan: Plan, path: str | os.PathLike, progress: Progress | None = None
-) -> StoredGram:
+def fill(plan: Plan, path: str | os.PathLike, progress: Progress = quiet) -> StoredGram:
     """The store, completed by all processes together; see `gram`."""
     path = pathlib.Path(path)
     store = tile_store.open_store(path, plan.tiling, plan.dtype, plan.identity())

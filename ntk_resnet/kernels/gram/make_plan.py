@@ -11,7 +11,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ntk_resnet._checks import check_choice, check_count
-from ntk_resnet._inputs import check_pair, in_trace, precision_of
+from ntk_resnet._inputs import check_inputs_of, check_pair
+from ntk_resnet._precision import in_trace, precision_of
 from ntk_resnet.kernels.convolution import matrices
 from ntk_resnet.kernels.engines import QUANTITIES, check_engine, choose, log_diagonals
 from ntk_resnet.kernels.gram import tile_store
@@ -117,7 +118,8 @@ def device_of(*arrays: Any) -> jax.Device | None:
 
 
 def _check_data(spec, x, x2):
-    inputs = check_pair(spec, ("x", x), ("x2", x2))
+    check = functools.partial(check_inputs_of, spec)
+    inputs = check_pair(("x", x), ("x2", x2), check)
     if in_trace(inputs):
         raise ValueError(
             "x is traced: gram distributes its work itself and is not for use inside "

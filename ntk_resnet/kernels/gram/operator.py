@@ -16,8 +16,9 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, ArrayLike, Float, Num
 
-from ntk_resnet._inputs import default_float, is_traced, keep_precision, precision_of
+from ntk_resnet._inputs import check_array
 from ntk_resnet._numerics import Sum
+from ntk_resnet._precision import default_float, is_traced, keep_precision, precision_of
 from ntk_resnet.kernels.function import diag
 from ntk_resnet.kernels.gram.make_plan import make_plan
 from ntk_resnet.kernels.gram.plan import Plan
@@ -183,12 +184,8 @@ class GramOperator:
         return keep_precision(diagonal)
 
     def _check(self, v):
-        v = v if isinstance(v, jax.Array) else np.asarray(v)
-        if v.dtype.kind not in "fiub":
-            raise ValueError(f"v has dtype {v.dtype}; pass real numbers.")
-        traced = is_traced(v, self.plan)
-        check_vectors(v, self.shape[1], traced)
-        if traced:
+        v = check_array("v", v, columns_of(self))
+        if is_traced(v, self.plan):
             if self.dtype == np.float64 and default_float() == np.float32:
                 raise ValueError(
                     "x is float64, but JAX's x64 mode is off in this trace; switch it "
@@ -208,14 +205,10 @@ class GramOperator:
         )
 
 
-def check_vectors(v: Any, n: int, traced: bool) -> None:
-    """Raises unless `v` is a vector `(n,)` or a block, of finite numbers if known."""
-    if v.ndim not in (1, 2) or v.shape[0] != n or v.size == 0:
-        raise ValueError(
-            f"v has shape {tuple(v.shape)}; pass ({n},) or a block ({n}, k)."
-        )
-    if not traced and not np.isfinite(np.asarray(v)).all():
-        raise ValueError("v holds NaN or infinity; remove or replace it.")
+def columns_of(operator: KernelOperator) -> str:
+    """The shapes of what an operator multiplies."""
+    n = operator.shape[1]
+    return f"({n},) or a block ({n}, k)"
 
 
 def _transposed(tiling):

@@ -1,6 +1,5 @@
 """What a stored matrix is of, told exactly, and how two of them differ, in words."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ntk_resnet.records.code import code_digest
+from ntk_resnet.records.content import digest
 from ntk_resnet.records.provenance import versions
 from ntk_resnet.specification.base import Specification
 from ntk_resnet.specification.json import to_json
@@ -49,20 +49,12 @@ def identity_of(
     computes = ("ntk_resnet", "jax", "jaxlib", "numpy")
     return {
         "spec": text,
-        "x1_sha256": _sha256(x1),
-        "x2_sha256": _SAME if x2 is None else _sha256(x2),
+        "x1_sha256": digest(np.asarray(x1)),
+        "x2_sha256": _SAME if x2 is None else digest(np.asarray(x2)),
         **more,
         **{name: found[name] for name in computes},
         "code_sha256": code_digest("kernels"),
     }
-
-
-def _sha256(x) -> str:
-    values = np.ascontiguousarray(x)
-    values = values.astype(values.dtype.newbyteorder("<"), copy=False)
-    digest = hashlib.sha256(f"{values.dtype.str} {values.shape} ".encode())
-    digest.update(values.tobytes())
-    return digest.hexdigest()
 
 
 _SAID = {

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ntk_resnet._inputs import precision_of
+from ntk_resnet._precision import precision_of
 from ntk_resnet.kernels.convolution.matrices import ImageRows
 from ntk_resnet.kernels.engines import Block, Engine
 from ntk_resnet.kernels.gram import origin

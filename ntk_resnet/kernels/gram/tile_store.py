@@ -15,7 +15,6 @@ import json
 import os
 import pathlib
 import shutil
-import uuid
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,6 +25,7 @@ from jaxtyping import Array, Float
 
 from ntk_resnet.kernels.gram.origin import differences
 from ntk_resnet.kernels.gram.tiling import Tiling
+from ntk_resnet.records.content import written_whole
 from ntk_resnet.records.provenance import provenance
 
 FORMAT = 1  # of the store; a change that older code would misread raises it
@@ -79,10 +79,7 @@ def _layout(tiling, dtype) -> dict[str, str | int | float]:
 
 def _create(path, tiling, dtype, identity) -> None:
     """Makes an empty store beside `path` and renames it."""
-    place = path.absolute()
-    staging = place.with_name(f".{place.name}.{uuid.uuid4().hex}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path, "make the store", _move) as staging:
         array = zarr.create_array(
             staging,
             shape=(tiling.rows, tiling.columns),
@@ -101,12 +98,6 @@ def _create(path, tiling, dtype, identity) -> None:
         )
         metadata = json.loads((staging / "zarr.json").read_text())
         array.update_attributes({_DIGEST: _digest(metadata)})
-        _move(staging, path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(f"cannot make the store {str(path)!r}: {reason}.") from None
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _move(staging, path) -> None:

@@ -26,7 +26,8 @@ import numpy as np
 from jaxtyping import ArrayLike, Num
 
 from ntk_resnet._checks import check_number
-from ntk_resnet._inputs import as_floats, default_float, is_traced
+from ntk_resnet._inputs import as_floats
+from ntk_resnet._precision import default_float, is_traced
 from ntk_resnet.kernels.profile import composed, lookup
 from ntk_resnet.kernels.profile.lookup import ACCURACY, Tables, Values
 from ntk_resnet.specification.base import Specification, check_network

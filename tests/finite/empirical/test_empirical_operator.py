@@ -99,7 +99,7 @@ def test_a_model_with_reverse_derivatives_alone():
         (lambda: empirical_ntk_operator((dense, DENSE), X) @ X, "v has shape"),
         (
             lambda: empirical_ntk_operator((dense, DENSE), X) @ np.full(21, np.nan),
-            "v holds NaN",
+            "v holds nan",
         ),
         (lambda: ntk_methods((dense, DENSE), X, outputs="all"), "outputs must be"),
         (lambda: ntk_methods((dense, DENSE), X, X[:, :4]), "rows of one shape"),

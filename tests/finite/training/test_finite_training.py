@@ -15,7 +15,6 @@ from ntk_resnet.finite import build, empirical_ntk, train_study
 from ntk_resnet.finite.ensembles import seed_keys
 from ntk_resnet.finite.training.comparison import step_error
 from ntk_resnet.finite.training.setup import make_run
-from ntk_resnet.plot import depth as figures
 
 SPEC = nr.ResNet(depth=2, branch_scale=nr.DepthScale(0.5))
 
@@ -117,21 +116,6 @@ def test_bookkeeping(study):
     assert all(np.isfinite(values).all() for values in result.values())
     # The finite step is negligible beside the finite width.
     assert result.step_error.max() < 0.1 * result.output_error.mean()
-
-
-def test_the_figure_says_what_it_shows(study):
-    result, _ = study
-    outputs, loss, drift, errors = figures.plot_training(result).flat
-    assert outputs.get_ylabel() == "outputs at test points, width 64"
-    assert [ax.get_xticklabels()[0].get_text() for ax in (loss, drift)] == ["0", "1"]
-    own = result.drop_attrs()  # nothing says that there were others
-    assert "at training points" in figures.plot_training(own).flat[0].get_ylabel()
-
-    figures.figure_of(errors).canvas.draw()
-    box = errors.get_legend().get_window_extent()
-    for line in errors.lines:
-        for point in zip(*line.get_data(), strict=True):
-            assert not box.contains(*errors.transData.transform(point))
 
 
 def test_wider_networks_stay_closer(study):
@@ -307,9 +291,9 @@ def test_digits_follow_the_prediction(kind):
     [
         ({"x": np.ones(4)}, "x has shape"),
         ({"x": np.full((4, 6), np.inf)}, "x holds inf"),
-        ({"y": np.ones(3)}, "y has dtype float64 and shape"),
-        ({"y": np.ones((4, 0))}, "y must be finite and not empty"),
-        ({"y": np.full(4, np.nan)}, "y must be finite"),
+        ({"y": np.ones(3)}, "y has shape"),
+        ({"y": np.ones((4, 0))}, "y has shape"),
+        ({"y": np.full(4, np.nan)}, "y holds nan"),
         ({"y": np.full(4, "a")}, "y has dtype"),
         ({"x_test": np.ones((2, 5))}, "x_test must have the columns of x"),
         ({"widths": [-1]}, "widths must be at least 1"),

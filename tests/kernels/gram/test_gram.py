@@ -277,7 +277,7 @@ def test_memory_of_a_tile_is_about_what_its_program_takes(spec):
         ({"x": np.full((3, 2), np.nan)}, "x holds nan at row 0"),
         ({"x": np.zeros((3, 2))}, "only zeros in row 0"),
         ({"x": [["a"]]}, "x has dtype"),
-        ({"x2": X[:, :3]}, "rows of length 7 and x2 of length 3"),
+        ({"x2": X[:, :3]}, "x and x2 must have rows of one shape"),
         ({"get": "ntks"}, "get must be one of"),
         ({"engine": "networks"}, "engine must be one of"),
         ({"products": "exact"}, "products must be one of"),

@@ -21,10 +21,10 @@ from accuracy import FAMILIES
 from scipy import integrate
 
 import ntk_resnet as nr
-from ntk_resnet._inputs import angle_gaps
 from ntk_resnet.activations.named import PiecewiseLinear
 from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels.norms import common_norm
+from ntk_resnet.kernels.pairs import angle_gaps
 from ntk_resnet.kernels.profile import composed, composition, scanned
 from ntk_resnet.kernels.profile import profile as module
 from ntk_resnet.records import cache

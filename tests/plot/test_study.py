@@ -1,4 +1,4 @@
-"""Figures show what is in the results, and their files are safe and reproducible."""
+"""Figures of the study show its results, and their files are reproducible."""
 
 import re
 import xml.etree.ElementTree
@@ -9,28 +9,27 @@ import pytest
 import small_study
 from matplotlib.figure import Figure
 
-from ntk_resnet.plot import (
-    depth as figures,
-)
-from ntk_resnet.plot import (
-    finite as finite_figures,
-)
-from ntk_resnet.plot import (
-    images as image_figures,
-)
+from ntk_resnet import plot
+from ntk_resnet.plot import drawing, study, study_images
+from ntk_resnet.plot.families import full_name
 
 PLOTS = {
-    "paper": figures.plot_paper_kernels,
-    "kernels": figures.plot_kernels,
-    "degeneracy": figures.plot_degeneracy,
-    "regression": figures.plot_regression,
-    "teacher": figures.plot_regression,
-    "rates": figures.plot_rates,
-    "width": figures.plot_width,
-    "training": figures.plot_training,
-    "images": image_figures.plot_convolutional,
-    "image_rates": image_figures.plot_image_rates,
-    "image_networks": finite_figures.plot_agreement,
+    "paper": study.paper,
+    "kernels": study.kernels,
+    "degeneracy": study.degeneracy,
+    "regression": study.regression,
+    "teacher": study.regression,
+    "rates": study.rates,
+    "spectra": study.spectrum,
+    "mercer": study.mercer,
+    "curves": plot.learning_curve,
+    "ridge": study.ridge,
+    "width": plot.width,
+    "dispersion": plot.dispersion,
+    "training": study.training,
+    "images": study_images.images,
+    "image_rates": study_images.image_rates,
+    "image_networks": study.agreement,
 }
 
 
@@ -41,7 +40,7 @@ def draw(name):
 @pytest.mark.parametrize("name", PLOTS)
 def test_every_panel_says_what_it_shows(name):
     axes = np.asarray(draw(name), object).ravel()
-    figure = figures.figure_of(axes)
+    figure = drawing.figure_of(axes)
     for ax in axes:
         if ax.axison:
             assert ax.get_ylabel() or name in ("kernels", "paper")  # beside others
@@ -56,14 +55,14 @@ def test_drawing_leaves_results_and_global_settings_alone():
     results = small_study.results()
     copies = {name: results[name].copy(deep=True) for name in PLOTS}
     for name in PLOTS:
-        figures.to_svg(draw(name), name=name, title="t")
+        drawing.to_svg(draw(name), name=name, title="t")
         assert copies[name].identical(results[name])
     assert dict(matplotlib.rcParams) == before
 
 
 def test_curves_are_the_numbers():
     kernels = small_study.results()["kernels"]
-    axes = figures.plot_kernels(kernels, "nngp")
+    axes = study.kernels(kernels, "nngp")
     for ax, family in zip(axes.flat, kernels.family.values, strict=False):
         drawn = [line.get_ydata() for line in ax.lines[: kernels.sizes["depth"]]]
         np.testing.assert_array_equal(drawn, kernels.nngp.sel(family=family).values)
@@ -72,7 +71,7 @@ def test_curves_are_the_numbers():
 def test_the_papers_figure_has_its_depths_and_minima():
     """Plain: negative at depths 1 and 2 alone, 1/4 in the end. Residual: one curve."""
     found = small_study.results()["paper"]
-    plain, residual = figures.plot_paper_kernels(found).flat
+    plain, residual = study.paper(found).flat
     depths = found.depth.values.tolist()
     assert depths == [1, 2, 5, 10, 50, 200, 2000]
     curves = [line.get_ydata() for line in plain.lines[: len(depths)]]
@@ -92,32 +91,43 @@ def test_regression_of_real_targets_shows_r2_instead_of_accuracy():
 
 def test_theory_is_drawn_where_there_is_one_and_only_there():
     found = small_study.results()["degeneracy"]
-    gap = figures.plot_degeneracy(found).flat[1]
+    gap = study.degeneracy(found).flat[1]
     dashed = [line for line in gap.lines if line.get_linestyle() == "--"]
     assert len(dashed) == 2  # plain and α = 1
-    alone = figures.plot_degeneracy(found.sel(family=["γ = 1"])).flat[1]
+    alone = study.degeneracy(found.sel(family=["γ = 1"])).flat[1]
     assert not [line for line in alone.lines if line.get_linestyle() == "--"]
 
 
 def test_axes_of_the_callers_are_used():
-    figure = Figure()
-    ax = figure.subplots()
-    assert figures.plot_width(small_study.results()["width"], ax=ax) is ax
     given = Figure().subplots(1, 2)
-    drawn = figures.plot_rates(small_study.results()["rates"], axes=given)
+    drawn = study.rates(small_study.results()["rates"], axes=given)
     assert drawn.flat[0] is given[0]
 
 
-def test_a_network_that_is_none_of_the_study_has_its_own_look():
-    found = small_study.results()["degeneracy"].sel(family=["plain"])
-    renamed = found.assign_coords(family=["mine"])
-    figures.plot_degeneracy(renamed)
+@pytest.mark.parametrize("name", sorted(set(PLOTS) - {"kernels", "paper", "rates"}))
+def test_a_family_has_its_colour_in_every_figure(name):
+    """All that is labelled with a family, and no other line, has its colour."""
+    lines = [one for ax in np.ravel(draw(name)) for one in ax.lines]
+    for family, colour in (
+        ("plain", "#d55e00"),
+        ("γ = 1", "#0072b2"),
+        ("γ = 1/2", "#009e73"),
+    ):
+        own = [one for one in lines if one.get_label() == full_name(family)]
+        assert {one.get_color() for one in own} <= {colour}
+        others = [one for one in lines if one.get_label() in _others(family)]
+        assert colour not in {one.get_color() for one in others}
+
+
+def _others(family):
+    names = {"plain", "plain, circular", "γ = 1", "γ = 1/2", "γ = 1/4", "α = 1"}
+    return {full_name(name) for name in names - {family}}
 
 
 @pytest.mark.parametrize("ending", ["svg", "png"])
 def test_files_are_the_same_every_time(tmp_path, ending):
     for name in ("a", "b"):
-        figures.save(draw("width"), tmp_path / f"{name}.{ending}")
+        drawing.save(draw("width"), tmp_path / f"{name}.{ending}")
     first, second = ((tmp_path / f"{n}.{ending}").read_bytes() for n in ("a", "b"))
     assert first == second
     assert b"<dc:date>" not in first
@@ -125,11 +135,11 @@ def test_files_are_the_same_every_time(tmp_path, ending):
 
 def test_a_figure_that_cannot_be_written(tmp_path):
     with pytest.raises(OSError, match="missing"):
-        figures.save(draw("width"), tmp_path / "missing" / "a.svg")
+        drawing.save(draw("width"), tmp_path / "missing" / "a.svg")
 
 
 def test_inline_svg_is_well_formed_and_themeable():
-    svg = figures.to_svg(draw("rates"), name="rates", title='a "title" & more')
+    svg = drawing.to_svg(draw("rates"), name="rates", title='a "title" & more')
     root = xml.etree.ElementTree.fromstring(svg)
     assert root.get("aria-label") == 'a "title" & more'
     assert "width" not in root.attrib
