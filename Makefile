@@ -28,7 +28,7 @@ help:
 	@echo 'make test      the tests (minutes); make test-all adds the slow statistical ones'
 	@echo 'make test-matrix  the tests on each supported Python that is found'
 	@echo 'make accuracy  how exact the kernels are, against 50 digits and neural-tangents'
-	@echo 'make benchmark times and accuracy, saved in benchmarks/results with figures, and in the README'
+	@echo 'make benchmark times and accuracy, saved in benchmarks/results with figures, and in docs/benchmarks.md'
 	@echo 'make docs      these pages: docs/_build/html/index.html'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make lock      choose new versions for requirements/py*.txt'
@@ -69,7 +69,7 @@ benchmark: $(READY)
 	for asked in mercer spectrum learning_curve regression empirical convolution; do \
 	  $(RUN) benchmarks/$$asked.py --save || exit 1; done
 	$(RUN) benchmarks/plot.py
-	$(RUN) benchmarks/readme.py
+	$(RUN) benchmarks/tables.py
 
 docs: $(READY)
 	$(VENV)/bin/sphinx-build -W --keep-going --quiet -b html docs docs/_build/html
