@@ -5,8 +5,10 @@ import io
 import pathlib
 import re
 import textwrap
+import warnings
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 import ntk_resnet as nr
@@ -57,6 +59,33 @@ def pages_with_examples():
 def test_the_examples_run(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(path)
+
+
+def two_columns(path):
+    """Rows of a table of code: what stands left and right."""
+    code = r"```(?:{code-block} )?python\n(.*?)\n *```"
+    rows = re.findall(rf"^\* - {code}\n  - {code}$", path.read_text(), re.S | re.M)
+    return [tuple(map(textwrap.dedent, row)) for row in rows]
+
+
+@pytest.mark.slow
+def test_both_columns_give_the_same():
+    """To what neural-tangents' own rounding leaves: the root of eps, on diagonals."""
+    page = DOCS / "guides" / "migrate.md"
+    before = page.read_text().partition(":::")[0]
+    names: dict = {}
+    for code in re.findall(r"```python\n(.*?)```", before, re.S):
+        exec(code, names)
+    left, right = dict(names), dict(names)
+    rows = two_columns(page)
+    assert len(rows) == 7
+    for old, new in rows:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of neural-tangents, on FanInSum
+            exec(old, left)
+        exec(new, right)
+        last = re.findall(r"^(\w+) = ", new, re.M)[-1]
+        np.testing.assert_allclose(left[last], right[last], rtol=1e-6, atol=1e-6)
 
 
 def public_names():
