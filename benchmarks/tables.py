@@ -378,7 +378,7 @@ def filled(page: str, records) -> str:
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"{PAGE.name} lacks the lines {BEGIN!r} and {END!r}; add them.")
+        raise ValueError(f"{PAGE.name} lacks {BEGIN!r} and {END!r}; add them.")
     return f"{before}{BEGIN}\n{text_of(records)}\n{END}{after}"
 
 

@@ -3,7 +3,6 @@
 import ntk_resnet
 
 project = "ntk_resnet"
-author = "the authors of ntk_resnet"
 version = release = ntk_resnet.__version__
 
 extensions = [
@@ -26,6 +25,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # shapes are said in the text; as types they fill the page
 
 html_theme = "furo"
+html_show_copyright = False
 html_title = f"ntk_resnet {version}"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
