@@ -3,7 +3,7 @@
 # for each Python, .venv-3.12 and so on.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help report test test-all test-quick test-matrix lint accuracy benchmark lock clean
+.PHONY: help report test test-all test-quick test-matrix lint accuracy benchmark docs lock clean
 
 # The first interpreter that is new enough; `make PYTHON=/path/to/python3.12 ...` overrides.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -28,7 +28,8 @@ help:
 	@echo 'make test      the tests (minutes); make test-all adds the slow statistical ones'
 	@echo 'make test-matrix  the tests on each supported Python that is found'
 	@echo 'make accuracy  how exact the kernels are, against 50 digits and neural-tangents'
-	@echo 'make benchmark times and accuracy, saved in benchmarks/results with figures, and in the README'
+	@echo 'make benchmark times and accuracy, saved in benchmarks/results with figures, and in docs/benchmarks.md'
+	@echo 'make docs      these pages: docs/_build/html/index.html'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make lock      choose new versions for requirements/py*.txt'
 
@@ -68,7 +69,10 @@ benchmark: $(READY)
 	for asked in mercer spectrum learning_curve regression empirical convolution; do \
 	  $(RUN) benchmarks/$$asked.py --save || exit 1; done
 	$(RUN) benchmarks/plot.py
-	$(RUN) benchmarks/readme.py
+	$(RUN) benchmarks/tables.py
+
+docs: $(READY)
+	$(VENV)/bin/sphinx-build -W --keep-going --quiet -b html docs docs/_build/html
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
@@ -90,7 +94,7 @@ lock:
 	@test -x .uv/bin/uv || $(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv
 	for v in $(PYTHONS); do .uv/bin/uv pip compile --quiet --upgrade --python-version $$v --no-annotate \
 	  --custom-compile-command 'make lock' --override requirements/overrides.txt \
-	  --extra test --extra lint setup.cfg -o requirements/py$$v.txt || exit 1; done
+	  --extra test --extra docs --extra lint setup.cfg -o requirements/py$$v.txt || exit 1; done
 
 clean:
-	rm -rf .venv .venv-* .uv report build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-* .uv report docs/_build build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

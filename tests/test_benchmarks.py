@@ -14,9 +14,9 @@ import learning_curve
 import mercer
 import plot
 import pytest
-import readme
 import regression
 import spectrum
+import tables
 
 
 def test_times_are_those_of_the_runs():
@@ -105,7 +105,7 @@ def saved(request, tmp_path_factory):
 def test_every_benchmark_saves_its_records(saved):
     (path,) = saved.glob("*.jsonl")
     records = [json.loads(line) for line in path.read_text().splitlines()]
-    assert {record["question"] for record in records} <= set(readme.TABLES)
+    assert {record["question"] for record in records} <= set(tables.TABLES)
     for record in records:
         assert path.stem == record["machine"]
         assert record["x64"] == 1
@@ -140,18 +140,17 @@ def test_figures_and_tables_are_made_from_the_records(saved, capsys):
     assert len(drawn) == len(questions & set(plot.FIGURES))
     records = harness.latest(saved)
     before, after = "# Title\n", "\nThe rest.\n"
-    text = f"{before}{readme.BEGIN}\nold\n{readme.END}{after}"
-    new = readme.filled(text, records)
+    text = f"{before}{tables.BEGIN}\nold\n{tables.END}{after}"
+    new = tables.filled(text, records)
     assert new.startswith(before)
     assert new.endswith(after)
     assert "old" not in new
     assert new.count("| ---") >= len(questions)
-    assert readme.filled(new, records) == new
-    with pytest.raises(ValueError, match="lacks the lines"):
-        readme.filled("no markers", records)
+    assert tables.filled(new, records) == new
+    with pytest.raises(ValueError, match="benchmarks.md lacks"):
+        tables.filled("no markers", records)
 
 
-def test_the_readme_shows_the_saved_records():
-    text = readme.README.read_text()
-    if readme.BEGIN in text:
-        assert readme.filled(text, harness.latest()) == text
+def test_the_page_shows_the_saved_records():
+    text = tables.PAGE.read_text()
+    assert tables.filled(text, harness.latest()) == text

@@ -279,7 +279,7 @@ def parity_imbalance(result: xr.Dataset) -> xr.DataArray:
     where a kernel treats both parities alike.
 
     Returns:
-        Over the odd `degree`s from 3 on. NaN where the even eigenvalue is zero.
+        Over the odd degrees from 3 on, `degree`. NaN where the even eigenvalue is zero.
     """
     logs = result.log10_eigenvalue.values
     odd = np.arange(3, logs.size, 2)

@@ -1,6 +1,6 @@
-"""Puts the tables of the saved records into the README: `python benchmarks/readme.py`.
+"""Puts the tables of the saved records into the pages: `python benchmarks/tables.py`.
 
-They replace what stands between the two marker comments.
+In `docs/benchmarks.md` they replace what stands between the two marker comments.
 """
 
 import pathlib
@@ -11,7 +11,7 @@ from harness import latest, seconds
 from plot import of
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
-README = pathlib.Path(__file__).parent.parent / "README.md"
+PAGE = pathlib.Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -369,21 +369,21 @@ def text_of(records) -> str:
     return "\n\n".join(parts)
 
 
-def filled(readme: str, records) -> str:
+def filled(page: str, records) -> str:
     """The text with what stands between the markers replaced.
 
     Raises:
         ValueError: it does not hold both markers, in order.
     """
-    before, begin, rest = readme.partition(BEGIN)
+    before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"the README lacks the lines {BEGIN!r} and {END!r}; add them.")
+        raise ValueError(f"{PAGE.name} lacks {BEGIN!r} and {END!r}; add them.")
     return f"{before}{BEGIN}\n{text_of(records)}\n{END}{after}"
 
 
 def main() -> int:
-    README.write_text(filled(README.read_text(), latest()))
+    PAGE.write_text(filled(PAGE.read_text(), latest()))
     return 0
 
 
