@@ -113,7 +113,7 @@ def degeneracy(
         for one in families.values():
             late = one.isel(depth=one.depth.values >= 10)
             drawing.theory_line(
-                ax, late.depth.values, _asymptote(late, quantity), "theory, large depth"
+                ax, late.depth.values, _asymptote(late, quantity), "theory"
             )
         if quantity == "condition_number":
             drawing.log_axis(ax.yaxis, steps=(1, 2, 5))

@@ -152,10 +152,15 @@ def _labelled(axes):
 
 
 def _columns(labels, inches):
-    longest = max(len(re.sub(r"[$\\{}^]|frac", "", label)) for label in labels)
-    room = max(1, int((inches - 0.1) / (0.053 * longest + 0.46)))  # letters, the mark
-    rows = -(-len(labels) // room)
-    columns = -(-len(labels) // rows)
+    """As many columns as fit; they are filled one after the other."""
+    letters = [len(re.sub(r"[$\\{}^]|frac", "", label)) for label in labels]
+    fitting = 1
+    for columns in range(2, len(letters) + 1):
+        widest = [max(column) for column in np.array_split(letters, columns)]
+        if 0.053 * sum(widest) + 0.46 * columns < inches:  # a letter, the mark
+            fitting = columns
+    rows = -(-len(letters) // fitting)
+    columns = -(-len(letters) // rows)  # no more than these rows need
     return {"ncols": columns, "columnspacing": 1.5, "handlelength": 1.8}
 
 

@@ -120,7 +120,7 @@ def mercer(
         relative_to: what `nr.laplace_mercer` or `nr.mercer` returned for the same
             degrees: draws the ratio to its eigenvalues, without theory.
         ax: where to draw; `None` for a new figure.
-        legend: whether to name families and parities above the axes.
+        legend: whether to name families above the axes.
 
     Returns:
         The axes: log10 of the eigenvalue against k + (d-2)/2 for degrees k >= 1.
@@ -155,7 +155,6 @@ def mercer(
             _draw_parities(ax, shifted, logs, look, label)
             if relative_to is None:
                 _draw_power(ax, shifted, logs, float(one.predicted_exponent))
-        ax.plot([], [], color="k", label="even k")
         ax.plot([], [], "ok", alpha=0.5, markersize=3, label="odd k")
         drawing.log_axis(ax.xaxis, steps=(1, 2, 5))
         ax.set_xlabel(f"k + (d − 2)/2, degree k, d = {dim}")
@@ -228,7 +227,7 @@ def learning_curve(
             if f"measured_{quantity}" not in one:
                 ax.plot(n, predicted, "--", color=look["color"], label=label)
                 continue
-            drawing.theory_line(ax, n, predicted, "theory, from the spectrum")
+            drawing.theory_line(ax, n, predicted, "theory")
             ax.errorbar(
                 n,
                 one[f"measured_{quantity}"].values,
