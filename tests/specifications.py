@@ -137,7 +137,12 @@ def is_common(name):
 
 def is_cheap(name):
     """Whether `make test` puts it through the laws of several programs a network."""
-    return shares_programs(name) or name in ("plain_erf_bias", "images_two_layer")
+    return shares_programs(name) or name == "plain_erf_bias"
+
+
+def is_typical(name):
+    """One row of the table for each fully connected block, and a plain network."""
+    return name.removesuffix("_constant") in ("plain", *nr.ResNet.blocks)
 
 
 def inputs(name, n=5, seed=0):

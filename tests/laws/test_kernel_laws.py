@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from marks import slow_but_for
 from oracle import limit_kernels
-from specifications import IMAGES, ROWS, TABLE, inputs, is_cheap, is_common
+from specifications import (
+    IMAGES,
+    ROWS,
+    TABLE,
+    inputs,
+    is_cheap,
+    is_common,
+    shares_programs,
+)
 
 import ntk_resnet as nr
 
@@ -58,7 +66,9 @@ def test_definitions(name, seed):
         assert_close(found, wanted, 256, spec.depth)
 
 
-@cheap([name for name in RESIDUAL if name in ROWS])
+@pytest.mark.parametrize(
+    "name", slow_but_for(filter(ROWS.__contains__, RESIDUAL), is_typical)
+)
 @drawn
 @given(seed=seeds, scale=st.floats(0, 2), depth=st.sampled_from([1, 2, 5]))
 def test_definitions_at_other_scales_and_depths(name, seed, scale, depth):
@@ -107,12 +117,12 @@ def test_symmetric_and_positive_semidefinite(name, seed):
 @drawn
 @given(seed=seeds)
 def test_permuted_inputs(name, seed):
-    """The same bits for rows; images are summed in another order."""
+    """The same bits for kernels of the angle; else the larger input may come second."""
     spec, x = TABLE[name], inputs(name, seed=seed)
     order = np.random.default_rng(seed).permutation(len(x))
     for found, whole in zip(raw(spec, x[order]), raw(spec, x), strict=True):
         wanted = whole[np.ix_(order, order)]
-        if name in ROWS:
+        if shares_programs(name):
             np.testing.assert_array_equal(found, wanted)
         else:
             assert_close(found, wanted, 4, spec.depth)
@@ -206,7 +216,7 @@ def test_trained_parts_add_up(name):
     everything, blocks = (
         raw(spec.replace(trained=trained), x) for trained in ("all", "blocks")
     )
-    np.testing.assert_array_equal(everything[0], blocks[0])
+    assert_close(everything[0], blocks[0], 4, spec.depth)
     ends = everything[1] - blocks[1]
     assert np.linalg.eigvalsh(ends)[0] >= -16 * len(x) * EPS * np.trace(everything[1])
     if name not in RESIDUAL:
