@@ -1,5 +1,7 @@
 """Finite networks of the tests: made small, differentiated by hand, sampled."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,3 +75,42 @@ def deviation(samples, exact):
     """Largest distance of the mean over networks from `exact`, in standard errors."""
     error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
     return np.max(np.abs(samples.mean(axis=0) - exact) / error)
+
+
+# ------------------------------------------------------------ functions of parameters
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng([seed, *shape]).normal(size=shape)
+
+
+def dense(p, x):
+    return jnp.tanh(x @ p["first"]) @ p["second"] + p["bias"]
+
+
+DENSE = {"first": normal(5, 6), "second": normal(6, 3), "bias": normal(3)}
+
+
+def convolutions(p, x):
+    h = x.reshape(-1, 6, 5, 2)
+    conv = functools.partial(
+        jax.lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    h = jnp.tanh(conv(h, p["plain"], (1, 1), "SAME"))
+    h = jnp.tanh(conv(h, p["strided"], (2, 1), [(1, 2), (0, 1)], rhs_dilation=(1, 2)))
+    h = jnp.tanh(conv(h, p["grouped"], (1, 1), "SAME", feature_group_count=3))
+    h = jnp.tanh(conv(h, p["wide"], (1, 1), [(2, 1), (-1, 1)], lhs_dilation=(2, 2)))
+    h = jax.lax.conv_general_dilated(
+        h, p["other"], (1, 1), "VALID", dimension_numbers=("NHWC", "OHWI", "NCHW")
+    )
+    return h.sum((2, 3)) if p["out"] is None else h.mean((2, 3)) @ p["out"]
+
+
+CONVOLUTIONS = {
+    "plain": normal(3, 3, 2, 4),
+    "strided": normal(2, 2, 4, 3),
+    "grouped": normal(2, 2, 1, 6),
+    "wide": normal(2, 3, 6, 3),
+    "other": normal(4, 2, 2, 3),
+    "out": normal(4, 2),
+}

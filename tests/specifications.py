@@ -105,20 +105,20 @@ def convolutional_networks():
         yield f"images_{block}_erf", circular.replace(activation="erf", depth=1)
 
 
-TABLE = {
+SPECS = {
     **dict(plain_networks()),
     **dict(residual_networks()),
     **dict(convolutional_networks()),
 }
 """Every kind of network, block, branch scale and setting, by a name."""
 
-ROWS = [name for name, spec in TABLE.items() if not spec.takes_images]
-IMAGES = [name for name, spec in TABLE.items() if spec.takes_images]
+ROWS = [name for name, spec in SPECS.items() if not spec.takes_images]
+IMAGES = [name for name, spec in SPECS.items() if spec.takes_images]
 
 
 def shares_programs(name):
     """Whether its kernels are a profile's, whose programs all such networks share."""
-    return name in ROWS and TABLE[name].homogeneous
+    return name in ROWS and SPECS[name].homogeneous
 
 
 _OWN = {
@@ -147,7 +147,7 @@ def is_typical(name):
 
 def inputs(name, n=5, seed=0):
     """Inputs for a row of the table: of several norms, two of them near each other."""
-    shape = (4, 4, 2) if TABLE[name].takes_images else (6,)
+    shape = (4, 4, 2) if SPECS[name].takes_images else (6,)
     x = np.random.default_rng(seed).normal(size=(n, *shape))
     x = x * np.linspace(0.6, 1.5, n).reshape(-1, *[1] * len(shape))
     x[-1] = 1.1 * x[0] + 0.02 * x[-1]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from marks import slow_but_for
-from specifications import ROWS, TABLE, inputs, is_cheap, is_typical
+from specifications import ROWS, SPECS, inputs, is_cheap, is_typical
 
 import ntk_resnet as nr
 
@@ -25,7 +25,7 @@ def typical(names):
 
 def few(names):
     quick = ("plain", "plain_erf_bias", "two_layer_constant")
-    return pytest.mark.parametrize("name", slow_but_for(names, quick.__contains__))
+    return pytest.mark.parametrize("name", slow_but_for(names, quick))
 
 
 def pair(name, n=5):
@@ -42,7 +42,7 @@ def of_one_norm(x):
 
 def agrees(name, engine):
     """Raw kernels, relative to the diagonals, to the accuracy stated for them."""
-    spec, x = TABLE[name], of_one_norm(inputs(name))
+    spec, x = SPECS[name], of_one_norm(inputs(name))
     ours, other = (
         nr.kernel_fn(spec, engine=e, normalised=False)(x[:4], x[1:], BOTH)
         for e in ("auto", engine)
@@ -56,15 +56,15 @@ def agrees(name, engine):
 @typical(ROWS)
 def test_our_engines_agree(name):
     """The one that is not chosen: profiles serve any network at one norm."""
-    agrees(name, "recursion" if TABLE[name].homogeneous else "profile")
+    agrees(name, "recursion" if SPECS[name].homogeneous else "profile")
 
 
 def has_a_reference(name):
     """neural-tangents adds branches without a mean only."""
-    return getattr(TABLE[name], "block", None) != "postactivation"
+    return getattr(SPECS[name], "block", None) != "postactivation"
 
 
-@cheap(filter(has_a_reference, TABLE))
+@cheap(filter(has_a_reference, SPECS))
 def test_neural_tangents_agrees(name):
     agrees(name, "neural_tangents")
 
@@ -72,29 +72,29 @@ def test_neural_tangents_agrees(name):
 # ------------------------------------------------------------------ rows of a matrix
 
 
-@few(TABLE)
+@few(SPECS)
 def test_one_input_has_the_row_of_many(name):
     x, y = pair(name)
-    kernel = nr.kernel_fn(TABLE[name])
+    kernel = nr.kernel_fn(SPECS[name])
     whole = np.asarray(kernel(x, y))
     np.testing.assert_allclose(kernel(x[:1], y), whole[:1], atol=16 * EPS)
     np.testing.assert_allclose(kernel(x, y[:1]), whole[:, :1], atol=16 * EPS)
     np.testing.assert_allclose(kernel(y, x), whole.T, atol=16 * EPS)
 
 
-@few(TABLE)
+@few(SPECS)
 def test_vmap_is_a_loop(name):
     x, y = pair(name)
-    kernel = nr.kernel_fn(TABLE[name])
+    kernel = nr.kernel_fn(SPECS[name])
     rows = jax.vmap(lambda one: kernel(one[None], y)[0])(x)
     np.testing.assert_allclose(rows, kernel(x, y), atol=16 * EPS)
 
 
-@few(TABLE)
+@few(SPECS)
 def test_jit_changes_nothing(name):
     """But the roundings: XLA fuses what is called in pieces otherwise."""
     x, y = pair(name)
-    kernel = nr.kernel_fn(TABLE[name])
+    kernel = nr.kernel_fn(SPECS[name])
     for arrays in ((x,), (x, y)):
         traced = jax.jit(lambda *arrays: kernel(*arrays, get=BOTH))(*arrays)
         for found, wanted in zip(traced, kernel(*arrays, get=BOTH), strict=True):
@@ -107,11 +107,11 @@ def test_jit_changes_nothing(name):
 # --------------------------------------------------------------------------- precision
 
 
-@cheap(TABLE)
+@cheap(SPECS)
 @settings(max_examples=3, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_single_precision_within_its_stated_error(name, seed):
-    spec, x = TABLE[name], inputs(name, seed=seed).astype(np.float32)
+    spec, x = SPECS[name], inputs(name, seed=seed).astype(np.float32)
     kernel = nr.kernel_fn(spec)
     stated = 1e-5 if spec.takes_images else 2e-5
     double = kernel(x.astype(float), get=BOTH)
@@ -142,10 +142,10 @@ def test_compilation_is_seen(compiled):
     assert compiled
 
 
-@cheap(TABLE)
+@cheap(SPECS)
 def test_a_second_call_compiles_nothing(name, compiled):
     """Of other inputs, by a kernel function that equals the first."""
-    first, second = TABLE[name], nr.from_json(nr.to_json(TABLE[name]))
+    first, second = SPECS[name], nr.from_json(nr.to_json(SPECS[name]))
     for spec, x in zip((first, second), pair(name), strict=True):
         compiled.clear()
         for normalised in (True, False):

@@ -14,7 +14,7 @@ from oracle import limit_kernels
 from specifications import (
     IMAGES,
     ROWS,
-    TABLE,
+    SPECS,
     inputs,
     is_cheap,
     is_common,
@@ -25,8 +25,8 @@ import ntk_resnet as nr
 
 EPS = np.finfo(float).eps
 BOTH = ("nngp", "ntk")
-RESIDUAL = [name for name in TABLE if hasattr(TABLE[name], "branch_scale")]
-HOMOGENEOUS = [name for name in TABLE if TABLE[name].homogeneous]
+RESIDUAL = [name for name in SPECS if hasattr(SPECS[name], "branch_scale")]
+HOMOGENEOUS = [name for name in SPECS if SPECS[name].homogeneous]
 
 drawn = settings(max_examples=4, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
@@ -56,12 +56,12 @@ def assert_close(found, wanted, roundings, depth=1):
 # ------------------------------------------------------------------------- definitions
 
 
-@common(TABLE)
+@common(SPECS)
 @drawn
 @given(seed=seeds)
 def test_definitions(name, seed):
     """Against all covariances at once, in NumPy, whose arccos loses two digits here."""
-    spec, x = TABLE[name], inputs(name, seed=seed)
+    spec, x = SPECS[name], inputs(name, seed=seed)
     for found, wanted in zip(raw(spec, x), limit_kernels(spec, x), strict=True):
         assert_close(found, wanted, 256, spec.depth)
 
@@ -73,7 +73,7 @@ def test_definitions(name, seed):
 @given(seed=seeds, scale=st.floats(0, 2), depth=st.sampled_from([1, 2, 5]))
 def test_definitions_at_other_scales_and_depths(name, seed, scale, depth):
     spec, x = (
-        TABLE[name].replace(branch_scale=scale, depth=depth),
+        SPECS[name].replace(branch_scale=scale, depth=depth),
         inputs(name, 5, seed),
     )
     for found, wanted in zip(raw(spec, x), limit_kernels(spec, x), strict=True):
@@ -81,10 +81,10 @@ def test_definitions_at_other_scales_and_depths(name, seed, scale, depth):
             assert_close(found, wanted, 256, depth)
 
 
-@common([n for n in RESIDUAL if not getattr(TABLE[n], "input_activation", False)])
+@common([n for n in RESIDUAL if not getattr(SPECS[n], "input_activation", False)])
 def test_branches_of_scale_zero_leave_the_linear_kernel(name):
     """Of the inputs, or of the means over the pixels of images that go round."""
-    spec, x = TABLE[name].replace(branch_scale=0.0), inputs(name)
+    spec, x = SPECS[name].replace(branch_scale=0.0), inputs(name)
     if spec.takes_images:
         if (spec.padding, spec.readout, spec.stages) != ("circular", "pool", (2,)):
             pytest.skip("the linear kernel of other images is that of the definitions")
@@ -101,11 +101,11 @@ def test_branches_of_scale_zero_leave_the_linear_kernel(name):
 # ---------------------------------------------------------------------------- matrices
 
 
-@common(TABLE)
+@common(SPECS)
 @drawn
 @given(seed=seeds)
 def test_symmetric_and_positive_semidefinite(name, seed):
-    for matrix in raw(TABLE[name], inputs(name, seed=seed)):
+    for matrix in raw(SPECS[name], inputs(name, seed=seed)):
         assert (matrix == matrix.T).all()
         least, *_, most = np.linalg.eigvalsh(matrix)
         assert most > 0
@@ -113,12 +113,12 @@ def test_symmetric_and_positive_semidefinite(name, seed):
         assert least >= -16 * len(matrix) * EPS * most
 
 
-@common(TABLE)
+@common(SPECS)
 @drawn
 @given(seed=seeds)
 def test_permuted_inputs(name, seed):
     """The same bits for kernels of the angle; else the larger input may come second."""
-    spec, x = TABLE[name], inputs(name, seed=seed)
+    spec, x = SPECS[name], inputs(name, seed=seed)
     order = np.random.default_rng(seed).permutation(len(x))
     for found, whole in zip(raw(spec, x[order]), raw(spec, x), strict=True):
         wanted = whole[np.ix_(order, order)]
@@ -128,9 +128,9 @@ def test_permuted_inputs(name, seed):
             assert_close(found, wanted, 4, spec.depth)
 
 
-@cheap(TABLE)
+@cheap(SPECS)
 def test_normalised_is_raw_over_the_diagonals(name):
-    spec, x = TABLE[name], inputs(name)
+    spec, x = SPECS[name], inputs(name)
     normalised = nr.kernel_fn(spec)(x, get=BOTH)
     for get, found, unscaled in zip(BOTH, normalised, raw(spec, x), strict=True):
         assert (np.diag(found) == 1).all()
@@ -147,7 +147,7 @@ def test_normalised_is_raw_over_the_diagonals(name):
 @given(seed=seeds, factor=st.floats(0.1, 10))
 def test_homogeneous(name, seed, factor):
     """Every input at a scale of its own: the raw kernel is bilinear in the scales."""
-    spec, x = TABLE[name], inputs(name, seed=seed)
+    spec, x = SPECS[name], inputs(name, seed=seed)
     factors = factor ** np.arange(len(x))
     scaled = x * factors.reshape(-1, *[1] * (x.ndim - 1))
     for found, one in zip(raw(spec, scaled), raw(spec, x), strict=True):
@@ -158,19 +158,19 @@ def test_homogeneous(name, seed, factor):
 @drawn
 @given(seed=seeds)
 def test_normalised_kernels_do_not_see_powers_of_two(name, seed):
-    x, kernel = inputs(name, seed=seed), nr.kernel_fn(TABLE[name])
+    x, kernel = inputs(name, seed=seed), nr.kernel_fn(SPECS[name])
     powers = 2.0 ** np.random.default_rng(seed).integers(-300, 300, size=len(x))
     scaled = x * powers.reshape(-1, *[1] * (x.ndim - 1))
     for found, one in zip(kernel(scaled, get=BOTH), kernel(x, get=BOTH), strict=True):
         np.testing.assert_array_equal(found, one)
 
 
-@common(TABLE)
+@common(SPECS)
 @drawn
 @given(seed=seeds)
 def test_rotations_of_the_features(name, seed):
     """Of the channels of images, the same one at every pixel."""
-    spec, x = TABLE[name], inputs(name, seed=seed)
+    spec, x = SPECS[name], inputs(name, seed=seed)
     normal = np.random.default_rng(seed).normal(size=2 * x.shape[-1:])
     turned = x @ np.linalg.qr(normal)[0]
     for found, wanted in zip(raw(spec, turned), raw(spec, x), strict=True):
@@ -179,24 +179,24 @@ def test_rotations_of_the_features(name, seed):
 
 def one_resolution(name):
     """Whether no convolution takes steps, which tell even pixels from odd ones."""
-    spec = TABLE[name]
+    spec = SPECS[name]
     return len(spec.stages) == 1 or spec.downsampling == "average"
 
 
 @common(filter(one_resolution, IMAGES))
 def test_mirrored_images(name):
-    spec, x = TABLE[name], inputs(name)
+    spec, x = SPECS[name], inputs(name)
     for mirrored in (x[:, ::-1], x[:, :, ::-1], x.swapaxes(1, 2)):
         for found, wanted in zip(raw(spec, mirrored), raw(spec, x), strict=True):
             assert_close(found, wanted, 16, spec.depth)
 
 
-@common([name for name in IMAGES if TABLE[name].padding == "circular"])
+@common([name for name in IMAGES if SPECS[name].padding == "circular"])
 @drawn
 @given(seed=seeds)
 def test_shifted_images(name, seed):
     """Together, or each by itself where pixels are averaged; by steps of a stage."""
-    spec, x = TABLE[name], inputs(name)
+    spec, x = SPECS[name], inputs(name)
     shifts = np.random.default_rng(seed).integers(4, size=(len(x), 2))
     shifts = shifts * 2 ** (len(spec.stages) - 1)
     if spec.readout == "flatten":
@@ -209,10 +209,10 @@ def test_shifted_images(name, seed):
 # ------------------------------------------------------------------- what is trained
 
 
-@cheap(TABLE)
+@cheap(SPECS)
 def test_trained_parts_add_up(name):
     """The readout adds the NNGP kernel; the first layer something that has no sign."""
-    spec, x = TABLE[name], inputs(name)
+    spec, x = SPECS[name], inputs(name)
     everything, blocks = (
         raw(spec.replace(trained=trained), x) for trained in ("all", "blocks")
     )
@@ -231,7 +231,7 @@ def test_the_first_layer_adds_the_derivative_along_the_input_kernel(name):
     The kernel is linear in the weights of the first layer, whose share of the NTK is
     s times the derivative of the NNGP kernel in s.
     """
-    spec, x, step = TABLE[name], inputs(name), 1e-4
+    spec, x, step = SPECS[name], inputs(name), 1e-4
     one = np.concatenate([x, 0 * x], axis=-1)
 
     def kernels(trained, s):

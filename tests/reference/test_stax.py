@@ -200,6 +200,7 @@ def test_a_thousand_layers():
     assert abs(float(ntk[0, 0]) / 1001 - 0.25380245) < 1e-8
 
 
+@pytest.mark.quick
 def test_alike_blocks_are_one_loop():
     def size(spec):
         _, _, kernel_fn = nr.stax(spec)

@@ -29,6 +29,7 @@ SPECS = [
 ]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("spec", SPECS)
 def test_json_round_trip_and_value_semantics(spec):
     again = nr.from_json(nr.to_json(spec))
@@ -57,6 +58,7 @@ def test_residual_networks_train_their_blocks(kind):
     assert spec.replace(trained="all").trains_readout
 
 
+@pytest.mark.quick
 def test_defaults_are_resolved_so_that_equal_networks_are_equal():
     assert nr.FeedForward(depth=3) == nr.FeedForward(depth=3, weight_variance=2.0)
     assert nr.ResNet(depth=3, branch_scale=0.5) == nr.ResNet(
@@ -90,6 +92,7 @@ def test_one_scale_is_one_number():
         assert common is None or (short.scales == short.common_scale).all()
 
 
+@pytest.mark.quick
 def test_scales():
     assert (nr.ConstantScale(0.3).values(4) == 0.3).all()
     np.testing.assert_allclose(nr.DepthScale(0.5).values(16), np.full(16, 0.25))
