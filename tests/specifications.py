@@ -73,6 +73,7 @@ def convolutional_networks():
         "images_plain_average",
         nr.ConvNet(
             depth=2,
+            kernel_size=5,
             stages=(1, 1),
             downsampling="average",
             readout="flatten",

@@ -61,21 +61,6 @@ def test_one_hidden_layer_with_its_readout_frozen():
     np.testing.assert_allclose(block, (u * kappa0 + kappa1) / 2, atol=1e-15)
 
 
-@pytest.mark.parametrize("bias", [0.0, 0.3])
-@pytest.mark.parametrize("activation", ["relu", "erf", "tanh"])
-def test_the_readout_adds_the_nngp_to_the_raw_ntk(activation, bias):
-    """At unequal norms, where the diagonals of all rows differ."""
-    spec = nr.FeedForward(depth=3, activation=activation, bias_variance=bias)
-    x = np.random.default_rng(0).normal(size=(5, 4)) * np.geomspace(0.3, 2, 5)[:, None]
-    kernel = nr.kernel_fn(spec, normalised=False)
-    both = kernel(x, get=("nngp", "ntk"))
-    hidden = nr.kernel_fn(spec.replace(trained="blocks"), normalised=False)(x)
-    np.testing.assert_allclose(hidden, both.ntk - both.nngp, rtol=1e-13)
-    np.testing.assert_allclose(
-        nr.diag(spec.replace(trained="blocks"), x), np.diag(hidden), rtol=1e-13
-    )
-
-
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("family", slow_but_for(FAMILIES, FEW))
 def test_values_are_one_minus_the_gaps(family, dtype):

@@ -14,6 +14,7 @@ from ntk_resnet.specification.scales import BranchScale
 BOTH = ("nngp", "ntk")
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", SPECS)
 def test_json_and_back(name):
     spec = SPECS[name]
