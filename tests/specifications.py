@@ -84,6 +84,9 @@ def convolutional_networks():
         "images_plain_erf",
         nr.ConvNet(depth=2, activation="erf", padding="circular", bias_variance=0.1),
     )
+    for name, scale in SCALES.items():
+        spec = nr.ConvResNet(depth=2, branch_scale=scale, block="postactivation")
+        yield f"images_postactivation_{name}", spec
     for block in nr.ConvResNet.blocks:
         spec = nr.ConvResNet(depth=2, branch_scale=0.7, block=block)
         circular = spec.replace(padding="circular", trained="all")
