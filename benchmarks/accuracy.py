@@ -12,7 +12,6 @@ import reference
 from harness import note, options, save
 
 import ntk_resnet as nr
-from ntk_resnet.kernels import recursion
 
 SMALLEST = {np.float64: 1e-6, np.float32: 1e-3}
 FAMILIES = {
@@ -34,6 +33,12 @@ FAMILIES = {
     "post-activation": nr.ResNet(
         depth=1, branch_scale=nr.DepthScale(1.0), block="postactivation"
     ),
+    "full pre-activation": nr.ResNet(
+        depth=1, branch_scale=nr.DepthScale(0.5), block="full_preactivation"
+    ),
+    "residual, both over the root of 2": nr.ResNet(
+        depth=1, branch_scale=nr.BalancedScale()
+    ),
     "residual, absolute value": nr.ResNet(
         depth=1, branch_scale=nr.DepthScale(1.0), activation="abs"
     ),
@@ -52,13 +57,7 @@ def gap_errors(spec, angles):
     dtype = angles.dtype
     found = nr.sweep_depth(spec, spec.depth, angles=angles).isel(depth=0)
     exact = [
-        reference.gaps(
-            spec.block if isinstance(spec, nr.ResNet) else "feed_forward",
-            angle,
-            recursion.block_scales(spec).astype(dtype),  # as the kernel receives them
-            share=spec.activation.kink,
-            trained=spec.trained,
-        )
+        reference.gaps_of(spec, angle, spec.scales.astype(dtype))  # as it receives them
         for angle in angles
     ]
     return tuple(

@@ -16,7 +16,6 @@ import reference
 from harness import note, options, save
 
 import ntk_resnet as nr
-from ntk_resnet.kernels import recursion
 
 ANGLES = (1.0, 0.1, 0.03, 0.01, 1e-7)
 NETWORKS = {
@@ -41,7 +40,7 @@ def planted(angle, pairs, d, dtype):
 def exact_gaps(spec, x):
     """The gaps of both kernels for the planted pairs, as exact numbers."""
     family = spec.block if isinstance(spec, nr.ResNet) else "feed_forward"
-    scales = recursion.block_scales(spec)
+    scales = spec.scales
     half = len(x) // 2
     found = [
         reference.gaps(

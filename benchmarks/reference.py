@@ -19,12 +19,15 @@ def dual(u, share):
     return (1 - share) * u + share * kappa_abs, 1 - 2 * share * theta / pi
 
 
-def gaps(family, angle, scales, *, share=0.5, trained="blocks"):
+def gaps(
+    family, angle, scales, *, share=0.5, moment=0.5, trained="blocks", balanced=False
+):
     """(1 - NNGP, 1 - NTK), both normalised, of one network at one angle.
 
-    `family` is "feed_forward", "two_layer", "preactivation" or "postactivation";
-    `scales` is the float branch scale of each block (their number is the depth). He's
-    variance. A plain network whose readout is frozen has all the gradients but the
+    `family` is "feed_forward" or a block of `nr.ResNet`; `scales` is the float branch
+    scale of each block (their number is the depth); trunks have the factor 1, or if
+    `balanced` the root of 1 - scale^2. He's variance, the inverse of `moment`, which is
+    E phi(g)^2. A plain network whose readout is frozen has all the gradients but the
     readout's, `Theta_L - rho_L`.
     """
     ctx.dps = DIGITS
@@ -41,9 +44,16 @@ def gaps(family, angle, scales, *, share=0.5, trained="blocks"):
     for scale in scales:
         a = arb(float(scale))
         kappa, slope = dual(k / v, share)
+        before = k, v, ntk, size
         if family == "feed_forward":
             k, v = kappa * v, v
             ntk, size = k + slope * ntk, v + size
+        elif family == "full_preactivation":
+            kappa2, slope2 = dual(kappa, share)
+            half = a * a * arb(float(moment))
+            ntk = ntk + half * (v * kappa2 + slope2 * (v * kappa + slope * ntk))
+            size = size + half * (v + v + size)
+            k, v = k + half * v * kappa2, v + half * v
         elif family == "two_layer":
             ntk = ntk + a * a * (v * kappa + slope * (k + ntk))
             size = size + a * a * (v + (v + size))
@@ -56,9 +66,16 @@ def gaps(family, angle, scales, *, share=0.5, trained="blocks"):
             ntk = ntk + a * a * slope * (k + ntk)
             size = size + a * a * (v + size)
             push = drift * v.sqrt()
-            cross = 2 * a * mean * push
-            mean = mean + a * push
+            kept = mean * (1 - a * a).sqrt() if balanced else mean
+            cross = 2 * a * kept * push
+            mean = kept + a * push
             k, v = k + a * a * v * kappa + cross, v + a * a * v + cross
+        if balanced:
+            less = a * a  # of the trunk's square
+            k, v, ntk, size = (
+                now - less * then
+                for now, then in zip((k, v, ntk, size), before, strict=True)
+            )
         k, v, ntk, size = (_mid(value) for value in (k, v, ntk, size))
         mean = _mid(mean)
     if family == "feed_forward" and trained == "blocks":
@@ -142,3 +159,16 @@ def _gelu_slope(p, c):
     n, root = p * p + c * c * v, d.sqrt()
     total = (c / (1 + p)).asin() + c / root + 2 * c * v / root + n * c / (d * root)
     return arb(1) / 4 + total / (2 * arb.pi())
+
+
+def gaps_of(spec, angle, scales=None):
+    """`gaps` of a specification, whose scales may be rounded to another dtype."""
+    return gaps(
+        spec.block if spec.has_trunk else "feed_forward",
+        angle,
+        spec.scales if scales is None else scales,
+        share=spec.activation.even_share,
+        moment=spec.activation.unit_second_moment,
+        trained=spec.trained,
+        balanced=spec.trunk_square(0.5) == 0.75,
+    )

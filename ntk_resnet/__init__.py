@@ -20,6 +20,7 @@ _HOME = {
     "ConstantScale": "specification.scales",
     "DepthScale": "specification.scales",
     "DecreasingScale": "specification.scales",
+    "BalancedScale": "specification.scales",
     "from_json": "specification.json",
     "to_json": "specification.json",
     "Activation": "activations.quadrature",

@@ -11,6 +11,7 @@ SCALES = {
     "constant": nr.ConstantScale(0.7),
     "by_depth": nr.DepthScale(0.5),
     "decreasing": nr.DecreasingScale(),
+    "balanced": nr.BalancedScale(share=0.3),
 }
 # Blocks whose trunk may start with phi(A x): those that begin with weights.
 AFTER_AN_ACTIVATION = ("two_layer", "postactivation")

@@ -9,7 +9,8 @@ deep kernels live at cosines next to one.
 
 import abc
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +21,9 @@ class Dual(NamedTuple):
     """A pair of Gaussians after the activation; every field broadcasts over pairs."""
 
     gap: Float[Array, "..."]  # 1 - cosine of the activations, in [0, 2]
-    drop: Float[Array, "..."]  # gap before minus gap after, computed as such
+    gap_decrease: Float[Array, "..."]  # gap before minus gap after, computed as such
     slope_gap: Float[Array, "..."]  # 1 - cosine of the slopes, in [0, 2]
-    slope_cogap: Float[Array, "..."]  # 1 + cosine of the slopes
+    slope_supplement_gap: Float[Array, "..."]  # 1 + cosine of the slopes
 
 
 class Moments(NamedTuple):
@@ -38,6 +39,8 @@ class AbstractActivation(abc.ABC):
 
     homogeneous: bool = False
     """Whether phi(c z) = c phi(z) for all c > 0."""
+    has_kink: bool = False
+    """Whether phi' jumps at 0."""
 
     @abc.abstractmethod
     def __call__(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -53,34 +56,53 @@ class AbstractActivation(abc.ABC):
         log_variance1: Float[Array, "..."],
         log_variance2: Float[Array, "..."],
         gap: Float[Array, "..."],
-        cogap: Float[Array, "..."],
+        supplement_gap: Float[Array, "..."],
     ) -> Dual:
-        """The pair after the activation; `gap` is 1 - cosine, `cogap` 1 + cosine."""
+        """The pair after the activation; gaps are 1 - cosine and 1 + cosine."""
+
+    def cosines(
+        self, log_variance1: Any, log_variance2: Any, gap: Float[Array, "..."]
+    ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        """Cosines of the activations and of their slopes, where gaps do not matter.
+
+        Both variances may be `None` if the activation is homogeneous.
+        """
+        dual = self.dual(log_variance1, log_variance2, gap, 2 - gap)
+        return 1 - dual.gap, 1 - dual.slope_gap
+
+    def precise_pair(self, variance: Any) -> Callable[[Any], tuple[Any, Any]]:
+        """`E phi phi'` and `E phi' phi''` of the cosine, in python-flint's `arb`.
+
+        For Gaussians of one variance, and in the precision of the context.
+
+        Raises:
+            ValueError: there are none to so many bits.
+        """
+        raise ValueError(
+            f"activation {self!r} is known in float64 only, and eigenvalues on the "
+            "sphere need its dual to hundreds of bits; take a named activation."
+        )
+
+    def precise_mean(self, variance: Any) -> Any:
+        """`E phi` of a Gaussian, likewise."""
+        raise NotImplementedError  # what has a `precise_pair` has it
+
+    def stax(self, nt_stax: Any) -> Any:
+        """The layer of neural-tangents, of its module `stax`.
+
+        Raises:
+            ValueError: it has no kernel for this activation.
+        """
+        raise ValueError(
+            f"neural-tangents has no kernel for the activation {self!r}; "
+            "nr.kernel_fn(spec) has it, by the activation's own dual."
+        )
 
     @functools.cached_property
     def unit_second_moment(self) -> float:
         """E phi(g)^2 of a standard Gaussian g, to float64 accuracy."""
         with jax.enable_x64(), jax.ensure_compile_time_eval():
             return float(jnp.exp(self.moments(jnp.zeros(())).log_gain))
-
-
-@jax.custom_jvp
-def safe_root(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The square root, of no less than 0, with derivative 0 at 0.
-
-    Not by `where(x > 0, sqrt(where(x > 0, x, 1)), 0)`: the compiler may compute `x`
-    twice, once with a fused multiply-add, so that a difference that vanishes is 0 for
-    one condition and positive for the other; the result is then 1.
-    """
-    return jnp.where(x > 0, jnp.sqrt(jnp.maximum(x, 0)), 0)
-
-
-@safe_root.defjvp
-def _(primals, tangents):
-    root = safe_root(*primals)
-    tiny = jnp.finfo(root.dtype).tiny
-    slope = jnp.where(root > tiny, 0.5 / jnp.maximum(root, tiny), 0)
-    return root, slope * tangents[0]
 
 
 def smallest(log_variance: Float[Array, "..."]) -> float:

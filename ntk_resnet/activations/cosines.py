@@ -21,13 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ntk_resnet.activations.base import safe_root
+from ntk_resnet._numerics import safe_root
 
 
-def activation_cosine(gap: Float[Array, "..."], kink: float) -> Float[Array, "..."]:
+def activation_cosine(
+    gap: Float[Array, "..."], even_share: float
+) -> Float[Array, "..."]:
     r"""The normalised kernel of activations, from `gap`, 1 - cosine :math:`u`.
 
-    With the share :math:`\lambda` of the absolute value (`PiecewiseLinear.kink`)
+    With the share :math:`\lambda` of the absolute value (`PiecewiseLinear.even_share`)
     :math:`(1-\lambda) u + \lambda\frac2\pi(\sqrt{1-u^2} + u \arcsin u)`. Errors of
     at most 2 eps of 1 for the gap as given
     (`tests/kernels/convolution/test_convolution.py`).
@@ -35,15 +37,15 @@ def activation_cosine(gap: Float[Array, "..."], kink: float) -> Float[Array, "..
     acute, _ = _acute(gap)
     bent = _horner(_series(gap.dtype.name, integrated=True), acute)
     even = (1 - acute) + (2 / math.pi) * acute * safe_root(acute) * bent
-    return (1 - kink) * (1 - gap) + kink * even
+    return (1 - even_share) * (1 - gap) + even_share * even
 
 
-def slope_cosine(gap: Float[Array, "..."], kink: float) -> Float[Array, "..."]:
+def slope_cosine(gap: Float[Array, "..."], even_share: float) -> Float[Array, "..."]:
     r"""The normalised kernel of slopes, :math:`1 - 2\lambda\theta/\pi`; as above."""
     acute, obtuse = _acute(gap)
     angle = safe_root(acute) * _horner(_series(gap.dtype.name), acute)
     odd = 1 - (2 / math.pi) * angle
-    return (1 - kink) + kink * jnp.where(obtuse, -odd, odd)
+    return (1 - even_share) + even_share * jnp.where(obtuse, -odd, odd)
 
 
 def _acute(gap):

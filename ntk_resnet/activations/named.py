@@ -1,4 +1,4 @@
-"""Activations: names, objects, JSON. How their duals are computed is in `_duals`."""
+"""Activations by name, and as JSON."""
 
 from ntk_resnet.activations.base import AbstractActivation as AbstractActivation
 from ntk_resnet.activations.base import Dual as Dual
@@ -9,9 +9,9 @@ from ntk_resnet.activations.quadrature import Activation as Activation
 from ntk_resnet.activations.quadrature import (
     QuadratureActivation as QuadratureActivation,
 )
-from ntk_resnet.activations.quadrature import Tanh as Tanh
 from ntk_resnet.activations.smooth import Erf as Erf
 from ntk_resnet.activations.smooth import Gelu as Gelu
+from ntk_resnet.activations.tanh import Tanh as Tanh
 
 _NAMED: dict[str, AbstractActivation] = {
     "relu": PiecewiseLinear(0.0, 1.0),

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from ntk_resnet.activations.base import AbstractActivation, Dual, Moments, at_le
 
 # Relative error of the slope's second moment beyond which the result is NaN.
 _RESOLVED = 2e-5
+_STAX_POINTS = 100  # of neural-tangents' quadrature, along each axis
 
 
 @functools.cache
@@ -102,8 +104,8 @@ class QuadratureActivation(AbstractActivation):
             mean / jnp.sqrt(second),
         )
 
-    def dual(self, log_variance1, log_variance2, gap, cogap):
-        del cogap
+    def dual(self, log_variance1, log_variance2, gap, supplement_gap):
+        del supplement_gap
         u = 1 - gap
         (a1, b1), (a2, b2) = map(self._coefficients, (log_variance1, log_variance2))
         zero = jnp.zeros_like(u)
@@ -126,13 +128,19 @@ class QuadratureActivation(AbstractActivation):
         slope_gap = jnp.sum((b1 - b2) ** 2, axis=0) / 2 + gap * slope_poly
         return Dual(after, gap - after, slope_gap, 2 - slope_gap)
 
+    def stax(self, nt_stax):
+        with warnings.catch_warnings():  # that it is a quadrature: see `nr.stax`
+            warnings.simplefilter("ignore")
+            return nt_stax.ElementwiseNumerical(_function(self), _STAX_POINTS)
 
-@dataclasses.dataclass(frozen=True)
-class Tanh(QuadratureActivation):
-    """The hyperbolic tangent, by quadrature (it has no closed dual)."""
 
-    def __call__(self, z):
-        return jnp.tanh(z)
+def _function(activation):
+    """A plain function, since neural-tangents asks for its name."""
+
+    def function(z):
+        return activation(z)
+
+    return function
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,10 +179,10 @@ class Activation(QuadratureActivation):
         log_gain = jnp.log(self.dual_fn(p, p, p)) - log_variance
         return moments._replace(log_gain=log_gain)
 
-    def dual(self, log_variance1, log_variance2, gap, cogap):
+    def dual(self, log_variance1, log_variance2, gap, supplement_gap):
         covariance = self.dual_fn
         if covariance is None:
-            return super().dual(log_variance1, log_variance2, gap, cogap)
+            return super().dual(log_variance1, log_variance2, gap, supplement_gap)
         logs = (log_variance1, log_variance2)
         p1, p2 = jnp.exp(log_variance1), jnp.exp(log_variance2)
         c = jnp.sqrt(p1 * p2) * (1 - gap)
@@ -192,3 +200,13 @@ class Activation(QuadratureActivation):
             for value, size in ((pair, norm), (slope, slope_norm))
         )
         return Dual(after, gap - after, slope_after, 2 - slope_after)
+
+    def stax(self, nt_stax):
+        if self.dual_fn is None:
+            return super().stax(nt_stax)
+
+        def covariance(c, p1, p2):
+            return self.dual_fn(p1, p2, c)
+
+        slope = jax.grad(covariance)  # in c, by Price's theorem
+        return nt_stax.Elementwise(_function(self), covariance, slope)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -59,13 +60,15 @@ class Erf(AbstractActivation):
             jnp.zeros_like(p),
         )
 
-    def dual(self, log_variance1, log_variance2, gap, cogap):
+    def dual(self, log_variance1, log_variance2, gap, supplement_gap):
         p1, p2 = _variance(log_variance1), _variance(log_variance2)
-        obtuse = gap > cogap
-        lesser = jnp.where(obtuse, cogap, gap)  # erf is odd: reflect obtuse pairs
+        obtuse = gap > supplement_gap
+        lesser = jnp.where(
+            obtuse, supplement_gap, gap
+        )  # erf is odd: reflect obtuse pairs
         size = jnp.sqrt((1 + 2 * p1) * (1 + 2 * p2))
         aligned = 2 * jnp.sqrt(p1 * p2) / size
-        sin2 = 4 * p1 * p2 * gap * cogap
+        sin2 = 4 * p1 * p2 * gap * supplement_gap
         rest = 1 + 2 * p1 + 2 * p2
         difference = _asin_difference(
             aligned,
@@ -85,10 +88,30 @@ class Erf(AbstractActivation):
         # Near pi the cosine is that of the reflected pair, with the other sign.
         return Dual(
             gap=jnp.where(obtuse, 2 - after, after),
-            drop=jnp.where(obtuse, after - cogap, gap - after),
+            gap_decrease=jnp.where(obtuse, after - supplement_gap, gap - after),
             slope_gap=slope_gap,
-            slope_cogap=2 - slope_gap,
+            slope_supplement_gap=2 - slope_gap,
         )
+
+    def precise_pair(self, variance):
+        from flint import arb
+
+        p = variance
+        size, factor = 1 + 2 * p, 2 / arb.pi()
+        ratio, square = 2 * p / size, size * size
+
+        @no_type_check
+        def pair(u):
+            c = 2 * p * u
+            return factor * (ratio * u).asin(), 2 * factor * (square - c * c).rsqrt()
+
+        return pair
+
+    def precise_mean(self, variance):
+        return 0 * variance  # odd
+
+    def stax(self, nt_stax):
+        return nt_stax.Erf()
 
 
 def _erf_asin(p):
@@ -128,7 +151,7 @@ class Gelu(AbstractActivation):
         mean = jnp.sqrt(p / (1 + p) / (2 * math.pi))
         return Moments(jnp.log(gain), jnp.log(slope), mean / jnp.sqrt(gain))
 
-    def dual(self, log_variance1, log_variance2, gap, cogap):
+    def dual(self, log_variance1, log_variance2, gap, supplement_gap):
         p1, p2 = _variance(log_variance1), _variance(log_variance2)
         product, total = p1 * p2, p1 + p2
         aligned = jnp.sqrt(product)  # c at gap 0, where D = 1 + p1 + p2
@@ -136,7 +159,7 @@ class Gelu(AbstractActivation):
         c = aligned - fall
         size = (1 + p1) * (1 + p2)
         ratio = (2 + total) / size  # 1 + nu
-        excess = product * gap * cogap  # D - (1 + p1 + p2)
+        excess = product * gap * supplement_gap  # D - (1 + p1 + p2)
         root0, root = jnp.sqrt(1 + total), jnp.sqrt(1 + total + excess)
         rise = excess / (root + root0)  # root - root0
         arc0, arc = jnp.arctan2(aligned, root0), jnp.arctan2(c, root)
@@ -177,6 +200,34 @@ class Gelu(AbstractActivation):
             _mismatch(*same, slope0 / slope_norm) + slope_difference / slope_norm
         )
         return Dual(after, gap - after, slope_after, 2 - slope_after)
+
+    def precise_pair(self, variance):
+        from flint import arb
+
+        p = variance
+        size, over = (1 + p) ** 2, 1 / (2 * arb.pi())
+        nu, root, quarter = (1 - p * p) / size, 1 / (1 + p), arb(1) / 4
+
+        @no_type_check
+        def pair(u):
+            c = p * u
+            rest = size - c * c
+            inverse = rest.rsqrt()
+            arc = quarter + over * (c * root).asin()
+            return (
+                c * arc + over * inverse * (1 - nu * rest),
+                arc + over * c * inverse * (inverse * inverse + 1 + nu),
+            )
+
+        return pair
+
+    def precise_mean(self, variance):
+        from flint import arb
+
+        return variance / (2 * arb.pi() * (1 + variance)).sqrt()
+
+    def stax(self, nt_stax):
+        return nt_stax.Gelu()
 
 
 def _arcsin_minus(w):

@@ -19,7 +19,6 @@ from scipy import optimize
 
 from ntk_resnet._checks import check_count
 from ntk_resnet._inputs import check_depths
-from ntk_resnet.activations.piecewise_linear import PiecewiseLinear
 from ntk_resnet.records.provenance import provenance
 from ntk_resnet.specification.networks import FeedForward
 
@@ -121,7 +120,7 @@ def predicted_condition_number(
     found = phase(spec)
     depth, limit = np.asarray(depths, float), float(found.ntk_limit)
     if limit == 1:
-        kink = _kinked(spec.activation)
+        kink = spec.activation.has_kink
         rate = -math.log(float(found.slope)) / (2 if kink else 1)
         with np.errstate(over="ignore"):
             values = points * np.exp(rate * depth) / (1 if kink else depth)
@@ -129,11 +128,6 @@ def predicted_condition_number(
         values = np.full_like(depth, 1 + points * limit / (1 - limit))
     about = {"long_name": "predicted condition number", "phase": found.attrs["phase"]}
     return xr.DataArray(values, {"depth": depths}, ["depth"], attrs=about)
-
-
-def _kinked(activation):
-    linear = isinstance(activation, PiecewiseLinear)
-    return linear and activation.negative != activation.positive
 
 
 class _Layer(NamedTuple):
@@ -174,7 +168,7 @@ def _fixed_points(spec):
     if name == "chaotic" and inside:
         correlation, slope = _fixed_correlation(spec, log_q, layer.slope)
         limit = 0.0
-    kinked = _kinked(spec.activation)
+    kinked = spec.activation.has_kink
     if name == "critical" and kinked:
         limit = 0.25
     if not inside and not (spec.homogeneous and kinked):

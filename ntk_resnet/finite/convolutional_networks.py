@@ -16,7 +16,8 @@ from jaxtyping import Array, Float
 
 from ntk_resnet._checks import check_count
 from ntk_resnet.finite.base import Network, ends_of, normal, value_of
-from ntk_resnet.specification.convolutional import Convolutional, ConvResNet
+from ntk_resnet.specification.blocks import OUTER
+from ntk_resnet.specification.convolutional import Convolutional
 
 
 class Run(NamedTuple):
@@ -39,7 +40,7 @@ def runs_of(spec: Convolutional) -> list[Run]:
         averages = stage > 0 and spec.downsampling == "average"
         stride = 2 if stage > 0 and not averages else 1
         # The first layer of a plain network has other channels.
-        apart = stride > 1 or (stage == 0 and not isinstance(spec, ConvResNet))
+        apart = stride > 1 or (stage == 0 and not spec.has_trunk)
         if apart:
             runs.append(Run(begin, 1, True, stride, False))
         if blocks > apart:
@@ -87,7 +88,7 @@ class ConvolutionalNetwork(Network):
     ):
         self.spec, self.in_features = spec, in_features
         self.width, self.dtype = width, dtype
-        ends, residual = ends_of(spec), isinstance(spec, ConvResNet)
+        ends, residual = ends_of(spec), spec.has_trunk
         drawn = normal(rngs, param_dtype, **self._shapes(out_features))
         self.input_weight = ends(drawn["input_weight"]) if residual else None
         self.runs = nnx.List(
@@ -100,7 +101,7 @@ class ConvolutionalNetwork(Network):
         """Of all weights, in the order in which they are drawn."""
         spec, m, window = self.spec, self.width, (self.spec.kernel_size,) * 2
         height, width, channels = self.in_features
-        residual = isinstance(spec, ConvResNet)
+        residual = spec.has_trunk
         shapes = {"input_weight": (*window, channels, m) if residual else None}
         for number, run in enumerate(runs_of(spec)):
             stack = () if run.apart else (run.blocks,)
@@ -109,7 +110,7 @@ class ConvolutionalNetwork(Network):
                 f"{number}/weight": (*stack, *window, fan_in, m),
                 f"{number}/bias": (*stack, m) if spec.bias_variance > 0 else None,
             }
-            if residual and spec.has_outer_weights:
+            if OUTER in spec.operations:
                 shapes[f"{number}/outer_weight"] = (*stack, *window, m, m)
             if residual and run.stride > 1:
                 shapes[f"{number}/projection"] = (1, 1, m, m)
@@ -138,10 +139,12 @@ class ConvolutionalNetwork(Network):
         return h.reshape(len(h), -1)
 
     def _scales(self, run):
-        if not isinstance(self.spec, ConvResNet):
+        if not self.spec.has_trunk:
             return {}
         scales = self.spec.scales[run.begin : run.begin + run.blocks]
-        return {"scale": jnp.asarray(scales[0] if run.apart else scales, self.dtype)}
+        scales = scales[0] if run.apart else scales
+        factors = {"scale": scales, "trunk": self.spec.trunk_factors(scales)}
+        return {name: jnp.asarray(v, self.dtype) for name, v in factors.items()}
 
     def _block(self, h, weights, stride=1):
         """One layer or block; `weights` are those of one block."""
@@ -153,11 +156,11 @@ class ConvolutionalNetwork(Network):
 
         outer = lambda h: self._convolve(h, weights["outer_weight"])  # noqa: E731
         added = self.spec.branch(h, inner, self.spec.activation, outer)
-        if not isinstance(self.spec, ConvResNet):
+        if not self.spec.has_trunk:
             return added
         if weights["projection"] is not None:
             h = self._convolve(h, weights["projection"], stride=stride)
-        return h + weights["scale"] * added
+        return weights["trunk"] * h + weights["scale"] * added
 
     def _convolve(self, h, weight, variance=1.0, stride=1):
         """`sqrt(variance / (k k fan_in)) W * h`, in steps."""

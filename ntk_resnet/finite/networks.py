@@ -23,7 +23,8 @@ from ntk_resnet.finite.convolutional_networks import (
     check_image_shape,
 )
 from ntk_resnet.specification.base import Specification
-from ntk_resnet.specification.convolutional import ConvNet, Convolutional, ConvResNet
+from ntk_resnet.specification.blocks import OUTER
+from ntk_resnet.specification.convolutional import ConvNet, ConvResNet
 from ntk_resnet.specification.networks import FeedForward, ResNet
 
 
@@ -120,7 +121,7 @@ class ResidualNetwork(DenseNetwork):
     Attributes:
         input_weight: A, `(in_features, width)`.
         weights: W, `(depth, width, width)`; biases: `(depth, width)` or `None`.
-        outer_weights: V, `(depth, width, width)`, or `None` without two-layer blocks.
+        outer_weights: V, `(depth, width, width)`, or `None` in blocks without them.
         readout: v, `(width, out_features)`.
     """
 
@@ -129,7 +130,7 @@ class ResidualNetwork(DenseNetwork):
     ):
         self.spec, self.in_features = spec, in_features
         self.width, self.dtype = width, dtype
-        biased, two_layer = spec.bias_variance > 0, spec.has_outer_weights
+        biased, has_outer = spec.bias_variance > 0, OUTER in spec.operations
         stacked = (spec.depth, width, width)
         drawn = normal(
             rngs,
@@ -137,14 +138,14 @@ class ResidualNetwork(DenseNetwork):
             input_weight=(in_features, width),
             weights=stacked,
             biases=(spec.depth, width) if biased else None,
-            outer_weights=stacked if two_layer else None,
+            outer_weights=stacked if has_outer else None,
             readout=(width, out_features),
         )
         ends = ends_of(spec)
         self.input_weight = ends(drawn["input_weight"])
         self.weights = nnx.Param(drawn["weights"])
         self.biases = nnx.Param(drawn["biases"]) if biased else None
-        self.outer_weights = nnx.Param(drawn["outer_weights"]) if two_layer else None
+        self.outer_weights = nnx.Param(drawn["outer_weights"]) if has_outer else None
         self.readout = ends(drawn["readout"])
 
     def _first(self, x):
@@ -155,15 +156,17 @@ class ResidualNetwork(DenseNetwork):
         inner = lambda h: self._affine(h, weights["weight"], weights["bias"])  # noqa: E731
         outer = lambda h: self._linear(h, weights["outer"])  # noqa: E731
         branch = self.spec.branch(h, inner, self.spec.activation, outer)
-        return h + weights["scale"] * branch
+        return weights["trunk"] * h + weights["scale"] * branch
 
     @property
     def _stack(self):
+        scales = self.spec.scales
         return {
             "weight": self.weights[...],
             "bias": value_of(self.biases),
             "outer": value_of(self.outer_weights),
-            "scale": jnp.asarray(self.spec.scales, self.dtype),
+            "scale": jnp.asarray(scales, self.dtype),
+            "trunk": jnp.asarray(self.spec.trunk_factors(scales), self.dtype),
         }
 
 
@@ -245,7 +248,7 @@ def check_spec(spec: Any, *, convolutional: bool = False) -> None:
         raise ValueError(
             f"spec must be a {', '.join(names[:-1])} or {names[-1]}, got {spec!r}."
         )
-    if isinstance(spec, Convolutional) and not convolutional:
+    if spec.takes_images and not convolutional:
         raise ValueError(
             f"spec must be fully connected here, got {spec!r}; networks of images are "
             "made by nr.finite.build and compared by nr.finite.width_study."
@@ -253,7 +256,7 @@ def check_spec(spec: Any, *, convolutional: bool = False) -> None:
 
 
 def _check_in_features(spec, in_features):
-    if isinstance(spec, Convolutional):
+    if spec.takes_images:
         return check_image_shape(spec, in_features)
     return check_count("in_features", in_features)
 

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ntk_resnet._checks import check_choice
+from ntk_resnet._numerics import safe_root
 from ntk_resnet.kernels import recursion
 from ntk_resnet.kernels.convolution import matrices
 from ntk_resnet.kernels.norms import common_norm, log_variances, over_powers_of_two
@@ -88,7 +89,7 @@ class ProfileEngine(Engine):
         known = defined(rows1, rows2)
         # The root has no derivative at 0; that of the kernel is set to 0 there, the
         # mean over both sides of the cusp.
-        r = recursion.safe_root(lesser / 2)
+        r = safe_root(lesser / 2)
         values = []
         for name, powers, (table, log_diagonal) in zip(
             self.get, self.powers, data, strict=True
@@ -114,15 +115,18 @@ class RecursionEngine(Engine):
         spec, logs = self.shape, [rows1.log_variance, rows2.log_variance]
         data = jnp.where(data < 0, jnp.nan, data)  # inside a trace nothing is checked
         found = distances(rows1, rows2, shift, "split", refine)
-        gap, cogap = gaps(found)
+        gap, supplement_gap = gaps(found)
         if spec.bias_variance == 0:  # a row of zeros has no angle
             gap = jnp.where(defined(rows1, rows2), gap, jnp.nan)
         else:
             empty1, empty2 = (~jnp.any(r.coarse != 0, axis=1) for r in (rows1, rows2))
             both = empty1[:, None] & empty2
-            gap, cogap = jnp.where(both, 0, gap), jnp.where(both, 2, cogap)
+            gap, supplement_gap = (
+                jnp.where(both, 0, gap),
+                jnp.where(both, 2, supplement_gap),
+            )
         start = [jnp.zeros((), gap.dtype)] if spec.homogeneous else logs
-        state = recursion.first_state(spec, gap, cogap, *start)
+        state = recursion.first_state(spec, gap, supplement_gap, *start)
         kernels = recursion.readout(spec, recursion.propagate(spec, state, data))
         values = []
         for name in self.get:
@@ -217,7 +221,7 @@ class Choice(NamedTuple):
 def check_engine(spec: Specification, engine: str) -> None:
     """Raises a `ValueError` if there is no such engine, or not for such networks."""
     check_choice("engine", engine, ENGINES)
-    convolutional = isinstance(spec, Convolutional)
+    convolutional = spec.takes_images
     others = ("profile", "recursion") if convolutional else ("convolution",)
     if engine in others:
         kind = "convolutional" if convolutional else "fully connected"
@@ -228,7 +232,7 @@ def check_engine(spec: Specification, engine: str) -> None:
 
 def usual_engine(spec: Specification, scales: Any = None) -> str:
     """What serves inputs of every norm; with `scales`, also branch scales as data."""
-    if isinstance(spec, Convolutional):
+    if spec.takes_images:
         return "convolution"
     one_for_all = scales is None and spec.homogeneous and has_profile(spec)
     return "profile" if one_for_all else "recursion"
@@ -272,14 +276,14 @@ def choose(
             inputs = [over_powers_of_two(x)[0] for x in inputs]  # squares stay in range
         reference = ReferenceEngine(get, normalised, spec)
         return Choice(reference, (), tuple(map(ReferenceRows, inputs)))
-    if isinstance(spec, Convolutional):
+    if spec.takes_images:
         return _for_images(spec, get, normalised, products, arrays, scales)
     rows = tuple(prepare(x, spec.bias_variance, wide=wide) for x in arrays)
     dtype = np.dtype(arrays[0].dtype)
     norm = _norm_for(spec, engine, arrays)
     if norm is None or not (engine == "profile" or has_profile(spec, norm)):
-        scales = recursion.block_scales(spec) if scales is None else scales
-        by_blocks = RecursionEngine(get, normalised, recursion.shape_of(spec))
+        scales = spec.scales if scales is None else scales
+        by_blocks = RecursionEngine(get, normalised, spec.without_depth)
         return Choice(by_blocks, jnp.asarray(scales, dtype), rows)
     found = profile(spec, input_kernel=norm)
     kernels = [name.removesuffix("_gap") for name in get]
@@ -306,9 +310,9 @@ def _norm_for(spec, engine, arrays):
 def _for_images(spec, get, normalised, products, arrays, scales):
     if products == "plain":
         raise ValueError('products="plain" is for fully connected networks.')
-    scales = recursion.block_scales(spec) if scales is None else scales
+    scales = spec.scales if scales is None else scales
     rows = tuple(matrices.image_rows(spec, x, scales, get) for x in arrays)
-    engine = ConvolutionEngine(get, normalised, matrices.without_scales(spec))
+    engine = ConvolutionEngine(get, normalised, spec.without_scales)
     return Choice(engine, scales.astype(rows[0].log_nngp.dtype), rows)
 
 
@@ -320,7 +324,7 @@ def matrices_of_images(
     scales: Any = None,
 ) -> tuple[Float[Array, "n1 n2"], ...]:
     """All entries at once: no image's own kernel is computed twice; traceable."""
-    scales = recursion.block_scales(spec) if scales is None else scales
+    scales = spec.scales if scales is None else scales
     x1, x2 = arrays if len(arrays) > 1 else (*arrays, None)
     return matrices.matrix(spec, get, normalised, x1, x2, scales)
 
@@ -333,12 +337,12 @@ def log_diagonals(spec: Specification, x: Any, scales: Any = None) -> Both:
     if scales is None and composes(spec):  # whatever the depth
         logs = jnp.asarray(log_variances(x))
         return Both(*(logs + own for own in at_unit_kernel(spec)))
-    scales = recursion.block_scales(spec) if scales is None else scales
-    if isinstance(spec, Convolutional):
+    scales = spec.scales if scales is None else scales
+    if spec.takes_images:
         return Both(*matrices.log_diagonals(spec, x, scales))
     logs = jnp.asarray(log_variances(x, spec.bias_variance))
     scales = jnp.asarray(scales, logs.dtype)
-    return Both(*_log_diagonals(recursion.shape_of(spec), logs, scales))
+    return Both(*_log_diagonals(spec.without_depth, logs, scales))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -29,8 +29,6 @@ from ntk_resnet.kernels.gram.make_plan import device_of, plan_on
 from ntk_resnet.kernels.gram.programs import matrices
 from ntk_resnet.kernels.overflow import all_finite, check_raw
 from ntk_resnet.specification.base import Specification, check_network
-from ntk_resnet.specification.convolutional import ConvResNet
-from ntk_resnet.specification.networks import ResNet
 
 
 def kernel_fn(
@@ -260,7 +258,7 @@ def check_scales(spec: Specification, scales: Any) -> None:
     """Branch scales passed as data: one finite, non-negative number for each block."""
     if scales is None:
         return
-    if not isinstance(spec, ResNet | ConvResNet):
+    if not spec.has_trunk:
         raise ValueError("scales belong to residual networks; this network has none.")
     if jnp.shape(scales) != (spec.depth,):
         raise ValueError(

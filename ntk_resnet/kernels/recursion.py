@@ -1,18 +1,10 @@
 r"""Both kernels of a specification, block by block, in gap form.
 
-The state holds one minus the cosine of the features (`gap`), one plus it (`cogap`,
-which is what vanishes at opposite inputs), and one minus the normalised NTK
-(`ntk_gap`); the diagonals are logarithms. A network is then sums and products of
-kernels:
-
-* sum: kernels with shares :math:`f_k` of the two diagonals and gaps :math:`\gamma_k`
-have
-  the gap :math:`\frac12\sum_k(\sqrt{f_{k1}}-\sqrt{f_{k2}})^2
-  + \sum_k\sqrt{f_{k1}f_{k2}}\,\gamma_k`,
-* product: :math:`1-(1-\gamma_a)(1-\gamma_b)=\gamma_a+\gamma_b(1-\gamma_a)`,
-
-all terms positive, and each block adds to the gaps an increment that is computed as
-such and accumulated with compensation. So float32 is right at depth 30,000.
+The state holds one minus the cosine of the features (`gap`), one plus it
+(`supplement_gap`, which vanishes at opposite inputs), and one minus the normalised NTK
+(`ntk_gap`); the diagonals are logarithms. A block adds sums and products of kernels
+(`gap_form`) whose terms are all positive: to the gaps an increment that is computed as
+such, and added with compensation. So float32 is right at depth 30,000.
 
 Sources: Jacot et al. 2018 (NTK), Huang et al. 2020 (two-layer blocks), Hayou et al.
 2021 (pre-activation), Frei et al. 2019 (post-activation: increments with a mean, which
@@ -24,32 +16,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from ntk_resnet.activations.base import safe_root
-from ntk_resnet.specification.base import Residual, Specification
-from ntk_resnet.specification.networks import ResNet
-
-
-class Sum(NamedTuple):
-    """A sum under way: its rounded value, and what rounding has cut off."""
-
-    value: Float[Array, "..."]
-    rest: Float[Array, "..."]
-
-
-def start(value: Float[Array, "..."]) -> Sum:
-    """A sum that begins at `value`."""
-    return Sum(value, jnp.zeros_like(value))
-
-
-def add(total: Sum, increment: Float[Array, "..."]) -> Sum:
-    """The sum after one more term, by two-sum; `value` is renormalised to the whole."""
-    increment = increment + total.rest
-    value = total.value + increment
-    part = value - total.value
-    return Sum(value, (total.value - (value - part)) + (increment - part))
+from ntk_resnet._numerics import Sum
+from ntk_resnet.kernels.gap_form import geometric_mean, mismatch, product, spread
+from ntk_resnet.specification.base import Specification
 
 
 class Rows(NamedTuple):
@@ -70,7 +41,7 @@ class State(NamedTuple):
 
     rows: tuple[Rows, ...]
     gap: Sum  # 1 - cosine of the features
-    cogap: Sum  # 1 + cosine
+    supplement_gap: Sum  # 1 + cosine
     ntk_gap: Sum  # 1 - normalised NTK of the weights before the readout
 
 
@@ -78,7 +49,7 @@ class Kernels(NamedTuple):
     """Both kernels with the readout applied: gaps of pairs, logarithms of diagonals."""
 
     nngp_gap: Float[Array, "..."]
-    nngp_cogap: Float[Array, "..."]
+    nngp_supplement_gap: Float[Array, "..."]
     ntk_gap: Float[Array, "..."]
     log_nngp: tuple[Float[Array, "..."], ...]
     log_ntk: tuple[Float[Array, "..."], ...]
@@ -87,92 +58,114 @@ class Kernels(NamedTuple):
 class _Shares(NamedTuple):
     """How a block composes its kernels, per row: shares that sum to 1."""
 
-    log_variance: Array  # ln of the variance that enters the activation
-    bias: Array  # the bias in the affine map
+    entering: tuple[Array, ...]  # ln of the variance that enters each activation
+    bias: Array  # the bias, in the affine map of W
     branch: Array  # the branch in the features that leave the block
-    cross: Array  # mean times increment in them (post-activation)
-    log_mean_ratio: Array  # ln of mean over increment of the mean
-    kept: Array  # in the NTK: the trunk's,
-    through: Array  # the NTK carried through the branch,
-    outer: Array  # the gradients of the weights behind the activation,
-    inner: Array  # and of those before it
+    cross: Array  # trunk times branch in them, where increments have a mean
+    log_mean_ratio: Array  # ln of the mean of features over that of the increment
+    trunk_ntk: Array  # in the NTK: that of the trunk,
+    branch_ntk: Array  # the same carried through the branch,
+    weights: tuple[Array, ...]  # the gradients of each of the block's own weights
 
 
 # ------------------------------------------------------------------------ one block
 
 
-def _has_trunk(spec: Specification) -> bool:
-    return isinstance(spec, ResNet)
+class _BranchRows(NamedTuple):
+    """One input on its way through a branch, relative to the variance that enters."""
+
+    entering: tuple[Array, ...]  # ln of the variance at each activation so far
+    variance: Array
+    bias: Array  # its share in the output of W
+    mean: Array  # E phi / sqrt(E phi^2) of the last activation
+    slope: Array  # what the NTK that enters is multiplied by
+    weights: tuple[Array, ...]  # the NTK of each of the weights so far
 
 
-def _block(spec: Specification) -> str:
-    return spec.block if isinstance(spec, ResNet) else "feed_forward"
+def _through_branch(spec: Specification, log_variance: Array) -> _BranchRows:
+    """One input through the branch of a block, or a plain layer."""
+    weight = jnp.asarray(spec.weight_variance, log_variance.dtype)
+    bias = _bias_over_variance(spec, log_variance)
+    one, zero = jnp.ones_like(log_variance), jnp.zeros_like(log_variance)
+
+    def inner(rows):
+        variance = weight * rows.variance + bias
+        return rows._replace(
+            variance=variance,
+            bias=bias / variance,
+            slope=weight * rows.slope,
+            weights=(*(weight * own for own in rows.weights), variance),
+        )
+
+    def activate(rows):
+        entering = log_variance + jnp.log(rows.variance)
+        moments = spec.activation.moments(entering)
+        slope = jnp.exp(moments.log_slope)
+        return rows._replace(
+            entering=(*rows.entering, entering),
+            variance=rows.variance * jnp.exp(moments.log_gain),
+            mean=moments.mean,
+            slope=slope * rows.slope,
+            weights=tuple(slope * own for own in rows.weights),
+        )
+
+    def outer(rows):
+        return rows._replace(weights=(*rows.weights, rows.variance))
+
+    start = _BranchRows((), one, zero, zero, one, ())
+    return spec.branch(start, inner, activate, outer)
 
 
 def step_rows(
     spec: Specification, rows: Rows, scale: Float[Array, ""]
 ) -> tuple[Rows, _Shares]:
     """The diagonals after one more block, and the shares that `step` needs."""
-    block = _block(spec)
-    log_variance, mean = rows.log_variance.value, rows.mean.value
-    weight = jnp.asarray(spec.weight_variance, log_variance.dtype)
-    bias = _bias_over_variance(spec, log_variance)
-    if block == "preactivation":
-        entering = log_variance
-        moments = spec.activation.moments(entering)
-        branch = weight * jnp.exp(moments.log_gain) + bias
-        bias_share, inner = bias / branch, jnp.zeros_like(branch)
+    mean = rows.mean.value
+    branch = _through_branch(spec, rows.log_variance.value)
+    trunk_square, square = spec.trunk_square(scale), scale * scale
+    trunk = trunk_square**0.5
+    if spec.increments_have_mean:  # E of the increment over sqrt(K)
+        push = scale * branch.mean * jnp.sqrt(branch.variance)
     else:
-        affine = weight + bias
-        entering = log_variance + jnp.log(affine)
-        moments = spec.activation.moments(entering)
-        branch = affine * jnp.exp(moments.log_gain)
-        bias_share, inner = bias / affine, affine * jnp.exp(moments.log_slope)
-    through = weight * jnp.exp(moments.log_slope)
-
-    trunk = 1.0 if _has_trunk(spec) else 0.0
-    square = scale * scale
-    if block == "postactivation":
-        push = scale * moments.mean * jnp.sqrt(branch)  # E of the increment / sqrt(K)
-    else:
-        push = jnp.zeros_like(branch)
+        push = jnp.zeros_like(branch.variance)
     # Means of opposite signs would need a kernel that is no sum of squares: refused.
-    cross = jnp.where(mean * push < 0, jnp.nan, 2 * mean * push)
-    growth = square * branch + cross
-    total = trunk + growth
+    cross = jnp.where(mean * push < 0, jnp.nan, 2 * trunk * mean * push)
+    growth = square * branch.variance + cross
+    total = trunk_square + growth
 
     decay = jnp.exp(-rows.log_growth.value)  # K / (K + Theta)
     ntk_share = -jnp.expm1(-rows.log_growth.value)  # Theta / (K + Theta)
-    kept = trunk * ntk_share
-    carried = square * through * ntk_share
-    outer = square * branch * decay * (block in ("two_layer", "preactivation"))
-    inner = square * inner * decay
-    gained = ntk_share * (square * through - growth) + outer + inner
-    norm = kept + carried + outer + inner
+    trunk_ntk = trunk_square * ntk_share
+    branch_ntk = square * branch.slope * ntk_share
+    weights = tuple(square * own * decay for own in branch.weights)
+    gained = ntk_share * (square * branch.slope - growth) + sum(weights)
+    norm = trunk_ntk + branch_ntk + sum(weights)
     norm = jnp.where(norm > 0, norm, 1)  # all shares are 0 while nothing is trained
 
     root = jnp.sqrt(total)
-    log_step = jnp.log1p(growth) if trunk else jnp.log(growth)
+    if spec.has_trunk:
+        log_step = jnp.log1p(growth + (trunk_square - 1))
+        step = (push - mean * growth / (trunk + root)) / root
+        mean_after = rows.mean.add(step)
+    else:
+        log_step, mean_after = jnp.log(growth), rows.mean
     after = Rows(
-        log_variance=add(rows.log_variance, log_step),
-        log_growth=add(rows.log_growth, jnp.log1p(gained / total)),
-        mean=add(rows.mean, (push - mean * growth / (1 + root)) / root)
-        if trunk
-        else rows.mean,
+        log_variance=rows.log_variance.add(log_step),
+        log_growth=rows.log_growth.add(jnp.log1p(gained / total)),
+        mean=mean_after,
     )
     positive = mean * push > 0
     shares = _Shares(
-        log_variance=entering,
-        bias=bias_share,
-        branch=square * branch / total,
+        entering=branch.entering,
+        bias=branch.bias,
+        branch=square * branch.variance / total,
         cross=cross / total,
         log_mean_ratio=jnp.log(
             jnp.where(positive, mean, 1) / jnp.where(positive, push, 1)
         ),
-        kept=kept / norm,
-        through=carried / norm,
-        outer=outer / norm,
-        inner=inner / norm,
+        trunk_ntk=trunk_ntk / norm,
+        branch_ntk=branch_ntk / norm,
+        weights=tuple(own / norm for own in weights),
     )
     return after, shares
 
@@ -183,98 +176,98 @@ def _bias_over_variance(spec, log_variance):
     return spec.bias_variance * jnp.exp(-log_variance)
 
 
+class _BranchPairs(NamedTuple):
+    """Pairs on their way through a branch."""
+
+    gap: Array
+    supplement_gap: Array
+    change: Array  # of the gap since it entered, computed as such
+    slope: tuple[Array, Array] | None  # gap and 1 + cosine of what the NTK is times
+    weights: tuple[tuple[Array, Array], ...]  # the same of the NTK of each weight
+
+
+def _pairs_through_branch(
+    spec: Specification, pair: list[_Shares], gap: Array, supplement_gap: Array
+) -> _BranchPairs:
+    """Pairs through the branch of a block, or a plain layer."""
+    entering = iter(zip(*(shares.entering for shares in pair), strict=True))
+
+    def inner(pairs):
+        shift = _bias_increment(spec, pair, pairs.gap)
+        gap, supplement_gap = pairs.gap + shift, pairs.supplement_gap - shift
+        weights = (*pairs.weights, (gap, supplement_gap))
+        change = pairs.change + shift
+        return _BranchPairs(gap, supplement_gap, change, pairs.slope, weights)
+
+    def activate(pairs):
+        dual = spec.activation.dual(
+            *spread(next(entering)), pairs.gap, pairs.supplement_gap
+        )
+        slope = dual.slope_gap, dual.slope_supplement_gap
+        through = lambda other: slope if other is None else product(slope, other)  # noqa: E731
+        return _BranchPairs(
+            dual.gap,
+            pairs.supplement_gap + dual.gap_decrease,
+            pairs.change - dual.gap_decrease,
+            through(pairs.slope),
+            tuple(map(through, pairs.weights)),
+        )
+
+    def outer(pairs):
+        return pairs._replace(
+            weights=(*pairs.weights, (pairs.gap, pairs.supplement_gap))
+        )
+
+    start = _BranchPairs(gap, supplement_gap, jnp.zeros_like(gap), None, ())
+    return spec.branch(start, inner, activate, outer)
+
+
 def step(spec: Specification, state: State, scale: Float[Array, ""]) -> State:
     """The state after one more block of branch scale `scale` (1 in plain networks)."""
     stepped = [step_rows(spec, rows, scale) for rows in state.rows]
     rows = tuple(after for after, _ in stepped)
     pair = [shares for _, shares in stepped]
-    gap, cogap = state.gap.value, state.cogap.value
+    gap, supplement_gap = state.gap.value, state.supplement_gap.value
+    branch = _pairs_through_branch(spec, pair, gap, supplement_gap)
 
-    affine = lambda gap: _bias_increment(spec, pair, gap)  # noqa: E731
-    entering = _pairs(pair, "log_variance")
-    if _block(spec) == "preactivation":
-        dual = spec.activation.dual(*entering, gap, cogap)
-        shift = affine(dual.gap)
-        branch_gap, change = dual.gap + shift, shift - dual.drop
-        affine_gap, affine_cogap = gap, cogap
-    else:
-        shift = affine(gap)
-        affine_gap, affine_cogap = gap + shift, cogap - shift
-        dual = spec.activation.dual(*entering, affine_gap, affine_cogap)
-        branch_gap, change = dual.gap, shift - dual.drop
-
-    trunk = [jnp.where(_has_trunk(spec), 1 - s.branch - s.cross, 0) for s in pair]
+    trunk = [jnp.where(spec.has_trunk, 1 - s.branch - s.cross, 0) for s in pair]
     w_branch, w_cross = _weight(pair, "branch"), _weight(pair, "cross")
-    clash = _clash(trunk, *_shares(pair, "branch", "cross"))
+    unequal = mismatch(trunk, *_shares(pair, "branch", "cross"))
     cross_gap = _cross_gap(pair)
-    increment = w_branch * change + w_cross * (cross_gap - gap) + clash * (1 - gap)
-    new_gap, new_cogap = add(state.gap, increment), add(state.cogap, -increment)
-    # Where a block removes most of the gap, the positive terms are added up instead.
-    direct = start(
-        clash + _geometric(trunk) * gap + w_branch * branch_gap + w_cross * cross_gap
+    increment = (
+        w_branch * branch.change + w_cross * (cross_gap - gap) + unequal * (1 - gap)
     )
+    new_gap, new_supplement_gap = (
+        state.gap.add(increment),
+        state.supplement_gap.add(-increment),
+    )
+    # Where a block removes most of the gap, the positive terms are added up instead.
+    kept = unequal + geometric_mean(trunk) * gap
+    direct = Sum.start(kept + w_branch * branch.gap + w_cross * cross_gap)
     new_gap = jax.tree.map(
         functools.partial(jnp.where, -2 * increment > gap), direct, new_gap
     )
 
     ntk = state.ntk_gap.value
-    slope = dual.slope_gap
-    inner_gap = _product(slope, dual.slope_cogap, affine_gap, affine_cogap)
-    ntk_increment = (
-        _weight(pair, "through") * slope * (1 - ntk)
-        + _weight(pair, "outer") * (branch_gap - ntk)
-        + _weight(pair, "inner") * (inner_gap - ntk)
-        + _clash(*_shares(pair, "kept", "through", "outer", "inner")) * (1 - ntk)
-    )
-    return State(rows, new_gap, new_cogap, add(state.ntk_gap, ntk_increment))
+    slope_gap, _ = branch.slope
+    own_shares = list(zip(*(shares.weights for shares in pair), strict=True))
+    ntk_increment = _weight(pair, "branch_ntk") * slope_gap * (1 - ntk)
+    for own, (own_gap, _) in zip(own_shares, branch.weights, strict=True):
+        ntk_increment = ntk_increment + geometric_mean(own) * (own_gap - ntk)
+    unequal = mismatch(*_shares(pair, "trunk_ntk", "branch_ntk"), *own_shares)
+    ntk_increment = ntk_increment + unequal * (1 - ntk)
+    return State(rows, new_gap, new_supplement_gap, state.ntk_gap.add(ntk_increment))
 
 
-# ------------------------------------------------------------ sums of kernels, gap form
-
-
-def _pairs(pair, name) -> tuple[Array, Array]:
-    """A row quantity of both inputs, shaped to broadcast over pairs."""
-    return _spread([getattr(shares, name) for shares in pair])
-
-
-def _spread(values) -> tuple[Array, Array]:
-    first, second = values[0], values[-1]
-    if first.ndim == 0:
-        return first, second
-    return first[:, None], second[None, :]
-
-
-def _geometric(values):
-    """sqrt(f1 f2) for every pair; the share itself where all rows agree."""
-    if values[0].ndim == 0:
-        return values[0]
-    first, second = _spread([safe_root(value) for value in values])
-    return first * second
-
-
-def _weight(pair, name):
-    return _geometric([getattr(shares, name) for shares in pair])
+# ---------------------------------------------------------------- shares of both inputs
 
 
 def _shares(pair, *names):
     return [[getattr(shares, name) for shares in pair] for name in names]
 
 
-def _clash(*shares):
-    """Half the squared distance between the rows' amplitudes: 0 where rows agree."""
-    if shares[0][0].ndim == 0:
-        return jnp.zeros_like(shares[0][0])
-    roots = [_spread([safe_root(value) for value in values]) for values in shares]
-    return sum((first - second) ** 2 for first, second in roots) / 2
-
-
-def _product(gap1, cogap1, gap2, cogap2):
-    """Gap of a product of two kernels; two obtuse pairs make an acute one."""
-    return jnp.where(
-        (gap1 > 1) & (gap2 > 1),
-        cogap1 + cogap2 * (1 - cogap1),
-        gap1 + gap2 * (1 - gap1),
-    )
+def _weight(pair, name):
+    return geometric_mean(*_shares(pair, name))
 
 
 def _bias_increment(spec, pair, gap):
@@ -282,13 +275,13 @@ def _bias_increment(spec, pair, gap):
     if spec.bias_variance == 0:
         return jnp.zeros_like(gap)
     rest = [1 - shares.bias for shares in pair]
-    clash = _clash(rest, *_shares(pair, "bias"))
-    return clash * (1 - gap) - _weight(pair, "bias") * gap
+    (bias,) = _shares(pair, "bias")
+    return mismatch(rest, bias) * (1 - gap) - geometric_mean(bias) * gap
 
 
 def _cross_gap(pair):
     """Gap of M1 m2 + M2 m1 for means M and their increments m: 1 - cosh, at most 0."""
-    first, second = _pairs(pair, "log_mean_ratio")
+    first, second = spread(*_shares(pair, "log_mean_ratio"))
     return -2 * jnp.sinh((first - second) / 4) ** 2
 
 
@@ -298,35 +291,37 @@ def _cross_gap(pair):
 def first_rows(spec: Specification, log_variance: Float[Array, "..."]) -> Rows:
     """The rows before the first block, from ln(|x|^2 / d)."""
     zero = jnp.zeros_like(log_variance)
-    if not isinstance(spec, ResNet):
-        return Rows(start(log_variance), start(zero), start(zero))
+    if not spec.has_trunk:
+        return Rows(Sum.start(log_variance), Sum.start(zero), Sum.start(zero))
     growth = zero + spec.trains_readout
     mean = zero
     if spec.input_activation:
         moments = spec.activation.moments(log_variance)
         growth = growth * jnp.exp(moments.log_slope - moments.log_gain)
         log_variance, mean = log_variance + moments.log_gain, moments.mean
-    return Rows(start(log_variance), start(jnp.log1p(growth)), start(mean))
+    return Rows(Sum.start(log_variance), Sum.start(jnp.log1p(growth)), Sum.start(mean))
 
 
 def first_state(
     spec: Specification,
     gap: Float[Array, "..."],
-    cogap: Float[Array, "..."],
+    supplement_gap: Float[Array, "..."],
     *log_variances: Float[Array, "..."],
 ) -> State:
     """The state before the first block, from the input kernel."""
     rows = tuple(first_rows(spec, value) for value in log_variances)
     ntk_gap = jnp.zeros_like(gap)
-    if isinstance(spec, ResNet):
-        if spec.trains_readout:
-            ntk_gap = gap
-        if spec.input_activation:
-            dual = spec.activation.dual(*_spread(log_variances), gap, cogap)
-            if spec.trains_readout:
-                ntk_gap = _product(dual.slope_gap, dual.slope_cogap, gap, cogap)
-            gap, cogap = dual.gap, cogap + dual.drop
-    return State(rows, start(gap), start(cogap), start(ntk_gap))
+    trains_first = spec.has_trunk and spec.trains_readout
+    if trains_first:
+        ntk_gap = gap
+    if spec.input_activation:
+        dual = spec.activation.dual(*spread(log_variances), gap, supplement_gap)
+        if trains_first:
+            ntk_gap, _ = product(
+                (dual.slope_gap, dual.slope_supplement_gap), (gap, supplement_gap)
+            )
+        gap, supplement_gap = dual.gap, supplement_gap + dual.gap_decrease
+    return State(rows, Sum.start(gap), Sum.start(supplement_gap), Sum.start(ntk_gap))
 
 
 def log_diagonals(spec: Specification, rows: Rows) -> tuple[Array, Array]:
@@ -350,14 +345,15 @@ def readout(spec: Specification, state: State) -> Kernels:
     if spec.trains_readout:
         own = [jnp.exp(-rows.log_growth.value) for rows in state.rows]
         rest = [-jnp.expm1(-rows.log_growth.value) for rows in state.rows]
-        clash = _clash(own, rest)
-        ntk_gap = ntk_gap + (_geometric(own) * (gap - ntk_gap) + clash * (1 - ntk_gap))
+        unequal = mismatch(own, rest)
+        change = geometric_mean(own) * (gap - ntk_gap) + unequal * (1 - ntk_gap)
+        ntk_gap = ntk_gap + change
     else:
-        first, second = _spread([ntk for _, ntk in logs])
+        first, second = spread([ntk for _, ntk in logs])
         ntk_gap = jnp.where((first > -jnp.inf) & (second > -jnp.inf), ntk_gap, jnp.nan)
     return Kernels(
         gap,
-        state.cogap.value,
+        state.supplement_gap.value,
         ntk_gap,
         tuple(nngp for nngp, _ in logs),
         tuple(ntk for _, ntk in logs),
@@ -366,8 +362,8 @@ def readout(spec: Specification, state: State) -> Kernels:
 
 def cosine(kernels: Kernels) -> Float[Array, "..."]:
     """The normalised NNGP, exact to rounding at both ends."""
-    acute = kernels.nngp_gap <= kernels.nngp_cogap
-    return jnp.where(acute, 1 - kernels.nngp_gap, kernels.nngp_cogap - 1)
+    acute = kernels.nngp_gap <= kernels.nngp_supplement_gap
+    return jnp.where(acute, 1 - kernels.nngp_gap, kernels.nngp_supplement_gap - 1)
 
 
 def quantities(kernels: Kernels) -> dict[str, Array]:
@@ -382,23 +378,6 @@ def quantities(kernels: Kernels) -> dict[str, Array]:
 
 # ----------------------------------------------------------------------- all the blocks
 
-_MOST_BLOCKS = 10**8  # about a gigabyte of scales, and hours
-
-
-def block_scales(spec: Specification) -> Float[np.ndarray, " depth"]:
-    """The branch scales in float64; ones for a plain network, which has none.
-
-    Raises:
-        ValueError: there are too many blocks to go through them one by one.
-    """
-    if spec.depth > _MOST_BLOCKS:
-        raise ValueError(
-            f"depth is {spec.depth:,}, but these kernels go block by block, at most "
-            f"{_MOST_BLOCKS:,}; deeper there are profiles of plain, two-layer and "
-            "pre-activation networks of the ReLU family without bias."
-        )
-    return spec.scales if isinstance(spec, Residual) else np.ones(spec.depth)
-
 
 def propagate(
     spec: Specification, state: State, scales: Float[Array, " depth"]
@@ -407,10 +386,3 @@ def propagate(
     return jax.lax.scan(
         lambda state, scale: (step(spec, state, scale), None), state, scales
     )[0]
-
-
-def shape_of(spec: Specification) -> Specification:
-    """The specification without depth and scales: networks that share compilations."""
-    if isinstance(spec, ResNet):
-        return spec.replace(depth=1, branch_scale=1.0)
-    return spec.replace(depth=1)

@@ -5,7 +5,6 @@ of the same triple is a second, independent one beside `ntk_resnet.finite`.
 """
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,13 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from ntk_resnet._checks import check_count
-from ntk_resnet.activations import named
 from ntk_resnet.reference.stax_convolution import convolutional_network
 from ntk_resnet.specification.base import Specification, check_network
-from ntk_resnet.specification.convolutional import Convolutional
-from ntk_resnet.specification.networks import ResNet
-
-_QUADRATURE_POINTS = 100
+from ntk_resnet.specification.blocks import ACTIVATE, INNER
 
 _MOST_LAYERS = 10**7
 
@@ -82,9 +77,9 @@ def stax(
     check_network(spec, convolutional=True)
     width = check_count("width", width)
     out_features = check_count("out_features", out_features)
-    if getattr(spec, "block", None) == "postactivation":
+    if spec.increments_have_mean:
         raise ValueError(
-            'neural-tangents has no kernel for block="postactivation" (its increments '
+            f"neural-tangents has no kernel for block={spec.block!r} (its increments "
             "have a mean); nr.kernel_fn(spec) has it."
         )
     if spec.depth > _MOST_LAYERS:
@@ -92,21 +87,17 @@ def stax(
             f"depth is {spec.depth:,}; neural-tangents goes layer by layer, at most "
             f"{_MOST_LAYERS:,} of them."
         )
-    if isinstance(spec, Convolutional):
-        activation = _activation(spec.activation)
+    if spec.takes_images:
         nt_stax = _neural_tangents_stax()
-        return convolutional_network(spec, width, out_features, nt_stax, activation)
-    if isinstance(spec, ResNet):
+        return convolutional_network(spec, width, out_features, nt_stax)
+    if spec.has_trunk:
         return _residual_network(spec, width, out_features)
     return _plain_network(spec, width, out_features)
 
 
 def _plain_network(spec, width, out_features):
     nt_stax = _neural_tangents_stax()
-    layer = nt_stax.serial(
-        _dense(width, spec.weight_variance, spec.bias_variance),
-        _activation(spec.activation),
-    )
+    layer = _branch(spec, 1.0, width)
     others = _composed([layer] * (spec.depth - 1), alike=True)
     readout = nt_stax.Dense(out_features)
     if not spec.trains_readout:
@@ -120,7 +111,7 @@ def _residual_network(spec, width, out_features):
     if not spec.trains_readout:
         first, readout = _frozen(first), _frozen(readout)
     if spec.input_activation:
-        first = nt_stax.serial(first, _activation(spec.activation))
+        first = nt_stax.serial(first, spec.activation.stax(nt_stax))
     scales = [float(scale) for scale in spec.scales]
     alike = len(set(scales)) == 1
     if alike:
@@ -131,16 +122,23 @@ def _residual_network(spec, width, out_features):
 
 
 def _block(spec, scale, width):
-    """`h + a V phi(W h + b)` or `h + a (W phi(h) + b)`."""
-    activation = _activation(spec.activation)
-    square = scale**2
-    if spec.block == "two_layer":
-        inner = _dense(width, spec.weight_variance, spec.bias_variance)
-        branch = [inner, activation, _dense(width, square, 0.0)]
-    else:
-        outer = square * spec.weight_variance, square * spec.bias_variance
-        branch = [activation, _dense(width, *outer)]
-    return _add_to_input(_neural_tangents_stax().serial(*branch))
+    return _add_to_input(_branch(spec, scale, width), spec.trunk_square(scale))
+
+
+def _branch(spec, scale, width):
+    """The operations of a layer or branch; the last weights have the scale."""
+    nt_stax = _neural_tangents_stax()
+    layers, square = [], scale**2
+    for operation in reversed(spec.operations):
+        if operation == ACTIVATE:
+            layers.append(spec.activation.stax(nt_stax))
+            continue
+        weight, bias = 1.0, 0.0
+        if operation == INNER:
+            weight, bias = spec.weight_variance, spec.bias_variance
+        layers.append(_dense(width, square * weight, square * bias))
+        square = 1.0
+    return nt_stax.serial(*reversed(layers))
 
 
 def _composed(layers, *, alike):
@@ -158,8 +156,8 @@ def _dense(width, weight_variance, bias_variance):
     )
 
 
-def _add_to_input(branch):
-    """`h + branch(h)`, for a branch that ends in weights of its own.
+def _add_to_input(branch, trunk_square):
+    """`t h + branch(h)`, t^2 = `trunk_square`, if the branch ends in its own weights.
 
     `FanOut` and `FanInSum` would do, but they warn in every call that the branches must
     be independent, and want `h` to be Gaussian, which a branch that begins with weights
@@ -169,7 +167,8 @@ def _add_to_input(branch):
     init_fn, branch_apply_fn, branch_kernel_fn = branch
 
     def apply_fn(params, inputs, **kwargs):
-        return inputs + branch_apply_fn(params, inputs, **kwargs)
+        trunk = math.sqrt(trunk_square) * inputs
+        return trunk + branch_apply_fn(params, inputs, **kwargs)
 
     @nt_stax.requires(diagonal_spatial=nt_stax.Diagonal())
     def kernel_fn(k, **kwargs):
@@ -177,7 +176,11 @@ def _add_to_input(branch):
         names = ("nngp", "ntk", "cov1", "cov2")
         pairs = {name: (getattr(k, name), getattr(increment, name)) for name in names}
         return k.replace(
-            **{name: a + b for name, (a, b) in pairs.items() if a is not None}
+            **{
+                name: trunk_square * a + b
+                for name, (a, b) in pairs.items()
+                if a is not None
+            }
         )
 
     return init_fn, apply_fn, kernel_fn
@@ -199,43 +202,6 @@ def _frozen(dense):
         return out.replace(ntk=passed)
 
     return init_fn, apply_fn, kernel_fn
-
-
-def _activation(activation):
-    """The layer of an activation; do_stabilize keeps deep kernels in range."""
-    nt_stax = _neural_tangents_stax()
-    match activation:
-        case named.PiecewiseLinear(negative=negative, positive=positive):
-            return nt_stax.ABRelu(negative, positive, do_stabilize=True)
-        case named.Erf():
-            return nt_stax.Erf()
-        case named.Gelu():
-            return nt_stax.Gelu()
-        case named.Activation(dual_fn=dual_fn) if dual_fn is not None:
-
-            def covariance(c, p1, p2):
-                return dual_fn(p1, p2, c)
-
-            slope = jax.grad(covariance)  # in c, by Price's theorem
-            return nt_stax.Elementwise(_function(activation), covariance, slope)
-        case named.QuadratureActivation():
-            function = _function(activation)
-            with warnings.catch_warnings():  # that it is a quadrature: see `stax`
-                warnings.simplefilter("ignore")
-                return nt_stax.ElementwiseNumerical(function, _QUADRATURE_POINTS)
-    raise ValueError(
-        f"neural-tangents has no kernel for the activation {activation!r}; "
-        "nr.kernel_fn(spec) has it, by the activation's own dual."
-    )
-
-
-def _function(activation):
-    """A plain function, since neural-tangents asks for its name."""
-
-    def function(z):
-        return activation(z)
-
-    return function
 
 
 def _neural_tangents_stax():

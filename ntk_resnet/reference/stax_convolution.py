@@ -7,17 +7,16 @@ from typing import Any
 
 import jax
 
-from ntk_resnet.specification.convolutional import Convolutional, ConvResNet
+from ntk_resnet.specification.blocks import ACTIVATE, INNER
+from ntk_resnet.specification.convolutional import Convolutional
 
 
 def convolutional_network(
-    spec: Convolutional, width: int, out_features: int, nt_stax: Any, activation: Any
+    spec: Convolutional, width: int, out_features: int, nt_stax: Any
 ) -> tuple:
-    """The triple of `spec`; `activation` is its activation's layer."""
-    layers = _Layers(spec, width, nt_stax, activation)
-    stages = layers.plain_stages()
-    if isinstance(spec, ConvResNet):
-        stages = layers.residual_stages()
+    """The triple of `spec`; `nt_stax` is neural-tangents' module."""
+    layers = _Layers(spec, width, nt_stax)
+    stages = layers.residual_stages() if spec.has_trunk else layers.plain_stages()
     readout = nt_stax.Dense(out_features)
     if not spec.trains_readout:
         readout = layers.frozen(readout)
@@ -27,9 +26,8 @@ def convolutional_network(
 
 
 class _Layers:
-    def __init__(self, spec, width, nt_stax, activation):
-        self.spec, self.width = spec, width
-        self.stax, self.activation = nt_stax, activation
+    def __init__(self, spec, width, nt_stax):
+        self.spec, self.width, self.stax = spec, width, nt_stax
 
     def conv(self, variance, bias=0.0, *, stride=1, size=None):
         padding = {"zero": "SAME", "circular": "CIRCULAR"}[self.spec.padding]
@@ -49,12 +47,22 @@ class _Layers:
             if number > 0 and average:
                 yield self.stax.AvgPool((2, 2), (2, 2))
             stride = 1 if number == 0 or average else 2
-            yield self.plain(stride)
-            yield from self.alike(self.plain(1), blocks - 1)
+            yield self.branch(1.0, stride)
+            yield from self.alike(self.branch(1.0), blocks - 1)
 
-    def plain(self, stride):
-        weight, bias = self.spec.weight_variance, self.spec.bias_variance
-        return self.stax.serial(self.conv(weight, bias, stride=stride), self.activation)
+    def branch(self, scale, stride=1):
+        """The operations of a layer or branch; the last weights have the scale."""
+        layers, square = [], scale**2
+        for operation in reversed(self.spec.operations):
+            if operation == ACTIVATE:
+                layers.append(self.spec.activation.stax(self.stax))
+            elif operation == INNER:
+                weight, bias = self.spec.weight_variance, self.spec.bias_variance
+                layers.append(self.conv(square * weight, square * bias, stride=stride))
+            else:
+                layers.append(self.conv(square))
+            square = square if operation == ACTIVATE else 1.0
+        return self.stax.serial(*reversed(layers))
 
     def residual_stages(self):
         stem = self.conv(1.0)
@@ -73,24 +81,13 @@ class _Layers:
 
     def residual(self, scale, stride=1):
         """A block, by neural-tangents' own layers for sums."""
-        weight, bias, square = (
-            self.spec.weight_variance,
-            self.spec.bias_variance,
-            scale**2,
-        )
-        inner = self.conv(weight, bias, stride=stride)
-        if self.spec.block == "preactivation":
-            outer = self.conv(square * weight, square * bias, stride=stride)
-            branch = [self.activation, outer]
-        else:
-            branch = [inner, self.activation, self.conv(square)]
-        if self.spec.block == "full_preactivation":
-            branch.insert(0, self.activation)
         trunk = self.stax.Identity()
         if stride > 1:
             trunk = self.conv(1.0, stride=stride, size=1)
             trunk = trunk if self.spec.trains_readout else self.frozen(trunk)
-        sides = self.stax.parallel(trunk, self.stax.serial(*branch))
+        if (square := self.spec.trunk_square(scale)) != 1:
+            trunk = self.stax.serial(trunk, _times(square))
+        sides = self.stax.parallel(trunk, self.branch(scale, stride))
         return self.stax.serial(self.stax.FanOut(2), sides, self.stax.FanInSum())
 
     def alike(self, layer, count):
@@ -111,6 +108,22 @@ class _Layers:
             return out if out.ntk is None else out.replace(ntk=out.ntk - out.nngp)
 
         return init_fn, apply_fn, kernel_fn
+
+
+def _times(square):
+    """A layer that multiplies by a number of that square."""
+
+    def apply_fn(params, inputs, **kwargs):
+        return math.sqrt(square) * inputs
+
+    def kernel_fn(k, **kwargs):
+        names = ("nngp", "ntk", "cov1", "cov2")
+        pairs = {name: getattr(k, name) for name in names}
+        return k.replace(
+            **{name: square * v for name, v in pairs.items() if v is not None}
+        )
+
+    return lambda rng, shape: (shape, ()), apply_fn, kernel_fn
 
 
 def _same_order(layer):

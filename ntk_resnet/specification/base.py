@@ -5,6 +5,7 @@ be a cache key, a static argument under `jax.jit`, and part of a saved result.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -12,10 +13,12 @@ import numpy as np
 
 from ntk_resnet._checks import check_choice, check_count, check_number
 from ntk_resnet.activations import named
+from ntk_resnet.specification import blocks
 from ntk_resnet.specification.scales import BranchScale, ConstantScale
 
 TRAINED = ("blocks", "all")
 MOST = 10**15  # blocks: their number is exact in float64
+MOST_ONE_BY_ONE = 10**8  # about a gigabyte of scales, and hours
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +27,9 @@ class Specification:
 
     takes_images: ClassVar[bool] = False
     """Whether inputs are images `(n, H, W, C)`; else rows `(n, d)`."""
+    has_trunk: ClassVar[bool] = False
+    """Whether blocks add a branch to what enters them, after a first layer."""
+    input_activation = False  # no field here; only some networks have the choice
 
     depth: int
     trained: str = "all"
@@ -54,6 +60,11 @@ class Specification:
         settle("bias_variance", check_number("bias_variance", self.bias_variance))
 
     @property
+    def operations(self) -> tuple[str, ...]:
+        """What a layer, or the branch of a block, is made of: see `blocks`."""
+        return blocks.LAYER
+
+    @property
     def trains_readout(self) -> bool:
         """Whether the readout is trained, and the first layer of residual networks.
 
@@ -62,20 +73,69 @@ class Specification:
         return self.trained == "all"
 
     @property
+    def trains_nothing(self) -> bool:
+        """Whether no weight is trained that matters: an NTK of zeros."""
+        return False
+
+    @property
     def common_scale(self) -> float | None:
         """The one branch scale of all blocks, 1 without branches; `None` if they
         differ."""
         return 1.0
 
     @property
-    def trains_nothing(self) -> bool:
-        """Whether no weight is trained that matters: an NTK of zeros."""
-        return False
+    def scales(self) -> np.ndarray:
+        """`a_1 .. a_L`, float64, of shape `(depth,)`; ones without branches.
+
+        Raises:
+            ValueError: there are too many to go through them one by one.
+        """
+        if self.depth > MOST_ONE_BY_ONE:
+            raise ValueError(
+                f"depth is {self.depth:,}, but these kernels go block by block, at "
+                f"most {MOST_ONE_BY_ONE:,}; deeper there are profiles of ReLU networks "
+                "without bias whose blocks are equal and whose increments have no mean."
+            )
+        return self._scales()
+
+    def _scales(self):
+        return np.ones(self.depth)
+
+    def trunk_square(self, scale: Any) -> Any:
+        """The square of the trunk's factor, where that of the branch is `scale`.
+
+        0 without a trunk.
+        """
+        return 0.0
+
+    def trunk_factors(self, scales: Any) -> np.ndarray:
+        """The factors of the trunks, where those of the branches are `scales`."""
+        return np.sqrt(self.trunk_square(np.asarray(scales)) + np.zeros_like(scales))
+
+    @property
+    def nested(self) -> bool:
+        """Whether the network is the first blocks of every deeper one."""
+        return True
+
+    @property
+    def increments_have_mean(self) -> bool:
+        """Whether blocks add something whose mean, over weights, is not zero."""
+        return self.has_trunk and self.operations[-1] == blocks.ACTIVATE
 
     @property
     def homogeneous(self) -> bool:
         """Whether the kernels are `|x| |x'|` times a function of the angle alone."""
         return self.activation.homogeneous and self.bias_variance == 0
+
+    @property
+    def without_scales(self) -> "Specification":
+        """One network for all that differ in their branch scales alone."""
+        return self
+
+    @property
+    def without_depth(self) -> "Specification":
+        """One network for all that differ in depth and branch scales alone."""
+        return self.without_scales.replace(depth=1)
 
     def branch(
         self,
@@ -86,10 +146,11 @@ class Specification:
     ) -> Any:
         """What a layer, or the branch of a block, makes of `h`, before its scale.
 
-        Of `inner`, the weights W and their bias, `activate`, and `outer`, V, each is
-        called where it stands: on networks, and on what is known of infinite ones.
+        Each of its operations is called where it stands: on networks, and on what is
+        known of infinite ones.
         """
-        return activate(inner(h))
+        does = {blocks.INNER: inner, blocks.ACTIVATE: activate, blocks.OUTER: outer}
+        return functools.reduce(lambda h, name: does[name](h), self.operations, h)
 
     def replace(self, **changes):
         """A copy with some fields changed; the other fields stay as they are."""
@@ -104,27 +165,19 @@ class Residual(Specification):
     block: str = "two_layer"
     trained: str = "blocks"
 
-    blocks: ClassVar[tuple[str, ...]]
+    has_trunk = True
+    blocks: ClassVar[tuple[str, ...]] = tuple(blocks.BLOCKS)
     """The kinds of block that there are."""
 
     def __post_init__(self):
         super().__post_init__()
         if not isinstance(self.branch_scale, BranchScale):
             object.__setattr__(self, "branch_scale", ConstantScale(self.branch_scale))
-        check_choice("block", self.block, self.blocks)
+        check_choice("block", self.block, blocks.BLOCKS)
 
     @property
-    def has_outer_weights(self) -> bool:
-        """Whether blocks have a second weight, V."""
-        return self.block in ("two_layer", "full_preactivation")
-
-    def branch(self, h, inner, activate, outer):
-        if self.block in ("preactivation", "full_preactivation"):
-            h = activate(h)
-        h = inner(h)
-        if self.block != "preactivation":
-            h = activate(h)
-        return outer(h) if self.has_outer_weights else h
+    def operations(self) -> tuple[str, ...]:
+        return blocks.BLOCKS[self.block]
 
     @property
     def common_scale(self) -> float | None:
@@ -135,10 +188,19 @@ class Residual(Specification):
         # Scales that differ are positive.
         return not self.trains_readout and self.common_scale == 0
 
-    @property
-    def scales(self) -> np.ndarray:
-        """`a_1 .. a_L`, float64, of shape `(depth,)`."""
+    def _scales(self):
         return self.branch_scale.values(self.depth)
+
+    def trunk_square(self, scale: Any) -> Any:
+        return self.branch_scale.trunk_square(scale)
+
+    @property
+    def nested(self) -> bool:
+        return not self.branch_scale.depends_on_depth
+
+    @property
+    def without_scales(self) -> "Specification":
+        return self.replace(branch_scale=self.branch_scale.rule)
 
 
 def check_network(spec: Any, *, convolutional: bool = False) -> Specification:

@@ -131,8 +131,6 @@ class ConvResNet(Convolutional, Residual):
 
     trained: str = "blocks"  # as of `Residual`: `Convolutional` comes first
 
-    blocks = ("two_layer", "preactivation", "postactivation", "full_preactivation")
-
 
 def wide_resnet(depth: int = 28, *, branch_scale: Any = 1.0, **changes) -> ConvResNet:
     """The residual network WRN-`depth` (Zagoruyko and Komodakis 2016), in one go wide.

@@ -10,6 +10,7 @@ from ntk_resnet.specification.base import Specification
 from ntk_resnet.specification.convolutional import ConvNet, ConvResNet
 from ntk_resnet.specification.networks import FeedForward, ResNet
 from ntk_resnet.specification.scales import (
+    BalancedScale,
     BranchScale,
     ConstantScale,
     DecreasingScale,
@@ -26,6 +27,7 @@ _KINDS = {
         ConstantScale,
         DepthScale,
         DecreasingScale,
+        BalancedScale,
     )
 }
 

@@ -3,8 +3,7 @@
 import dataclasses
 
 from ntk_resnet.specification.base import Residual, Specification
-
-BLOCKS = ("two_layer", "preactivation", "postactivation")
+from ntk_resnet.specification.blocks import ACTIVATE
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,9 @@ class ResNet(Residual):
 
     * `"two_layer"`: `h + a V phi(W h)` (Huang et al. 2020; Belfer et al. 2021),
     * `"preactivation"`: `h + a W phi(h)` (Hayou et al. 2021),
-    * `"postactivation"`: `h + a phi(W h)` (Frei et al. 2019).
+    * `"postactivation"`: `h + a phi(W h)` (Frei et al. 2019),
+    * `"full_preactivation"`: `h + a V phi(W phi(h))` (He et al. 2016, "Identity
+      mappings", without normalisation).
 
     `W` has variance `weight_variance / fan_in` and a bias of `bias_variance`; `A`, `V`
     and `v` have variance `1 / fan_in` and no bias.
@@ -62,8 +63,8 @@ class ResNet(Residual):
         trained: `"blocks"` (A and v frozen at initialisation, as in Huang et al.) or
             `"all"`.
         input_activation: with `True`, `h_0 = phi(A x / sqrt(d))` (Frei et al. 2019);
-            not with pre-activation blocks, which would apply phi to features that are
-            not Gaussian, and no closed form is known.
+            not with blocks that begin with phi: it would be applied to features that
+            are not Gaussian, and no closed form is known.
         activation, weight_variance, bias_variance: as in `FeedForward`.
 
     Raises:
@@ -72,8 +73,6 @@ class ResNet(Residual):
 
     input_activation: bool = False
 
-    blocks = BLOCKS
-
     def __post_init__(self):
         super().__post_init__()
         if not isinstance(self.input_activation, bool):
@@ -81,8 +80,8 @@ class ResNet(Residual):
                 "input_activation must be True or False, "
                 f"got {self.input_activation!r}."
             )
-        if self.input_activation and self.block == "preactivation":
+        if self.input_activation and self.operations[0] == ACTIVATE:
             raise ValueError(
-                "input_activation=True has no closed form with block='preactivation' "
+                f"input_activation=True has no closed form with block={self.block!r} "
                 "(phi of features that are not Gaussian); take another block."
             )

@@ -2,7 +2,8 @@
 
 import abc
 import dataclasses
-from typing import ClassVar
+import math
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,6 +24,18 @@ class BranchScale(abc.ABC):
     @abc.abstractmethod
     def values(self, depth: int) -> np.ndarray:
         """`a_1 .. a_depth`, float64, of shape `(depth,)`."""
+
+    def trunk_square(self, scale: Any) -> Any:
+        """The square of the trunk's factor, where that of the branch is `scale`.
+
+        Of a number, or an array of NumPy's or JAX's.
+        """
+        return 1.0
+
+    @property
+    def rule(self) -> "BranchScale":
+        """One scale for all that have the same trunk: they share compilations."""
+        return ConstantScale(1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,3 +85,37 @@ class DecreasingScale(BranchScale):
     def values(self, depth: int) -> np.ndarray:
         block = np.arange(1, depth + 1, dtype=float)
         return 1 / (np.sqrt(block) * np.log(block + 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class BalancedScale(BranchScale):
+    r"""`sqrt(1 - share) h + sqrt(share) f(h)` in every block.
+
+    The variance stays what it is where the branch keeps it. At the default both are
+    over the root of 2 (De and Smith 2020, section 3).
+
+    Args:
+        share: of the branch in the variance, in [0, 1). 0 is legal: a linear kernel.
+    """
+
+    share: float = 0.5
+    depends_on_depth: ClassVar[bool] = False
+
+    def __post_init__(self):
+        share = check_number("share", self.share)
+        if share >= 1:
+            raise ValueError(f"share must be below 1, got {share}: no trunk is left.")
+        object.__setattr__(self, "share", share)
+
+    def common(self, depth: int) -> float:
+        return math.sqrt(self.share)
+
+    def values(self, depth: int) -> np.ndarray:
+        return np.full(depth, self.common(depth))
+
+    def trunk_square(self, scale: Any) -> Any:
+        return 1 - scale * scale
+
+    @property
+    def rule(self) -> "BranchScale":
+        return BalancedScale()

@@ -11,8 +11,8 @@ from accuracy import FAMILIES, SMALLEST, angles_of, gap_errors
 from marks import slow_but_for
 
 import ntk_resnet as nr
+from ntk_resnet._numerics import Sum
 from ntk_resnet.activations.named import Tanh
-from ntk_resnet.kernels import recursion
 
 # What the docstring of `kernel_fn` promises.
 ACCURACY = {np.float64: 1e-11, np.float32: 2e-5}
@@ -134,7 +134,7 @@ def test_compensated_sums():
     """A million tiny increments, in float32, exact to one rounding of the total."""
     tiny = jnp.float32(1e-8)
     total = jax.lax.fori_loop(
-        0, 10**6, lambda _, s: recursion.add(s, tiny), recursion.start(jnp.float32(1))
+        0, 10**6, lambda _, s: s.add(tiny), Sum.start(jnp.float32(1))
     )
     np.testing.assert_allclose(
         np.float64(total.value) + np.float64(total.rest),

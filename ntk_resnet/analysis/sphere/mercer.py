@@ -13,15 +13,13 @@ import xarray as xr
 from flint import arb, ctx
 
 from ntk_resnet._checks import check_choice, check_count, check_number
-from ntk_resnet.activations.named import PiecewiseLinear
 from ntk_resnet.analysis.degeneracy import PowerFit, Progress, fit_power
 from ntk_resnet.analysis.sphere import quadrature
 from ntk_resnet.analysis.sphere.recursion import Network
-from ntk_resnet.kernels.recursion import block_scales
 from ntk_resnet.records.cache import cached
 from ntk_resnet.records.provenance import provenance
 from ntk_resnet.specification.base import Specification, check_network
-from ntk_resnet.specification.networks import ResNet
+from ntk_resnet.specification.blocks import activations_behind
 
 _LONG_NAMES = {
     "eigenvalue": "eigenvalue of the normalised kernel",
@@ -191,15 +189,12 @@ def _log10(value):
 
 def _predicted_exponent(spec, get, dim):
     """Of kernels with a square-root singularity at angle 0, or a milder one."""
-    scales = np.count_nonzero(block_scales(spec))
-    bent, slopes = bool(scales > 0), get == "ntk"
-    if isinstance(spec, ResNet):
-        bent = bent or spec.input_activation
-        # The last weights see the activation below them, and not its slope.
-        alone = spec.block == "preactivation" and not spec.trains_readout
-        slopes = slopes and not (alone and scales == 1)
-    kink = isinstance(spec.activation, PiecewiseLinear) and spec.activation.kink > 0
-    if not (kink and bent):
+    blocks = np.count_nonzero(spec.scales)
+    bent, slopes = blocks > 0 or spec.input_activation, get == "ntk"
+    if not (spec.trains_readout or any(activations_behind(spec.operations))):
+        # The weights of a block see the activation before them, and not its slope.
+        slopes = slopes and blocks > 1
+    if not (spec.activation.has_kink and bent):
         return np.nan
     return -float(dim if slopes else dim + 2)
 

@@ -7,8 +7,8 @@ A convolution is a box filter of the kernel between pixels, an activation its du
     \Theta_S = S + \tfrac{\sigma_w^2}{k^2} \mathrm{box}(\Theta), \qquad
     K' = T(S), \qquad \Theta' = \dot T(S)\,\Theta_S .
 
-A block is gone through twice: by the variances of the pixels of single images
-(`_conv_images`), and by pairs (`_conv_pairs`), which need what the images have met.
+Every block is computed twice: for the variances of the pixels of single images
+(`images`), and for pairs (`pairs`), which need statistics of both images.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,14 @@ import jax
 from jaxtyping import Array, Bool, Float
 
 from ntk_resnet.kernels.convolution import operations
-from ntk_resnet.specification.convolutional import Convolutional, ConvResNet
+from ntk_resnet.specification.convolutional import Convolutional
 
 
 class Planes(NamedTuple):
     """Kernels of pixel pairs, `(pixels, pairs)`.
 
-    One axis of pairs, not two short ones, is twice as fast to convolve. Activations,
-    which know the images of a pair, see two: `(pixels, n1, n2)`.
+    Convolutions take one axis of pairs, twice as fast as two short ones; activations,
+    which need both images of a pair, take two: `(pixels, n1, n2)`.
     """
 
     nngp: Float[Array, "pixels ..."]
@@ -35,7 +35,7 @@ class Planes(NamedTuple):
 class Windows(NamedTuple):
     """The windows of a block's convolutions, at a displacement."""
 
-    inner: operations.Window  # maybe in steps
+    inner: operations.Window  # maybe with a stride
     outer: operations.Window
 
 
@@ -52,7 +52,7 @@ def windows_at(
     return Windows(inner, operations.window(smaller, d // stride, *given))
 
 
-class Pending(NamedTuple):
+class LazyPlanes(NamedTuple):
     """Planes, and what is still to be done to them, by the program that reads them.
 
     `finish` takes them with the NTK or without.
@@ -65,7 +65,7 @@ class Pending(NamedTuple):
         """That of the finished planes."""
         return self.finish(Planes(self.planes.nngp, None)).nngp
 
-    def of_pairs(self, shape: tuple[int, ...]) -> "Pending":
+    def of_pairs(self, shape: tuple[int, ...]) -> "LazyPlanes":
         """With other axes of pairs."""
         planes = jax.tree.map(lambda p: p.reshape(len(p), *shape), self.planes)
         return self._replace(planes=planes)
@@ -73,14 +73,14 @@ class Pending(NamedTuple):
 
 def convolve(
     spec: Convolutional,
-    given: Pending,
+    given: LazyPlanes,
     window: operations.Window,
-    held: Bool[Array, ""],
+    barrier: Bool[Array, ""],
     variance: float,
     bias: float = 0.0,
     *,
     trained: bool = True,
-) -> Pending:
+) -> LazyPlanes:
     """Begins a convolution; `trained` adds the gradients of its own weights.
 
     Sums over columns are made, those over rows are left to who reads the planes.
@@ -88,7 +88,7 @@ def convolve(
     weight = variance / spec.kernel_size**2
 
     def down(plane):
-        return operations.apart(held, lambda: window.down(plane))
+        return operations.unfused(barrier, lambda: window.down(plane))
 
     def across(plane):
         return weight * operations.strided(
@@ -103,35 +103,40 @@ def convolve(
         return Planes(nngp, nngp + ntk if trained else ntk)
 
     ready = given.finish(given.planes)
-    return Pending(jax.tree.map(down, ready), finish)
+    return LazyPlanes(jax.tree.map(down, ready), finish)
 
 
 def branch_of(
     spec: Convolutional,
     planes: Planes,
     windows: Windows,
-    held: Bool[Array, ""],
-    activate: Callable[[Pending], Pending],
-) -> Pending:
+    barrier: Bool[Array, ""],
+    activate: Callable[[LazyPlanes], LazyPlanes],
+) -> LazyPlanes:
     """The branch of a block, before its scale; `activate` takes what is pending."""
 
     def inner(given):
         variances = spec.weight_variance, spec.bias_variance
-        return convolve(spec, given, windows.inner, held, *variances)
+        return convolve(spec, given, windows.inner, barrier, *variances)
 
     def outer(given):
-        return convolve(spec, given, windows.outer, held, 1.0)
+        return convolve(spec, given, windows.outer, barrier, 1.0)
 
-    return spec.branch(Pending(planes), inner, activate, outer)
+    return spec.branch(LazyPlanes(planes), inner, activate, outer)
 
 
-def trunk_of(spec: Convolutional, planes: Planes, windows: Windows) -> Planes | None:
-    """What the branch is added to: the planes, or after 1 x 1 windows in steps."""
-    if not isinstance(spec, ConvResNet):
+def trunk_of(
+    spec: Convolutional, planes: Planes, windows: Windows, scale: Any
+) -> Planes | None:
+    """What the branch of that scale is added to; `None` if to nothing.
+
+    The planes, or what 1 x 1 windows in steps make of them, times the trunk's factor.
+    """
+    if not spec.has_trunk:
         return None
     _, _, size, stride = windows.inner
-    if stride == 1:
-        return planes
-    nngp, ntk = jax.tree.map(lambda p: operations.strided(p, size, stride), planes)
-    trained = ntk is not None and spec.trains_readout
-    return Planes(nngp, nngp + ntk if trained else ntk)
+    if stride > 1:
+        nngp, ntk = jax.tree.map(lambda p: operations.strided(p, size, stride), planes)
+        trained = ntk is not None and spec.trains_readout
+        planes = Planes(nngp, nngp + ntk if trained else ntk)
+    return jax.tree.map(lambda plane: spec.trunk_square(scale) * plane, planes)

@@ -18,13 +18,15 @@ from jaxtyping import Array, Float, Int
 
 from ntk_resnet._inputs import precision_of
 from ntk_resnet._progress import Progress
-from ntk_resnet.kernels import recursion
-from ntk_resnet.kernels.convolution.kernel import Kernel, kernels, see_both
-from ntk_resnet.kernels.convolution.matrices import without_scales
+from ntk_resnet.kernels.convolution.kernel import (
+    Kernel,
+    image_statistics_of_both,
+    kernels,
+)
 from ntk_resnet.kernels.convolution.memory import numbers_for_pairs
 from ntk_resnet.kernels.convolution.stages import Pairs
 from ntk_resnet.kernels.gram.tiling import begins, even_side
-from ntk_resnet.specification.convolutional import Convolutional, ConvResNet
+from ntk_resnet.specification.convolutional import Convolutional
 
 # What one compiled call may hold, in numbers; and do (pairs, times blocks, pixels and
 # displacements): some seconds on one core, after which progress shows.
@@ -86,18 +88,18 @@ class _Job(NamedTuple):
 
 
 def _jobs(spec: Convolutional, depths: list[int]) -> list[_Job]:
-    if not (isinstance(spec, ConvResNet) and spec.branch_scale.depends_on_depth):
+    if spec.nested:
         deepest = spec.replace(depth=depths[-1])
-        scales = np.asarray(recursion.block_scales(deepest), float)
+        scales = np.asarray(deepest.scales, float)
         blocks = [depth - 1 for depth in depths]
-        whole = without_scales(deepest)
+        whole = deepest.without_scales
         return [_Job(whole, scales, blocks, list(range(len(depths))))]
     jobs = []
     for index, depth in enumerate(depths):
         length = max(depth, min(_SHORT, depths[-1]))
         scales = np.zeros(length)  # what comes after the last block is not looked at
-        scales[:depth] = recursion.block_scales(spec.replace(depth=depth))
-        filled = without_scales(spec.replace(depth=length))
+        scales[:depth] = spec.replace(depth=depth).scales
+        filled = spec.replace(depth=length).without_scales
         jobs.append(_Job(filled, scales, [depth - 1], [index]))
     return jobs
 
@@ -158,16 +160,17 @@ def _between(
     Image `i` of `x1` is image `i + shift` of `x2`.
     """
     n = len(x1)
-    _, first, second = see_both(spec, x1, x2, scales)
+    _, first, second = image_statistics_of_both(spec, x1, x2, scales)
     index = jnp.arange(n)
     own = index[:, None] + shift == index
     pairs = Pairs(first, second, x1.shape[1:3], scales, own, crossed=True)
     found = kernels(spec, pairs, ntk=True, half=shift == 0, each=True)
     logs = jnp.broadcast_to(first.log_scale, (len(scales), n))
-    shrink = first.seen[0][0].rest.shrink  # of the one part, the one stage, all blocks
-    if shrink is not None:
+    ((stage,),) = first.by_block  # one part of one stage
+    rescaling = stage.rest.rescaling
+    if rescaling is not None:
         # What the blocks after each have taken away is given back.
-        steps = 2 * jnp.log(shrink)
+        steps = 2 * jnp.log(rescaling)
         logs = logs + jnp.sum(steps, axis=0) - jnp.cumsum(steps, axis=0)
     return found, logs
 

@@ -17,7 +17,7 @@ from ntk_resnet.specification.convolutional import Convolutional
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Consecutive stages, with steps of 2 between them; parts follow after means."""
+    """Consecutive stages, with stride 2 between them; parts follow after means."""
 
     begin: int  # number of its first block
     stages: tuple[int, ...]  # blocks in each

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ntk_resnet.kernels.convolution.blocks import (
-    Pending,
+    LazyPlanes,
     Planes,
     Windows,
     branch_of,
@@ -30,31 +30,31 @@ class Entering(NamedTuple):
     log_variance: Float[Array, "..."] | None  # for activations with a length scale
 
 
-class Seen(NamedTuple):
+class BlockStatistics(NamedTuple):
     """What the pairs need to know of each image to go through a block."""
 
     entering: tuple[Entering, ...]  # one an activation
-    mean: Any  # E h before the block, `(pixels, n)`, or `None`: post-activation only
-    push: Any  # E of the branch, the same
-    shrink: Any  # `(n,)`: what makes the mean variance 1, or `None`: has a length scale
+    mean: Any  # E of the trunk, `(pixels, n)`, or `None`: increments have none
+    increment_mean: Any  # E of the branch, the same
+    rescaling: Any  # `(n,)`: to a mean variance of 1; `None`: has a length scale
 
 
 class Images(NamedTuple):
     """Single images after some blocks."""
 
     variance: Float[Array, "pixels n"]
-    mean: Any  # E h, `(pixels, n)`, or `None`: post-activation only
+    mean: Any  # E h, `(pixels, n)`, or `None`: increments have none
     log_scale: Float[Array, " n"]  # ln of what variances have been divided by
 
 
 def through_images(
     spec: Convolutional, images: Images, scale: Any, windows: Windows
-) -> tuple[Images, Seen]:
+) -> tuple[Images, BlockStatistics]:
     """Single images after one more block, and what pairs need to know of them.
 
     `scale` is not negative; all is NaN if it is.
     """
-    entering, pushes = [], []
+    entering, means = [], []
 
     def activate(given):
         moments, logs = _moments(spec, given.nngp())
@@ -64,29 +64,29 @@ def through_images(
             entering.append(Entering(inverse, after, slope[0], None))
         else:
             entering.append(Entering(inverse, after, slope, logs))
-        pushes.append(moments.mean * after)
-        return Pending(Planes(after * after, None))
+        means.append(moments.mean * after)
+        return LazyPlanes(Planes(after * after, None))
 
-    before, held = Planes(images.variance, None), jnp.asarray(scale) >= 0
-    variance = branch_of(spec, before, windows, held, activate).nngp()
-    mean, push = images.mean, None
-    if (trunk := trunk_of(spec, before, windows)) is not None:
+    before, barrier = Planes(images.variance, None), jnp.asarray(scale) >= 0
+    variance = branch_of(spec, before, windows, barrier, activate).nngp()
+    mean, increment = images.mean, None
+    if (trunk := trunk_of(spec, before, windows, scale)) is not None:
         variance = trunk.nngp + scale**2 * variance
     if mean is not None:
-        push = scale * pushes[0]
+        mean, increment = spec.trunk_square(scale) ** 0.5 * mean, scale * means[-1]
         if windows.inner.stride > 1:
-            mean = jnp.zeros_like(push)  # projected by weights of mean zero
-        variance = variance + 2 * mean * push
-    after = Images(variance, mean if mean is None else mean + push, images.log_scale)
-    shrink = None
+            mean = jnp.zeros_like(increment)  # projected by weights of mean zero
+        variance = variance + 2 * mean * increment
+    mean_after = mean if mean is None else mean + increment
+    after = Images(variance, mean_after, images.log_scale)
+    rescaling = None
     if spec.homogeneous:
-        after, shrink = _rescaled(after)
+        after, rescaling = _rescaled(after)
         if trunk is None:  # all that the pairs know is in one activation
             (only,) = entering
-            entering = [
-                only._replace(after=only.after * shrink, slope=only.slope * shrink)
-            ]
-    return after, Seen(tuple(entering), mean, push, shrink)
+            both = only.after * rescaling, only.slope * rescaling
+            entering = [only._replace(after=both[0], slope=both[1])]
+    return after, BlockStatistics(tuple(entering), mean, increment, rescaling)
 
 
 def _moments(spec, variance):
@@ -104,7 +104,7 @@ def _moments(spec, variance):
 def _rescaled(images):
     """To a mean variance of 1; and by what standard deviations have been multiplied."""
     size = jnp.mean(images.variance, axis=0)
-    shrink = jax.lax.rsqrt(size)
-    mean = None if images.mean is None else images.mean * shrink
+    rescaling = jax.lax.rsqrt(size)
+    mean = None if images.mean is None else images.mean * rescaling
     log_scale = images.log_scale + jnp.log(size)
-    return Images(images.variance / size, mean, log_scale), shrink
+    return Images(images.variance / size, mean, log_scale), rescaling

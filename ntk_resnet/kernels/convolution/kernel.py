@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ntk_resnet._inputs import flushed
-from ntk_resnet.kernels import recursion
+from ntk_resnet._numerics import Sum
 from ntk_resnet.kernels.convolution import operations
 from ntk_resnet.kernels.convolution.displacements import (
     at_once,
@@ -35,8 +35,8 @@ from ntk_resnet.kernels.convolution.displacements import (
 from ntk_resnet.kernels.convolution.images import Images, through_images
 from ntk_resnet.kernels.convolution.memory import pairs_at_once
 from ntk_resnet.kernels.convolution.stages import (
+    ImageStatistics,
     Pairs,
-    Seeing,
     enter,
     fetch_from,
     means_between,
@@ -44,19 +44,19 @@ from ntk_resnet.kernels.convolution.stages import (
     through,
 )
 from ntk_resnet.kernels.convolution.tiles import in_tiles
-from ntk_resnet.specification.convolutional import Convolutional, ConvResNet
+from ntk_resnet.specification.convolutional import Convolutional
 
 # ------------------------------------------------------------------------ single images
 
 
-def see(
+def image_statistics(
     spec: Convolutional, x: Float[Array, "n H W C"], scales: Float[Array, " depth"]
-) -> Seeing:
+) -> ImageStatistics:
     """Single images through the network.
 
     Where it has no length scale, they are divided by their own first.
     """
-    scales = operations.unforeseen(scales)
+    scales = operations.hidden_from_compiler(scales)
     size = x.shape[1:3]
     if spec.bias_variance == 0:  # beside one they do not matter
         lost = flushed(x.reshape(len(x), -1))
@@ -70,13 +70,12 @@ def see(
         x = x / jnp.sqrt(square)
         log_scale = 2 * jnp.log(largest) + jnp.log(square)
     parts = parts_of(spec, *size, every=False)
-    own, seen = jnp.asarray(True), list[Any]()
-    so_far = Seeing(x, seen, log_scale)
+    own, by_block = jnp.asarray(True), list[Any]()
+    so_far = ImageStatistics(x, by_block, log_scale)
     alone = Pairs(so_far, so_far, size, scales, own, crossed=False)
     fetch: Callable = lambda d: enter(spec, alone, False, d)  # noqa: E731
     variance = fetch(jnp.zeros(2, int)).nngp
-    carries_mean = isinstance(spec, ConvResNet) and spec.block == "postactivation"
-    mean = jnp.zeros_like(variance) if carries_mean else None
+    mean = jnp.zeros_like(variance) if spec.increments_have_mean else None
     images = Images(variance, mean, log_scale)
     for number, part in enumerate(parts):
 
@@ -85,17 +84,17 @@ def see(
 
         nowhere = np.zeros(2, int)
         images, kept = run_stages(spec, part, nowhere, scales, images, run)
-        seen.append(kept)
+        by_block.append(kept)
         if number + 1 < len(parts):
             inputs = parts[number + 1].inputs
-            bank = means_between(spec, alone, parts, number, fetch)
-            fetch = fetch_from(bank, inputs)
+            stored = means_between(spec, alone, parts, number, fetch)
+            fetch = fetch_from(stored, inputs)
             images = Images(
                 fetch(jnp.zeros(2, int)).nngp,
                 None if images.mean is None else _mean_2x2(images.mean, part.size),
                 images.log_scale,
             )
-    return Seeing(x, seen, images.log_scale)
+    return ImageStatistics(x, by_block, images.log_scale)
 
 
 def _mean_2x2(image, size):
@@ -104,14 +103,14 @@ def _mean_2x2(image, size):
     return operations.as_rows(means)
 
 
-def see_both(
+def image_statistics_of_both(
     spec: Convolutional,
     x1: Float[Array, "n1 H W C"],
     x2: Float[Array, "n2 H W C"],
     scales: Float[Array, " depth"],
-) -> tuple[Seeing, Seeing, Seeing]:
+) -> tuple[ImageStatistics, ImageStatistics, ImageStatistics]:
     """Both arrays together, the first and the second; once, to compile half as much."""
-    seeing = see(spec, jnp.concatenate([x1, x2]), scales)
+    seeing = image_statistics(spec, jnp.concatenate([x1, x2]), scales)
     return seeing, *(
         jax.tree.map(lambda leaf: leaf[..., part], seeing)  # noqa: B023
         for part in (slice(len(x1)), slice(len(x1), None))
@@ -148,7 +147,7 @@ def kernels(
         each: the kernels of all networks that end after one of the blocks, as a first
             axis; of networks of one stage.
     """
-    pairs = pairs._replace(scales=operations.unforeseen(pairs.scales))
+    pairs = pairs._replace(scales=operations.hidden_from_compiler(pairs.scales))
     parts = parts_of(spec, *pairs.size, every=spec.readout == "pool")
     sums = functools.partial(_sums, spec, parts, ntk, half, each)
     # Without a displacement the kernel of a pair is that of the images exchanged.
@@ -162,8 +161,8 @@ def _sums(spec, parts, ntk, half, each, pairs):
     """What `_over_displacements` gives, of the kernels after the last block."""
     fetch: Callable = lambda d: enter(spec, pairs, ntk, d)  # noqa: E731
     for number in range(len(parts) - 1):
-        bank = means_between(spec, pairs, parts, number, fetch)
-        fetch = fetch_from(bank, parts[number + 1].inputs)
+        stored = means_between(spec, pairs, parts, number, fetch)
+        fetch = fetch_from(stored, parts[number + 1].inputs)
     last = parts[-1]
 
     def sums(d):
@@ -201,13 +200,13 @@ def _over_displacements(sums, part, pairs, half):
 
         def added(values, total):
             share = counts.reshape(2, together, *[1] * (values.ndim - 1))
-            return recursion.add(total, jnp.sum(share * values, axis=1))
+            return total.add(jnp.sum(share * values, axis=1))
 
         more = jax.vmap(sums)(displacements[jnp.minimum(number, count - 1)])
         return jax.tree.map(added, more, totals)
 
     start = jax.tree.map(
-        lambda like: recursion.start(jnp.zeros((2, *like.shape), like.dtype)), found
+        lambda like: Sum.start(jnp.zeros((2, *like.shape), like.dtype)), found
     )
     totals = jax.lax.fori_loop(0, -(-count // together), some_more, start)
 
@@ -215,7 +214,7 @@ def _over_displacements(sums, part, pairs, half):
         *others, _ = total.value.shape
         return total.value.reshape(*others, *pairs.own.shape)
 
-    is_sum = lambda leaf: isinstance(leaf, recursion.Sum)  # noqa: E731
+    is_sum = lambda leaf: isinstance(leaf, Sum)  # noqa: E731
     return jax.tree.map(of_pairs, totals, is_leaf=is_sum)
 
 

@@ -10,12 +10,17 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ntk_resnet._inputs import default_float, is_traced, precision_of
-from ntk_resnet.kernels.convolution.kernel import kernels, see, see_both
+from ntk_resnet.kernels.convolution.kernel import (
+    image_statistics,
+    image_statistics_of_both,
+    kernels,
+)
 from ntk_resnet.kernels.convolution.memory import numbers_per_image
 from ntk_resnet.kernels.convolution.stages import Pairs
 from ntk_resnet.kernels.gram.tiling import begins
 from ntk_resnet.kernels.pairs import own_entries, symmetric
-from ntk_resnet.specification.convolutional import Convolutional, ConvResNet
+from ntk_resnet.specification.blocks import ACTIVATE
+from ntk_resnet.specification.convolutional import Convolutional
 
 PLAIN, RESIDUAL = 10, 24
 """Activations one after the other up to which float32 computes to 1e-5."""
@@ -33,11 +38,8 @@ def computing_dtype(
     would lose all digits in float32: beyond a depth float64 is used. So it is for gaps,
     which have the values' absolute error.
     """
-    activations = spec.depth
-    most = PLAIN
-    if isinstance(spec, ConvResNet):
-        activations *= 1 + (spec.block == "full_preactivation")
-        most = RESIDUAL if spec.scales.max() <= 1 else PLAIN
+    activations = spec.depth * spec.operations.count(ACTIVATE)
+    most = RESIDUAL if spec.has_trunk and spec.scales.max() <= 1 else PLAIN
     gaps = any(name.endswith("_gap") for name in get)
     return np.dtype("float64" if gaps or activations > most else dtype)
 
@@ -76,7 +78,7 @@ def matrix(
     """Each of `names` between images, in their dtype; `x2=None` means `x1`."""
     arrays, scales = _as_computed(spec, (x1, x2), scales, names)
     with precision_of(*arrays):
-        values = _matrix(without_scales(spec), names, normalised, *arrays, scales)
+        values = _matrix(spec.without_scales, names, normalised, *arrays, scales)
         return tuple(value.astype(x1.dtype) for value in values)
 
 
@@ -106,7 +108,7 @@ def image_rows(
     starts = begins(n, some)
     with precision_of(wide):
         parts = [
-            _logs(without_scales(spec), wide[k : k + some], scales, ntk) for k in starts
+            _logs(spec.without_scales, wide[k : k + some], scales, ntk) for k in starts
         ]
         fresh = [k * some - begin for k, begin in enumerate(starts)]
         logs = [
@@ -125,7 +127,7 @@ def tile(
     rows2: Any,
     shift: Int[Array, ""],
 ) -> Float[Array, "n1 n2"]:
-    """A tile of the kernel matrix, in the images' dtype; see `entries.block`."""
+    """A tile of the kernel matrix, in the images' dtype; see `engines.Engine.block`."""
     dtype = rows1.x.dtype
     first, second = (
         rows._replace(x=rows.x.astype(rows.log_nngp.dtype)) for rows in (rows1, rows2)
@@ -133,7 +135,7 @@ def tile(
     own = own_entries((len(rows1.x), len(rows2.x)), shift)
     half = shift == 0 if own.shape[0] == own.shape[1] else False
     kernel = get.removesuffix("_gap")
-    _, one, other = see_both(spec, first.x, second.x, scales)
+    _, one, other = image_statistics_of_both(spec, first.x, second.x, scales)
     pairs = Pairs(one, other, first.x.shape[1:3], scales, own, crossed=True)
     found = kernels(spec, pairs, ntk=kernel == "ntk", half=half)
     logs = [one.log_scale, other.log_scale]
@@ -164,14 +166,9 @@ def _cast(x, dtype):
     return x.astype(dtype) if is_traced(x) else np.asarray(x).astype(dtype, copy=False)
 
 
-def without_scales(spec):
-    """Networks that share compilations: their scales are data."""
-    return spec.replace(branch_scale=1.0) if isinstance(spec, ConvResNet) else spec
-
-
 @functools.partial(jax.jit, static_argnames=("spec", "ntk"))
 def _logs(spec, x, scales, ntk):
-    seeing = see(spec, x, scales)
+    seeing = image_statistics(spec, x, scales)
     found = _own(spec, seeing, x.shape[1:3], scales, ntk)
     nothing = jnp.full_like(seeing.log_scale, jnp.nan)
     return tuple(
@@ -184,10 +181,10 @@ def _logs(spec, x, scales, ntk):
 def _matrix(spec, names, normalised, x1, x2, scales):
     ntk, alone = "ntk" in names, x2 is None
     if alone:
-        first = second = see(spec, x1, scales)
+        first = second = image_statistics(spec, x1, scales)
         own = jnp.eye(len(x1), dtype=bool)
     else:
-        together, first, second = see_both(spec, x1, x2, scales)
+        together, first, second = image_statistics_of_both(spec, x1, x2, scales)
         own = jnp.zeros((len(x1), len(x2)), bool)
     pairs = Pairs(first, second, x1.shape[1:3], scales, own, crossed=True)
     found = kernels(spec, pairs, ntk=ntk, half=alone)

@@ -10,7 +10,8 @@ from ntk_resnet.kernels.convolution.displacements import (
     numbers_in,
     parts_of,
 )
-from ntk_resnet.specification.convolutional import Convolutional, ConvResNet
+from ntk_resnet.specification.blocks import ACTIVATE
+from ntk_resnet.specification.convolutional import Convolutional
 
 
 def pairs_at_once(spec: Convolutional, size: tuple[int, ...]) -> int:
@@ -56,16 +57,15 @@ def numbers_for_pairs(
 def numbers_per_image(spec: Convolutional, shape: tuple[int, ...]) -> int:
     """How many numbers are kept of an image: itself, three times, and on its way.
 
-    There what each activation meets in every pixel, and once more one of these while
-    the images are told apart.
+    On its way: statistics of every pixel at each activation, and once more one of
+    these while the two arrays of images are separated.
     """
-    block = spec.block if isinstance(spec, ConvResNet) else None
-    activations = 2 if block == "full_preactivation" else 1
-    means = 2 if block == "postactivation" else 0
+    activations = spec.operations.count(ACTIVATE)
+    means = 2 if spec.increments_have_mean else 0
     kept = activations * (2 if spec.homogeneous else 4) + means + 1
     pixels = math.prod(shape[:2])
-    met = sum(blocks * (pixels >> 2 * k) for k, blocks in enumerate(spec.stages))
-    return kept * met + 3 * math.prod(shape)
+    all_pixels = sum(blocks * (pixels >> 2 * k) for k, blocks in enumerate(spec.stages))
+    return kept * all_pixels + 3 * math.prod(shape)
 
 
 def _waiting(spec, size):

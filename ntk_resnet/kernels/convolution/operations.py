@@ -42,21 +42,22 @@ def as_rows(grid: Array) -> Array:
     return grid.reshape(-1, *grid.shape[2:])
 
 
-def unforeseen(scales: Array) -> Array:
-    """The same, of which XLA does not know that they are constants (see `apart`)."""
+def hidden_from_compiler(scales: Array) -> Array:
+    """The same, of which XLA does not know that they are constants (see `unfused`)."""
     return jax.lax.optimization_barrier(scales)
 
 
-def apart(held: Bool[Array, ""], function: Callable[[], Any]) -> Any:
-    """`function()` as a computation of its own; NaN unless `held`.
+def unfused(barrier: Bool[Array, ""], function: Callable[[], Any]) -> Any:
+    """`function()` as a computation of its own; NaN unless `barrier`.
 
     Else XLA fuses it into what reads it, and computes an activation anew for each pixel
     of a window. On CPUs it drops optimization barriers before it fuses, but not a
-    condition that it cannot know: `held` must depend on data, or what is `unforeseen`.
+    condition whose value it cannot know: `barrier` must depend on data, or on what is
+    `hidden_from_compiler`.
     """
 
     def on_cpu():
-        return jax.lax.cond(held, function, not_a_number)
+        return jax.lax.cond(barrier, function, not_a_number)
 
     def not_a_number():
         shapes = jax.eval_shape(function)
@@ -105,7 +106,7 @@ def _taps(length, shift, kernel_size, padding, stride):
     With circular padding a step that leaves an image goes on at its other end: that is
     another step for each number of rounds.
     """
-    # As lax.conv pads with "SAME": steps of 2 begin at the first pixel's own window.
+    # As lax.conv pads with "SAME": stride 2 begins at the first pixel's own window.
     padded = (-(-length // stride) - 1) * stride + kernel_size - length
     before = max(0, padded) // 2
     here = np.arange(length)
@@ -120,7 +121,7 @@ def _taps(length, shift, kernel_size, padding, stride):
 
 
 def _summed(steps, weights, plane):
-    """Where a weight is 0 it does not matter which pixel is met."""
+    """Where a weight is 0 it does not matter which pixel is read."""
     total = None
     for step, weight in zip(steps, weights, strict=True):
         share = plane  # without a step all stay inside: weights are 1
@@ -152,26 +153,26 @@ def strided(plane: Array, size: Size, stride: int) -> Array:
 
 
 def add_means(
-    bank: Float[Array, "targets pixels ..."],
+    stored: Float[Array, "targets pixels ..."],
     plane: Float[Array, "more_pixels ..."],
     size: Size,
     targets: Int[Array, "2 2"],
     weights: Float[Array, "2 2"],
 ) -> Float[Array, "targets pixels ..."]:
-    """`bank` with a plane's share of the means over 2 x 2 pixels of both images.
+    """`stored` with a plane's share of the means over 2 x 2 pixels of both images.
 
     The pixels `(2 i + p, 2 j + q)` add to the displacement `j - i`, a sixteenth each.
 
     Args:
-        bank: planes of the displacements wanted after the means.
+        stored: planes of the displacements wanted after the means.
         plane: one displacement before.
         size: of the images before.
-        targets, weights: for each `p`, to which plane of the bank, from
-            `_displacements.means_of`.
+        targets, weights: for each `p`, to which plane of `stored`, from
+            `displacements.means_of`.
     """
     grid = as_grid(plane, size)
     for p in (0, 1):
         for q in (0, 1):
             share = as_rows(grid[p::2, q::2]) * (weights[p, q] / 16)
-            bank = bank.at[targets[p, q]].add(share)
-    return bank
+            stored = stored.at[targets[p, q]].add(share)
+    return stored

@@ -10,17 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ntk_resnet.activations.cosines import activation_cosine, slope_cosine
-from ntk_resnet.activations.piecewise_linear import PiecewiseLinear
 from ntk_resnet.kernels.convolution import operations
 from ntk_resnet.kernels.convolution.blocks import (
-    Pending,
+    LazyPlanes,
     Planes,
     Windows,
     branch_of,
     trunk_of,
 )
-from ntk_resnet.kernels.convolution.images import Seen
+from ntk_resnet.kernels.convolution.images import BlockStatistics
 from ntk_resnet.specification.convolutional import Convolutional
 
 
@@ -29,8 +27,8 @@ def through_pairs(
     planes: Planes,
     scale: Any,
     windows: Windows,
-    first: Seen,
-    second: Seen,
+    first: BlockStatistics,
+    second: BlockStatistics,
     distinct: Float[Array, "..."],
 ) -> Planes:
     """Pairs after one more block.
@@ -41,26 +39,26 @@ def through_pairs(
             displaced.
         distinct: 0 for an image with itself at no displacement, else 1.
     """
-    held = jnp.asarray(scale) >= 0
-    met = iter(zip(first.entering, second.entering, strict=True))
+    barrier = jnp.asarray(scale) >= 0
+    at_activations = iter(zip(first.entering, second.entering, strict=True))
 
     def activate(given):
-        return _activated(spec, given, held, *next(met), distinct)
+        return _activated(spec, given, barrier, *next(at_activations), distinct)
 
-    branch = branch_of(spec, planes, windows, held, activate)
-    trunk = trunk_of(spec, planes, windows)
+    branch = branch_of(spec, planes, windows, barrier, activate)
+    trunk = trunk_of(spec, planes, windows, scale)
     if trunk is None:
         return branch.planes
     cross = factor = None
     if first.mean is not None:
-        cross = first.mean * second.push + first.push * second.mean
+        cross = first.mean * second.increment_mean + first.increment_mean * second.mean
         cross = cross.reshape(trunk.nngp.shape)
-    if first.shrink is not None:
-        factor = (first.shrink * second.shrink).reshape(-1)
-    return _joined(trunk, branch, held, scale, cross, factor)
+    if first.rescaling is not None:
+        factor = (first.rescaling * second.rescaling).reshape(-1)
+    return _joined(trunk, branch, barrier, scale, cross, factor)
 
 
-def _joined(trunk, branch, held, scale, cross, factor):
+def _joined(trunk, branch, barrier, scale, cross, factor):
     """The trunk, the branch and what its mean adds, times a factor of each pair."""
 
     def scaled(plane):
@@ -74,11 +72,12 @@ def _joined(trunk, branch, held, scale, cross, factor):
         added = branch.finish(branch.planes).ntk
         return scaled(trunk.ntk + scale**2 * added)
 
-    after = operations.apart(held, nngp)
-    return Planes(after, None if trunk.ntk is None else operations.apart(held, ntk))
+    after = operations.unfused(barrier, nngp)
+    has_ntk = trunk.ntk is not None
+    return Planes(after, operations.unfused(barrier, ntk) if has_ntk else None)
 
 
-def _activated(spec, given, held, first, second, distinct) -> Pending:
+def _activated(spec, given, barrier, first, second, distinct) -> LazyPlanes:
     """After an activation."""
     shape = np.broadcast_shapes(first.inverse.shape, second.inverse.shape)[1:]
     given = given.of_pairs(shape)
@@ -97,16 +96,11 @@ def _activated(spec, given, held, first, second, distinct) -> Pending:
         return slope * both_slopes * entering.ntk
 
     both_slopes = first.slope * second.slope
-    after = operations.apart(held, nngp)
-    of_weights = None if given.planes.ntk is None else operations.apart(held, ntk)
-    return Pending(Planes(after, of_weights)).of_pairs((-1,))
+    after = operations.unfused(barrier, nngp)
+    of_weights = None if given.planes.ntk is None else operations.unfused(barrier, ntk)
+    return LazyPlanes(Planes(after, of_weights)).of_pairs((-1,))
 
 
 def _cosines(spec, gap, first, second):
     """After the activation, and of slopes; XLA leaves out the one that is not read."""
-    if isinstance(spec.activation, PiecewiseLinear):
-        kink = spec.activation.kink
-        return activation_cosine(gap, kink), slope_cosine(gap, kink)
-    logs = first.log_variance, second.log_variance
-    dual = spec.activation.dual(*logs, gap, 2 - gap)
-    return 1 - dual.gap, 1 - dual.slope_gap
+    return spec.activation.cosines(first.log_variance, second.log_variance, gap)

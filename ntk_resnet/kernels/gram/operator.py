@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from ntk_resnet._inputs import default_float, is_traced, keep_precision, precision_of
-from ntk_resnet.kernels import recursion
+from ntk_resnet._numerics import Sum
 from ntk_resnet.kernels.function import diag
 from ntk_resnet.kernels.gram.make_plan import make_plan
 from ntk_resnet.kernels.gram.plan import Plan
@@ -262,7 +262,7 @@ def _multiply(engine, tiling, mesh, data, rows, v):
     """The product, its tiles divided among the devices."""
 
     def share(data, rows, v, tiles):
-        total = recursion.start(jnp.zeros((tiling.rows, v.shape[1]), v.dtype))
+        total = Sum.start(jnp.zeros((tiling.rows, v.shape[1]), v.dtype))
         step = functools.partial(_add_tile, engine, tiling, data, rows, v)
         total, _ = jax.lax.scan(lambda t, tile: (step(t, tile), None), total, tiles)
         return sum(jax.lax.psum(tuple(total), "tile"))
@@ -318,5 +318,5 @@ def _add(total, values, v, begins, own):
     product = jnp.matmul(values, some, precision="highest")
     product = jnp.where(own[0][:, None], product, 0)
     part = jax.tree.map(lambda a: cut(a, begins[0], len(own[0])), total)
-    part = recursion.add(part, product)
+    part = part.add(product)
     return jax.tree.map(lambda a, b: put(a, b, begins[0], 0), total, part)

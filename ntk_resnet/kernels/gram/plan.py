@@ -20,8 +20,7 @@ from ntk_resnet.kernels.convolution.matrices import ImageRows
 from ntk_resnet.kernels.engines import Block, Engine
 from ntk_resnet.kernels.gram import origin
 from ntk_resnet.kernels.gram.programs import program
-from ntk_resnet.kernels.gram.rounds import rounds
-from ntk_resnet.kernels.gram.tiling import Tiling, bytes_for, memory_of
+from ntk_resnet.kernels.gram.tiling import Tiling, bytes_for, memory_of, schedule
 from ntk_resnet.kernels.overflow import all_finite, beyond
 from ntk_resnet.specification.base import Specification
 
@@ -95,7 +94,7 @@ class Plan:
         """
         halves = self.tiling.symmetric and self.engine.name == "convolution"
         under_way: collections.deque = collections.deque()
-        for shares in rounds(pairs, self.mesh.size, self._each, halves=halves):
+        for shares in schedule(pairs, self.mesh.size, self._each, halves=halves):
             under_way.append((shares, self.start(shares)))
             if len(under_way) > _AHEAD:
                 shares, started = under_way.popleft()

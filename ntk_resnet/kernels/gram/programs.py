@@ -18,7 +18,6 @@ from ntk_resnet.kernels.engines import (
 )
 from ntk_resnet.kernels.gram.tiling import Tiling, side_for_rows
 from ntk_resnet.specification.base import Specification
-from ntk_resnet.specification.convolutional import Convolutional
 
 
 @functools.lru_cache(maxsize=32)
@@ -116,7 +115,7 @@ def matrices(
 
     The arguments are those of `engines.choose`.
     """
-    if isinstance(spec, Convolutional) and engine != "neural_tangents":
+    if spec.takes_images and engine != "neural_tangents":
         return matrices_of_images(spec, get, normalised, arrays, scales)
     found = choose(spec, get, normalised, engine, "split", arrays, scales)
     if isinstance(found.engine, ReferenceEngine):

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -140,7 +141,7 @@ def bytes_for(
         dtype: in which the kernels are computed.
         sides: how many inputs are paired with how many others.
     """
-    if isinstance(spec, Convolutional):
+    if spec.takes_images:
         numbers = numbers_for_pairs(spec, shape, sides)
     else:  # by XLA's account at most 6 a pair by profile, to 18 by recursion, some rows
         numbers = 12 * math.prod(sides)
@@ -153,3 +154,40 @@ def memory_of(device: jax.Device) -> int:
     if "bytes_limit" in stats:
         return stats["bytes_limit"]
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+# ------------------------------------------------------------------- which device, when
+
+Pair = tuple[int, int]
+"""Row and column of a tile, counted in tiles."""
+
+
+def schedule(
+    pairs: Sequence[Pair], devices: int, each: int, *, halves: bool
+) -> Iterator[list[list[Pair]]]:
+    """The tiles in rounds, in which every device is given a few.
+
+    A round ends when its last device is done. So the tiles of a round cost much the
+    same, and so do the shares of its devices.
+
+    Args:
+        pairs: the tiles.
+        devices: how many there are.
+        each: at most so many tiles a device and round.
+        halves: whether tiles on the diagonal cost half of what others do.
+
+    Returns:
+        One list a round, of one list a device; some devices may be given fewer tiles
+        than others, or none.
+    """
+
+    def cost(pair):
+        return 1 if halves and pair[0] == pair[1] else 2
+
+    dearest_first = sorted(pairs, key=cost, reverse=True)
+    for begin in range(0, len(pairs), devices * each):
+        shares: list[list[Pair]] = [[] for _ in range(devices)]
+        for pair in dearest_first[begin : begin + devices * each]:
+            free = [share for share in shares if len(share) < each]
+            min(free, key=lambda share: sum(map(cost, share))).append(pair)
+        yield shares

@@ -82,14 +82,14 @@ def build(spec: Specification, input_kernel: float, accuracy: float) -> Tables:
 def _gaps_at(spec, input_kernel, sides):
     """Both gaps at the points of both sides, and the logarithms of the diagonals."""
     r = np.concatenate(sides)
-    gap, cogap = 2 * r**2, 2 * (1 - r * r)
+    gap, supplement_gap = 2 * r**2, 2 * (1 - r * r)
     obtuse = np.arange(r.size) >= sides[0].size
-    pairs = np.where(obtuse, [cogap, gap], [gap, cogap])
+    pairs = np.where(obtuse, [supplement_gap, gap], [gap, supplement_gap])
     pairs = np.pad(pairs, ((0, 0), (0, -r.size % _AT_ONCE)), constant_values=1)
-    own = recursion.block_scales(spec)
+    own = spec.scales
     scales = np.zeros(4 ** int(np.ceil(np.log2(max(spec.depth, 256)) / 2)))
     scales[: spec.depth] = own
-    shape, log_variance = recursion.shape_of(spec), np.log(input_kernel)
+    shape, log_variance = spec.without_depth, np.log(input_kernel)
     parts = [
         _recur(shape, *some, log_variance, scales, spec.depth)
         for some in np.split(pairs, pairs.shape[1] // _AT_ONCE, axis=1)
@@ -106,8 +106,8 @@ def _gaps_at(spec, input_kernel, sides):
 
 
 @functools.partial(quick_jit, static_argnums=0)
-def _recur(spec, gap, cogap, log_variance, scales, depth):
-    state = recursion.first_state(spec, gap, cogap, log_variance)
+def _recur(spec, gap, supplement_gap, log_variance, scales, depth):
+    state = recursion.first_state(spec, gap, supplement_gap, log_variance)
     state = jax.lax.fori_loop(
         0, depth, lambda block, state: recursion.step(spec, state, scales[block]), state
     )

@@ -1,7 +1,7 @@
 """Tables of networks whose blocks are all alike and of the ReLU family, by composition.
 
 With the slopes of the activation of one sign and without a bias: plain networks, and
-two-layer and pre-activation blocks with one branch scale. Everything here is a few
+blocks of one branch scale whose increments have no mean. Everything here is a few
 numbers and NumPy: no loop and no array is as long as the network is deep.
 """
 
@@ -13,76 +13,75 @@ import numpy as np
 
 from ntk_resnet.activations.piecewise_linear import PiecewiseLinear
 from ntk_resnet.kernels.profile import lookup
-from ntk_resnet.kernels.profile.composition import Block, Grid, Places, compose
+from ntk_resnet.kernels.profile.composition import (
+    Block,
+    Grid,
+    Places,
+    activation_alone,
+    compose,
+)
 from ntk_resnet.kernels.profile.lookup import Both, Tables
 from ntk_resnet.specification.base import Specification
-from ntk_resnet.specification.networks import FeedForward, ResNet
+from ntk_resnet.specification.blocks import ACTIVATE, INNER, activations_behind
 
-# By block: its weight matrices, and the share of those before the activation.
-_WEIGHTS = {"plain": (1, 1.0), "two_layer": (2, 0.5), "preactivation": (1, 0.0)}
 _NARROWEST = 2.0**-100  # layer that is resolved: no two floats of data are so near
 
 
 def composes(spec: Specification) -> bool:
     """Whether the profile of a network is composed.
 
-    Not with slopes of both signs, whose NTKs cancel, nor with post-activation blocks,
-    whose means add up, nor for blocks of several scales or activations that are smooth.
+    Not with slopes of both signs, whose NTKs cancel, nor with increments whose means
+    add up, nor for blocks of several scales or activations that are smooth.
     """
     return (
-        isinstance(spec, FeedForward | ResNet)
+        not spec.takes_images
         and isinstance(spec.activation, PiecewiseLinear)
-        and spec.activation.kink <= 0.5
+        and spec.activation.even_share <= 0.5
         and spec.bias_variance == 0
         and spec.common_scale is not None
-        and _kind(spec) in _WEIGHTS
+        and not spec.increments_have_mean
     )
 
 
-def _kind(spec):
-    return spec.block if isinstance(spec, ResNet) else "plain"
+def _growths(spec):
+    """Of trunk and branch: the variance behind a block over that of what enters it."""
+    scale = spec.common_scale
+    branch = scale * scale
+    for operation in spec.operations:
+        if operation == INNER:
+            branch *= spec.weight_variance
+        elif operation == ACTIVATE:
+            branch *= spec.activation.unit_second_moment
+    return spec.trunk_square(scale), branch
 
 
-def _activates_input(spec):
-    return isinstance(spec, ResNet) and spec.input_activation
-
-
-def _growth(spec):
-    """The variance of a branch, or plain layer, over that of what enters it."""
-    gain = spec.weight_variance * spec.activation.unit_second_moment
-    return spec.common_scale * spec.common_scale * gain
+def branch_share(spec: Specification) -> float:
+    """Of the branch in the variance behind a block; 1 without a trunk."""
+    trunk, branch = _growths(spec)
+    return branch / (trunk + branch) if trunk else 1.0
 
 
 def _own_weight(spec):
     """The NTK of the blocks' weights over the NNGP, on the diagonal."""
-    weights, _ = _WEIGHTS[_kind(spec)]
-    return weights * spec.depth * _share(spec)
-
-
-def _share(spec):
-    """Of a branch in the features behind it; 1 without a trunk."""
-    growth = _growth(spec)
-    return growth / (1 + growth) if isinstance(spec, ResNet) else 1.0
+    weights = len(activations_behind(spec.operations))
+    return weights * spec.depth * branch_share(spec)
 
 
 def log_diagonals(spec: Specification) -> tuple[float, float]:
     r"""ln of both raw kernels at `|x|^2 / d = 1`, NNGP and NTK, if `composes(spec)`.
 
-    With :math:`\rho` the growth :math:`a^2 \sigma_w^2 E\varphi(g)^2` (:math:`a = 1` in
-    plain networks) the NNGP is :math:`\rho^L`, or :math:`(1+\rho)^L` with a trunk,
-    times :math:`E\varphi(g)^2` if the input is activated. The NTK of w weights a block
-    is that times :math:`L`, or :math:`w L \rho/(1+\rho)`; a trained readout, and a
-    trained first layer, add the NNGP once each. -inf where nothing is trained.
+    A block multiplies the NNGP by :math:`\tau + \rho`, with :math:`\tau` the square of
+    the trunk's factor and :math:`\rho = a^2 \sigma_w^2 E\varphi(g)^2` of the branch, in
+    which :math:`E\varphi(g)^2` stands for each activation. The NTK of w weights a block
+    is the NNGP times :math:`w L \rho/(\tau+\rho)`; a trained readout, and a trained
+    first layer, add the NNGP once each. -inf where nothing is trained.
     """
-    growth, total = _growth(spec), _own_weight(spec)
-    if isinstance(spec, ResNet):
-        log_nngp = spec.depth * math.log1p(growth)
-        if spec.input_activation:
-            log_nngp += math.log(spec.activation.unit_second_moment)
-        total += 2 * spec.trains_readout
-    else:
-        log_nngp = spec.depth * _log(growth)
-        total += spec.trains_readout
+    (trunk, branch), total = _growths(spec), _own_weight(spec)
+    log_growth = math.log1p(branch + (trunk - 1)) if trunk else _log(branch)
+    log_nngp = spec.depth * log_growth
+    if spec.input_activation:
+        log_nngp += math.log(spec.activation.unit_second_moment)
+    total += (1 + spec.has_trunk) * spec.trains_readout
     return log_nngp, log_nngp + _log(total)
 
 
@@ -102,7 +101,7 @@ def tables(spec: Specification, input_kernel: float, accuracy: float) -> Tables:
             "the kernels have no profile: nothing is trained (all scales 0), or they "
             "are beyond the range of float64."
         )
-    block = Block(spec.activation.kink, _share(spec), _WEIGHTS[_kind(spec)][1])
+    block = Block(spec.activation.even_share, branch_share(spec), spec.operations)
     count = spec.depth
     if block.bend * count < _NARROWEST**2:  # to nobody's eyes: one is as good as many
         block, count = dataclasses.replace(block, share=0.0), 1
@@ -136,7 +135,7 @@ def tables(spec: Specification, input_kernel: float, accuracy: float) -> Tables:
 def _layers(spec, block, count):
     """Their widths next to 0 and to pi, in `r`, as far as they matter."""
     acute, obtuse = block.layers(count)
-    if isinstance(spec, ResNet) and spec.trains_readout:
+    if spec.has_trunk and spec.trains_readout:
         # The first layer has the loss of all blocks, mu n theta, beside r^2.
         acute = min(acute, block.bend * count / 2 or math.inf)
     return np.clip([acute, obtuse or math.inf], _NARROWEST, 0.25)
@@ -145,10 +144,10 @@ def _layers(spec, block, count):
 def _ntk_power(spec, block, count):
     """To which power of r the gap of the NTK is proportional next to 0."""
     if spec.trains_readout:
-        bends = block.bend or block.kink * _activates_input(spec)
-    elif block.inner:
-        bends = block.kink
-    else:  # a pre-activation block alone: its slopes act on what is before it
+        bends = block.bend or block.even_share * spec.input_activation
+    elif any(activations_behind(spec.operations)):
+        bends = block.even_share
+    else:  # its slopes act on what is before it
         bends = block.bend * (count - 1)
     return 1 if bends else 2
 
@@ -163,8 +162,8 @@ def _reduced(spec, passage_at, powers, r, side):
 
 def _gaps(spec, places, passage_at):
     """Both gaps of the network, with its first and its last layer."""
-    if _activates_input(spec):
-        first = Block(spec.activation.kink, 1.0, 1.0).at(places)._replace(number=0)
+    if spec.input_activation:
+        first = activation_alone(spec.activation.even_share, places)
         passage = first.then(passage_at(places.after(first)))
     else:
         passage = passage_at(places)
@@ -172,7 +171,7 @@ def _gaps(spec, places, passage_at):
     own = _own_weight(spec)
     if not spec.trains_readout:
         return nngp_gap, passage.ntk_gap
-    if not isinstance(spec, ResNet):
+    if not spec.has_trunk:
         return nngp_gap, (own * passage.ntk_gap + nngp_gap) / (own + 1)
     first_layer = passage.loss + (1 - passage.loss) * places.gap
     return nngp_gap, (own * passage.ntk_gap + nngp_gap + first_layer) / (own + 2)

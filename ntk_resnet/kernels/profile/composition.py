@@ -30,6 +30,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ntk_resnet.kernels.profile import lookup
+from ntk_resnet.specification.blocks import ACTIVATE, activations_behind
 
 
 class Places(NamedTuple):
@@ -55,7 +56,10 @@ class Places(NamedTuple):
 
 
 class Passage(NamedTuple):
-    """What a `number` of equal blocks does at some places, in the module's words."""
+    """What a `number` of equal blocks does at some places, in the module's words.
+
+    Inside a block the number is that of weights, which have equal parts in the NTK.
+    """
 
     number: int
     shrinkage: Float[np.ndarray, " n"]
@@ -72,7 +76,7 @@ class Passage(NamedTuple):
             self.shrinkage + other.shrinkage,
             self.rise + other.rise,
             self.loss + (1 - self.loss) * other.loss,
-            self.number / number * carried + other.number / number * other.ntk_gap,
+            (self.number * carried + other.number * other.ntk_gap) / (number or 1),
         )
 
 
@@ -88,46 +92,69 @@ _SERIES = [
 class Block:
     """One block of a network, its activation's slopes of one sign, without a bias."""
 
-    kink: float
+    even_share: float
     """lambda of the activation, in [0, 1/2]."""
     share: float
     """Of the branch in the features that leave the block: 1 without a trunk."""
-    inner: float
-    """Of the weights before the activation in the NTK of the block's own."""
+    operations: tuple[str, ...]
+    """Of the branch, see `ntk_resnet.specification.blocks`."""
     number: ClassVar[int] = 1
 
     @property
     def bend(self) -> float:
-        """mu."""
-        return self.share * self.kink * 2 / math.pi
+        """mu: the block lowers the gap by about mu s where that is small."""
+        bends = self.operations.count(ACTIVATE)
+        return bends * self.share * self.even_share * 2 / math.pi
 
     def at(self, places: Places) -> Passage:
         """What it does, in closed form."""
-        rest = 2 * np.arcsin(places.r)  # to the end of the side
-        acute = rest**3 * np.polyval(_SERIES, rest * rest)
-        obtuse = np.sin(rest) + (math.pi - rest) * np.cos(rest)
-        s = np.where(places.obtuse, obtuse, acute)
-        theta = np.where(places.obtuse, math.pi - rest, rest)
-        gap, bend = places.gap, self.kink * 2 / math.pi
-        outer, inner = gap - bend * s, gap + bend * theta * (1 - gap)
+        branch = self._branch(places)
+        rise = self.share * branch.rise
         return Passage(
             self.number,
-            shrinkage=-np.log1p(-self.bend * s / gap),
-            rise=self.bend * s,
-            loss=self.bend * theta,
-            ntk_gap=(1 - self.inner) * outer + self.inner * inner,
+            shrinkage=-np.log1p(-rise / places.gap),
+            rise=rise,
+            loss=self.share * branch.loss,
+            ntk_gap=branch.ntk_gap,
         )
+
+    def _branch(self, places):
+        """What its operations do."""
+        nothing = np.zeros_like(places.r)
+        passage, after = Passage(0, *[nothing] * 4), places
+        for operation in self.operations:
+            if operation == ACTIVATE:
+                bent = activation_alone(self.even_share, after)
+                passage, after = passage.then(bent), after.after(bent)
+            else:
+                own = Passage(1, nothing, nothing, nothing, after.gap)
+                passage = passage.then(own)
+        return passage
 
     def layers(self, count: int) -> tuple[float, float]:
         """How far from 0 and from pi, in `r`, so many blocks have singularities.
 
         Next to 0 `r` becomes r / (1 + 2 mu n r / 3), and the gap of the NTK, a multiple
         of r plus about 2 r^2, vanishes at a negative `r`. Next to pi `r` becomes the
-        root of r^2 + pi mu / 2.
+        root of r^2 + k / 2, k the rise at pi.
         """
-        slope = self.inner * self.kink * 4 / math.pi + self.bend * (count - 1)
+        inner = np.mean(activations_behind(self.operations))
+        slope = inner * self.even_share * 4 / math.pi + self.bend * (count - 1)
         acute = 1.5 / (self.bend * count) if self.bend else math.inf
-        return min(acute, slope / 2 or math.inf), math.sqrt(math.pi * self.bend / 2)
+        rise = self.at(Places(np.zeros(1), np.ones(1, bool))).rise.item()
+        return min(acute, slope / 2 or math.inf), math.sqrt(rise / 2)
+
+
+def activation_alone(even_share: float, places: Places) -> Passage:
+    """What an activation does, without weights."""
+    rest = 2 * np.arcsin(places.r)  # to the end of the side
+    acute = rest**3 * np.polyval(_SERIES, rest * rest)
+    obtuse = np.sin(rest) + (math.pi - rest) * np.cos(rest)
+    s = np.where(places.obtuse, obtuse, acute)
+    theta = np.where(places.obtuse, math.pi - rest, rest)
+    bend = even_share * 2 / math.pi
+    shrinkage = -np.log1p(-bend * s / places.gap)
+    return Passage(0, shrinkage, bend * s, bend * theta, np.zeros_like(s))
 
 
 class Blocks(NamedTuple):

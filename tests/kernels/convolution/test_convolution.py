@@ -18,7 +18,6 @@ from ntk_resnet.kernels.convolution.matrices import (
     PLAIN,
     RESIDUAL,
     _matrix,
-    without_scales,
 )
 
 EPS = np.finfo(float).eps
@@ -262,7 +261,7 @@ def test_gaps_of_near_duplicates_are_those_of_double_precision():
 @pytest.mark.parametrize("make", [plain, residual])
 def test_the_program_does_not_grow_with_depth(make):
     def lines(depth):
-        spec = without_scales(make(depth))
+        spec = make(depth).without_scales
         x, scales = images(2, 4).astype("float32"), np.ones(depth, "float32")
         text = _matrix.lower(spec, ("ntk",), True, x, None, scales).as_text()
         return text.count("\n")

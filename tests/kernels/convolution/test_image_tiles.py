@@ -9,7 +9,7 @@ from marks import slow_but_for
 import ntk_resnet as nr
 from ntk_resnet.kernels.convolution import kernel as convolution_kernel
 from ntk_resnet.kernels.convolution import matrices
-from ntk_resnet.kernels.convolution.matrices import _matrix, without_scales
+from ntk_resnet.kernels.convolution.matrices import _matrix
 from ntk_resnet.kernels.convolution.memory import numbers_for_pairs, numbers_per_image
 from ntk_resnet.kernels.gram.make_plan import make_plan
 from ntk_resnet.kernels.gram.programs import program
@@ -121,7 +121,7 @@ DEEP = [
 def test_memory_is_what_tiles_are_chosen_by(spec):
     """By XLA's account; a few arrays of one plane may come and go."""
     x, scales = pictures(6, 16), np.ones(spec.depth)
-    of = without_scales(spec), ("ntk",), False, x, None, scales
+    of = spec.without_scales, ("ntk",), False, x, None, scales
     used = _matrix.lower(*of).compile().memory_analysis().temp_size_in_bytes
     expected = 8 * numbers_for_pairs(spec, x.shape[1:], (6, 6))
     assert expected / 3 < used < 1.3 * expected
@@ -154,7 +154,7 @@ AVERAGES = nr.ConvNet(depth=2, stages=(1, 1), downsampling="average")
 def test_memory_of_many_images(spec, sides, shape):
     """One with many, many channels, many of all; with the images' own kernels."""
     x1, x2 = (np.zeros((n, *shape)) for n in sides)
-    of = without_scales(spec), ("ntk",), True, x1, x2, np.ones(spec.depth)
+    of = spec.without_scales, ("ntk",), True, x1, x2, np.ones(spec.depth)
     used = _matrix.lower(*of).compile().memory_analysis().temp_size_in_bytes
     stated = 8 * numbers_for_pairs(spec, shape, sides)
     assert used < 1.3 * stated
@@ -164,7 +164,7 @@ def test_memory_of_many_images(spec, sides, shape):
 @pytest.mark.parametrize(("n", "side"), [(256, 32), (64, 64)])
 def test_memory_of_own_kernels(n, side):
     spec = nr.myrtle(5) if side == 32 else AVERAGES
-    of = without_scales(spec), np.zeros((n, side, side, 3)), np.ones(spec.depth), True
+    of = spec.without_scales, np.zeros((n, side, side, 3)), np.ones(spec.depth), True
     used = matrices._logs.lower(*of).compile().memory_analysis().temp_size_in_bytes
     assert used < 8 * matrices._KEPT
 
@@ -175,7 +175,7 @@ def test_memory_does_not_grow_with_the_pairs(readout):
     spec = nr.ConvNet(depth=2, readout=readout)
 
     def used(n):
-        of = without_scales(spec), ("nngp",), False, pictures(n, 8), None, np.ones(2)
+        of = spec.without_scales, ("nngp",), False, pictures(n, 8), None, np.ones(2)
         return _matrix.lower(*of).compile().memory_analysis().temp_size_in_bytes
 
     def stated(n):

@@ -17,8 +17,8 @@ from ntk_resnet.kernels.gram.gram import _on_device, _write_share
 from ntk_resnet.kernels.gram.make_plan import make_plan
 from ntk_resnet.kernels.gram.plan import Plan
 from ntk_resnet.kernels.gram.programs import program
-from ntk_resnet.kernels.gram.rounds import rounds
 from ntk_resnet.kernels.gram.tile_store import open_store
+from ntk_resnet.kernels.gram.tiling import schedule
 
 PLAIN = nr.FeedForward(depth=1000)
 RESIDUAL = nr.ResNet(depth=1000, branch_scale=nr.DepthScale(0.5))
@@ -236,10 +236,10 @@ def test_memory_of_a_tile_follows_pairs_dtype_and_what_is_computed():
 @pytest.mark.parametrize("devices", [1, 2, 3, 8])
 @pytest.mark.parametrize("each", [1, 2])
 @pytest.mark.parametrize("side", [1, 2, 5, 16])
-def test_every_tile_is_in_one_round_and_shares_cost_the_same(devices, each, side):
+def test_every_tile_is_scheduled_once_and_shares_cost_the_same(devices, each, side):
     pairs = [(i, j) for i in range(side) for j in range(i, side)]
     seen = []
-    for shares in rounds(pairs, devices, each, halves=True):
+    for shares in schedule(pairs, devices, each, halves=True):
         costs = [sum(1 if i == j else 2 for i, j in share) for share in shares]
         kinds = {i == j for share in shares for i, j in share}
         full = sum(map(len, shares)) == devices * each and len(kinds) == 1
@@ -252,7 +252,7 @@ def test_every_tile_is_in_one_round_and_shares_cost_the_same(devices, each, side
 
 def test_where_all_tiles_cost_the_same_they_stay_in_order():
     pairs = [(0, 0), (0, 1), (1, 1), (0, 2)]
-    found = list(rounds(pairs, 3, 1, halves=False))
+    found = list(schedule(pairs, 3, 1, halves=False))
     assert found == [[[(0, 0)], [(0, 1)], [(1, 1)]], [[(0, 2)], [], []]]
 
 

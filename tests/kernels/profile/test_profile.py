@@ -54,13 +54,7 @@ def short(value):
 
 
 def exact_gaps(spec, angle):
-    return reference.gaps(
-        spec.block if isinstance(spec, nr.ResNet) else "feed_forward",
-        angle,
-        recursion.block_scales(spec),
-        share=spec.activation.kink,
-        trained=spec.trained,
-    )
+    return reference.gaps_of(spec, angle)
 
 
 def worst_error(spec, angles):
@@ -75,9 +69,9 @@ def worst_error(spec, angles):
 def by_recursion(spec, angles, input_kernel=1.0):
     """Both gaps and both logarithms of the diagonal, in the dtype of the angles."""
     scales = np.zeros(max(spec.depth, 64))  # most share a compilation
-    scales[: spec.depth] = recursion.block_scales(spec)
+    scales[: spec.depth] = spec.scales
     gaps, logs = _by_recursion(
-        recursion.shape_of(spec),
+        spec.without_depth,
         *angle_gaps(angles),
         np.log(input_kernel),
         scales,
@@ -367,7 +361,7 @@ def test_derivatives_against_fifty_digits(family, depth):
 )
 def test_derivatives_against_the_recursion(spec):
     p = nr.profile(spec)
-    scales = jnp.asarray(recursion.block_scales(spec))
+    scales = jnp.asarray(spec.scales)
 
     def theirs(theta):
         half = theta / 2
@@ -779,13 +773,15 @@ CUT = module.ACCURACY / 10
 # Block, or "plain"; activation; which way its profile goes, on both sides and with
 # either `trained`. Slopes of both signs and means of post-activation blocks are scanned
 # (terms of both signs), and so are smooth activations (other powers of the angle).
+OF_MEAN_ZERO = [block for block in nr.ResNet.blocks if block != "postactivation"]
 WAYS = [
-    *((block, "relu", "composed") for block in ("plain", "two_layer", "preactivation")),
+    *((block, "relu", "composed") for block in ("plain", *OF_MEAN_ZERO)),
     *((block, "leaky_relu", "composed") for block in ("plain", "two_layer")),
+    ("full_preactivation", nr.LeakyReLU(0.3), "composed"),
     ("preactivation", nr.LeakyReLU(0.3), "composed"),
     ("plain", PiecewiseLinear(-1.0, -0.2), "composed"),
-    *((block, "linear", "closed") for block in ("plain", "two_layer", "preactivation")),
-    *((block, "abs", "scanned") for block in ("plain", "two_layer", "preactivation")),
+    *((block, "linear", "closed") for block in ("plain", *OF_MEAN_ZERO)),
+    *((block, "abs", "scanned") for block in ("plain", *OF_MEAN_ZERO)),
     ("two_layer", nr.LeakyReLU(-0.3), "scanned"),
     *(("postactivation", name, "scanned") for name in ("relu", "linear")),
     *(("plain", name, "scanned") for name in ("erf", "gelu", "tanh")),
@@ -833,6 +829,7 @@ SCALES = {
     "gamma 1/4": nr.DepthScale(0.25),
     "constant 1": 1.0,
     "constant 30": 30.0,
+    "balanced": nr.BalancedScale(),
 }
 COMPOSED = {
     "plain": nr.FeedForward(depth=1),
@@ -843,7 +840,7 @@ COMPOSED = {
         f"{block}, {trained}, {name}": nr.ResNet(
             depth=1, branch_scale=scale, block=block, trained=trained
         )
-        for block in ("two_layer", "preactivation")
+        for block in OF_MEAN_ZERO
         for trained in TRAINED
         for name, scale in SCALES.items()
     },
