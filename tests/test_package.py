@@ -18,7 +18,8 @@ ROOT = pathlib.Path(nr.__file__).parent.parent
 
 def test_public_names():
     assert sorted(nr.__all__) == [
-        "Activation", "ConstantScale", "ConvNet", "ConvResNet", "DecreasingScale",
+        "Activation", "BalancedScale", "ConstantScale", "ConvNet", "ConvResNet",
+        "DecreasingScale",
         "DepthScale", "FeedForward", "LeakyReLU", "NTKClassifier", "NTKRegressor",
         "ResNet", "__version__", "decay_exponent", "diag", "early_stopping", "finite",
         "from_json", "gram", "gram_operator", "kernel_distance",
