@@ -11,17 +11,9 @@ with warnings.catch_warnings():
 
 import jaxtyping
 import pytest
-from quick import is_quick
 
 jax.config.update("jax_enable_x64", True)
 os.environ["NTK_RESNET_CACHE"] = ""  # nothing is taken from earlier runs
-
-
-def pytest_collection_modifyitems(items):
-    """Marks the quick tests."""
-    for item in items:
-        if is_quick(item.path.name, item.originalname):
-            item.add_marker(pytest.mark.quick)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import re
 
 import jupytext
 import pytest
-from quick import slow_but_for
+from marks import slow_but_for
 
 FOLDER = pathlib.Path(__file__).parent.parent / "notebooks"
 SOURCES = sorted(FOLDER.glob("[0-9]*.py"))

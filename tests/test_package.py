@@ -8,16 +8,18 @@ import subprocess
 import sys
 
 import pytest
-from quick import QUICK, is_quick
 
 import ntk_resnet as nr
+
+pytestmark = pytest.mark.quick
 
 ROOT = pathlib.Path(nr.__file__).parent.parent
 
 
 def test_public_names():
     assert sorted(nr.__all__) == [
-        "Activation", "ConstantScale", "ConvNet", "ConvResNet", "DecreasingScale",
+        "Activation", "BalancedScale", "ConstantScale", "ConvNet", "ConvResNet",
+        "DecreasingScale",
         "DepthScale", "FeedForward", "LeakyReLU", "NTKClassifier", "NTKRegressor",
         "ResNet", "__version__", "decay_exponent", "diag", "early_stopping", "finite",
         "from_json", "gram", "gram_operator", "kernel_distance",
@@ -104,17 +106,27 @@ def names_in(node):
     return {*used, *fixtures} - {None}
 
 
+def is_quick(node):
+    """Whether a statement marks as quick what it stands before, or its module."""
+    if isinstance(node, ast.FunctionDef):
+        return any("quick" in names_in(decorator) for decorator in node.decorator_list)
+    targets = getattr(node, "targets", [])
+    return "pytestmark" in map(ast.unparse, targets) and "quick" in names_in(node)
+
+
 def used_by_quick_tests(path):
     """Names in the quick tests of a file, and in what these use of it."""
-    definitions = {}
-    for node in ast.parse(path.read_text()).body:
+    definitions, body = {}, ast.parse(path.read_text()).body
+    for node in body:
         targets = getattr(node, "targets", [node])
         names = [getattr(n, "name", getattr(n, "id", None)) for n in targets]
         definitions |= dict.fromkeys(names, node)
-    missing = set(QUICK[path.name] or ()) - set(definitions)
-    assert not missing, (path.name, missing)
-    ahead = [name for name in definitions if name and name.startswith("test_")]
-    ahead = [name for name in ahead if is_quick(path.name, name)]
+    all_are = any(is_quick(node) for node in body if isinstance(node, ast.Assign))
+    ahead = [
+        name
+        for name, node in definitions.items()
+        if name and name.startswith("test_") and (all_are or is_quick(node))
+    ]
     seen = set()
     while ahead:
         name = ahead.pop()
@@ -125,8 +137,8 @@ def used_by_quick_tests(path):
 
 
 def test_quick_tests_try_each_public_function():
-    tests = {path.name: path for path in pathlib.Path(__file__).parent.rglob("*.py")}
-    used = set().union(*(used_by_quick_tests(tests[file]) for file in QUICK))
+    tests = pathlib.Path(__file__).parent.rglob("test_*.py")
+    used = set().union(*map(used_by_quick_tests, tests))
     modules = {"__version__", "finite", "stax", "neural_tangents"}
     finite = {
         name

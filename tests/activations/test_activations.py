@@ -158,6 +158,7 @@ def test_gelu_tends_to_relu_at_large_variance():
     np.testing.assert_allclose(dual.gap, relu.gap, rtol=1e-6)  # O(p^-1/2)
 
 
+@pytest.mark.quick
 def test_a_user_activation_agrees_with_the_built_in_one():
     log1, log2 = jnp.log(0.8), jnp.log(1.1)
     gap, cogap = map(jnp.asarray, angle_gaps(np.array([0.2, 1.0, 2.5])))

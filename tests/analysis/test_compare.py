@@ -18,6 +18,7 @@ def kernel(n=12):
     return root @ root.T
 
 
+@pytest.mark.quick
 def test_the_definitions():
     k1, k2 = kernel(), kernel()
     found = kernel_distance(k1, k2)
@@ -71,6 +72,7 @@ def test_constant_kernels_have_no_alignment():
     assert found.relative_distance > 0
 
 
+@pytest.mark.quick
 def test_a_sweep_is_the_distance_at_each_depth():
     depths = [1, 5, 20]
     ticks = []

@@ -67,6 +67,7 @@ def test_eigenvalues_that_fall_over_hundreds_of_decades():
         np.testing.assert_allclose(kappa, expected, rtol=1e-12)
 
 
+@pytest.mark.quick
 def test_one_eigenvalue_is_solved_by_hand():
     """N equal eigenvalues 1/N without ridge: kappa = 1/n - 1/N, L = n/N."""
     found = learning_curve([0.01], [100], [2.0], [25, 50], noise=0.5)
@@ -199,6 +200,7 @@ def test_powers_of_targets_are_exact():
             np.testing.assert_allclose(power, 1, rtol=1e-6 if dim == 2 else 1e-11)
 
 
+@pytest.mark.quick
 def test_same_seed_same_numbers_and_progress():
     ticks = []
     options = {"trials": 2, "test": 20, "max_degree": 30}
@@ -276,6 +278,7 @@ def digits():
     return data.x, targets(data)
 
 
+@pytest.mark.quick
 def test_the_digits_do_as_predicted():
     """Within 10 %: a tenth of the rows, with standard errors below 3 %."""
     x, y = digits()
@@ -290,6 +293,7 @@ def test_the_digits_do_as_predicted():
 # ---------------------------------------------------------------------- early stopping
 
 
+@pytest.mark.quick
 def test_early_stopping_follows_the_exponentials():
     """One eigenvector and one test point: errors in closed form, by hand."""
     k_train, k_test = np.diag([2.0, 0.5]), np.array([[2.0, 0.0]])

@@ -29,6 +29,7 @@ def condition_number(spec, x):
 # --------------------------------------------------------------------- the fixed points
 
 
+@pytest.mark.quick
 def test_critical_erf_has_the_known_numbers():
     """theory.md 11.1: q* = 1.31182 at the weight variance 1.96307, to all digits."""
     found = phase(plain(**CRITICAL_ERF))
@@ -160,6 +161,7 @@ def test_condition_numbers_of_critical_erf():
         np.testing.assert_allclose(exact, 51, rtol=0.02)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("trained", ["blocks", "all"])
 def test_condition_numbers_of_relu(trained):
     """(m + 3)/3 up to ln L / L: (3/8) ln L / L above 1/4 is 0.7 % of it at 3000."""

@@ -86,6 +86,7 @@ def test_short_times_lose_no_digits(problem):
     np.testing.assert_allclose(flow.test[0], test @ y * 1e-14 / y.size, rtol=1e-10)
 
 
+@pytest.mark.quick
 def test_equals_neural_tangents(problem):
     pytest.importorskip(
         "ntk_resnet._neural_tangents", reason="the bridge to neural-tangents is absent"

@@ -61,6 +61,7 @@ def test_the_residual_is_that_of_the_dense_matrix(tol):
         )
 
 
+@pytest.mark.quick
 def test_float32_data_are_solved_in_float64():
     x = X.astype(np.float32)
     found = solve(operator(x=x), B[:, 0].astype(np.float32), **HOW)

@@ -15,6 +15,7 @@ def matrix_with(eigenvalues):
     return (matrix + matrix.T) / 2
 
 
+@pytest.mark.quick
 def test_known_eigenvalues():
     values = np.array([5.0, 2.0, 1.0, 0.1])
     found = nr.spectrum(matrix_with(values))
@@ -149,6 +150,7 @@ def test_an_eigenvalue_lies_within_the_residual(dense):
     assert few.residual.max() > 1e-3
 
 
+@pytest.mark.quick
 def test_scalars_of_an_operator(dense, sampled):
     np.testing.assert_allclose(sampled.trace, 400, rtol=1e-14)
     for name in ("log_determinant", "effective_rank"):
@@ -174,6 +176,7 @@ def test_the_log_determinant_is_exact_when_the_krylov_space_is_the_whole():
     )
 
 
+@pytest.mark.quick
 def test_the_distribution_is_that_of_the_eigenvalues(dense, sampled):
     """Kolmogorov's distribution: 1.95 is exceeded once in a thousand times."""
     at = dense.eigenvalue.values[::-1]

@@ -82,6 +82,7 @@ def test_width(capsys, spec, tmp_path):
     assert "kernels at width 8" in err
 
 
+@pytest.mark.quick
 def test_gram(capsys, spec, tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "own.npz", x=rng.normal(size=(20, 3)), y=np.arange(20.0))
@@ -288,6 +289,7 @@ def test_an_unwritable_place_is_told_before_anything_is_read(
     assert "cannot write" in run(capsys, *given)[2]
 
 
+@pytest.mark.quick
 def test_doctor(capsys, monkeypatch):
     code, text, _ = run(capsys, "doctor", "--json")
     answer = json.loads(text)

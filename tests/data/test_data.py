@@ -56,6 +56,7 @@ def test_data_cannot_be_changed():
 # -------------------------------------------------------------------------------- files
 
 
+@pytest.mark.quick
 def test_npz_and_csv_with_and_without_header_agree(tmp_path):
     x, y = good()
     table = np.column_stack([x, y])

@@ -8,13 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from test_finite_empirical import explicit
-from test_finite_networks import equations
+from marks import slow_but_for
+from models import deviation, equations, explicit_ntk, kernel_samples
 
 import ntk_resnet as nr
 from ntk_resnet.finite import Frozen, build, empirical_nngp, empirical_ntk
-from ntk_resnet.finite.empirical.kernel import feature_kernel, ntk_of_rows
-from ntk_resnet.finite.ensembles import seed_keys
 
 BLOCKS = (None, *nr.ConvResNet.blocks)  # None: a plain network
 PADDINGS, READOUTS = ("zero", "circular"), ("pool", "flatten")
@@ -119,14 +117,9 @@ FAST_FORWARD = {
 }
 
 
-def slow_but(fast, cases):
-    """Test cases, slow but for some."""
-    marks = {True: [], False: [pytest.mark.slow]}
-    return [pytest.param(*case, marks=marks[case in fast]) for case in cases]
-
-
 @pytest.mark.parametrize(
-    ("block", "downsampling", "padding"), slow_but(FAST_FORWARD, FORWARD)
+    ("block", "downsampling", "padding"),
+    slow_but_for(FORWARD, FAST_FORWARD),
 )
 def test_forward_pass_is_that_of_the_formulas(block, downsampling, padding):
     """Three stages of different images; scales, biases and readouts vary along."""
@@ -158,31 +151,9 @@ def test_windows_of_other_sizes(kernel_size, padding):
 # ------------------------------------------------------------------- against the limits
 
 
-def samples_of(spec, x, width, seeds, *, ntk, seed=0):
-    """NNGP, and NTK if wanted, of many networks, `(seeds, kernels, n, n)`, float64."""
-
-    def kernels(key):
-        model = build(spec, x.shape[1:], width, rngs=nnx.Rngs(key))
-        inputs = jnp.asarray(x, jnp.float32)
-        found = [feature_kernel(model, inputs)]
-        if ntk:
-            found.append(ntk_of_rows(model, inputs, outputs="mean"))
-        return jnp.stack(found)
-
-    # One network after the other: a batch of convolutions is slow on CPUs.
-    run = jax.jit(lambda keys: jax.lax.map(kernels, keys))
-    return np.asarray(run(seed_keys(seed, width, seeds)), np.float64)
-
-
 def limits_of(spec, x, *, ntk):
     names = ("nngp", "ntk") if ntk else ("nngp",)
     return np.stack(nr.kernel_fn(spec, normalised=False)(x, get=names))
-
-
-def deviation(samples, exact):
-    """Largest distance of the mean over networks from `exact`, in standard errors."""
-    error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
-    return np.max(np.abs(samples.mean(axis=0) - exact) / error)
 
 
 def setting(block, padding, downsampling, readout, **more):
@@ -207,7 +178,8 @@ FAST = {
 
 
 @pytest.mark.parametrize(
-    ("block", "padding", "downsampling", "readout"), slow_but(FAST, GRID)
+    ("block", "padding", "downsampling", "readout"),
+    slow_but_for(GRID, FAST),
 )
 def test_second_moments_of_the_last_features(block, padding, downsampling, readout):
     """Mean over 192 networks of 64 channels, of 6 entries: 4 standard errors.
@@ -215,47 +187,11 @@ def test_second_moments_of_the_last_features(block, padding, downsampling, reado
     One (2 to 3 %) is above the bias of order 1/width.
     """
     spec = setting(block, padding, downsampling, readout)
-    samples = samples_of(spec, images(), 64, 192, ntk=False)
+    samples = kernel_samples(spec, images(), 64, 192, ntk=False)
     assert deviation(samples, limits_of(spec, images(), ntk=False)) < 4
 
 
 TRAINED = ("blocks", "all")
-SETTINGS = {
-    (None, "zero", "average", "flatten", "all"),
-    (None, "circular", "stride", "pool", "blocks"),
-    ("two_layer", "circular", "stride", "flatten", "all"),
-    ("preactivation", "circular", "average", "pool", "blocks"),
-    ("postactivation", "zero", "stride", "pool", "blocks"),
-    ("full_preactivation", "zero", "stride", "pool", "all"),
-}
-GRID_NTK = sorted(
-    SETTINGS
-    | {
-        (block, *others, trained)
-        for block in BLOCKS[1:]
-        for others in [("zero", "stride", "pool"), ("circular", "average", "flatten")]
-        for trained in TRAINED
-    },
-    key=str,
-)
-
-
-@pytest.mark.parametrize(
-    ("block", "padding", "downsampling", "readout", "trained"),
-    slow_but({("postactivation", "zero", "stride", "pool", "blocks")}, GRID_NTK),
-)
-def test_wide_networks_have_the_limit_kernels(
-    block, padding, downsampling, readout, trained
-):
-    """Mean over 64 networks of 128 channels, of 12 entries: 3 standard errors.
-
-    One (2 to 3 %) is above the bias of order 1/width.
-    """
-    spec = setting(block, padding, downsampling, readout, trained=trained)
-    samples = samples_of(spec, images(), 128, 64, ntk=True)
-    assert deviation(samples, limits_of(spec, images(), ntk=True)) < 3
-
-
 POSTACTIVATION = [
     setting("postactivation", *others, stages=stages, trained=trained).replace(
         branch_scale=nr.DepthScale(gamma)
@@ -275,7 +211,7 @@ POSTACTIVATION = [
 @pytest.mark.parametrize("spec", POSTACTIVATION, ids=str)
 def test_postactivation_limit(spec):
     """neural-tangents has no such kernel: 3 standard errors, and 2 % is resolved."""
-    samples = samples_of(spec, images(), 256, 200, ntk=True)
+    samples = kernel_samples(spec, images(), 256, 200, ntk=True)
     exact = limits_of(spec, images(), ntk=True)
     assert deviation(samples, exact) < 3
     error = samples.std(axis=0, ddof=1) / np.sqrt(200)
@@ -300,7 +236,7 @@ def test_empirical_ntk_equals_the_explicit_jacobians(block):
     spec = spec_of(block, bias_variance=0.1, trained="all", padding="circular")
     model, x = make(spec, k=2), images()
     full = empirical_ntk(model, x)
-    np.testing.assert_allclose(full, explicit(model, x, x), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(full, explicit_ntk(model, x, x), rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("readout", READOUTS)
@@ -371,7 +307,10 @@ FAST_ROUNDING = {("full_preactivation", jnp.bfloat16)}
 
 @pytest.mark.parametrize(
     ("block", "dtype"),
-    slow_but(FAST_ROUNDING, itertools.product(BLOCKS, (jnp.bfloat16, jnp.float32))),
+    slow_but_for(
+        itertools.product(BLOCKS, (jnp.bfloat16, jnp.float32)),
+        FAST_ROUNDING,
+    ),
 )
 def test_rounding_is_small(block, dtype):
     """The same weights in float64 and in less: (L + 2) eps of the root mean square."""

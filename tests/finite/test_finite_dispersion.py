@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from test_finite_oracle import SPECS
+from specifications import SPECS
 
 import ntk_resnet as nr
 from ntk_resnet.finite import dispersion, dispersion_study, predicted_dispersion
@@ -18,7 +18,7 @@ from ntk_resnet.finite.dispersion import (
 )
 
 PLAIN = nr.FeedForward(depth=1)
-TABLE = [  # depth, width, dispersion and standard error of 10,000 independent networks
+MEASURED = [  # depth, width, dispersion, standard error of 10,000 networks
     (2, 32, 1.216, 0.004),
     (4, 32, 1.520, 0.010),
     (8, 32, 2.46, 0.06),
@@ -61,7 +61,7 @@ def test_dispersion_over_depth_and_width():
     agrees_with_theory(study)
     wide = dispersion_study(PLAIN, [16], [64], 10_000)
     agrees_with_theory(wide)
-    for depth, width, value, error in TABLE:
+    for depth, width, value, error in MEASURED:
         found = (wide if width == 64 else study).sel(depth=depth, width=width)
         error = math.hypot(error, found.dispersion_sem)
         assert abs(found.dispersion - value) < 3 * error
@@ -70,7 +70,8 @@ def test_dispersion_over_depth_and_width():
         assert abs(found.dispersion - limit) < 0.08 * limit + 3 * found.dispersion_sem
 
 
-@pytest.mark.parametrize(("depth", "width", "value", "error"), TABLE)
+@pytest.mark.quick
+@pytest.mark.parametrize(("depth", "width", "value", "error"), MEASURED)
 def test_theory_agrees_with_an_independent_table(depth, width, value, error):
     assert abs(exact_dispersion(depth, width) - value) < 3 * error
     limit = predicted_dispersion(depth / width)
@@ -177,7 +178,7 @@ def test_theory_is_left_alone_where_there_is_none(monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(dispersion, "exact_dispersion", never)
-    study = dispersion_study(SPECS["two_layer"], [1], [2], 2)
+    study = dispersion_study(SPECS["two_layer_constant"], [1], [2], 2)
     assert np.isnan(study.predicted_dispersion)
 
 
@@ -192,9 +193,10 @@ def test_ratio_of_moments_and_its_error():
     assert ratio_of_moments(7 * np.ones(3)) == (1, 0)
 
 
+@pytest.mark.quick
 def test_what_comes_out():
     calls = []
-    spec = SPECS["two_layer_all_bias"]
+    spec = SPECS["two_layer_relu_bias"]
     study = dispersion_study(
         spec,
         [3, 1],
@@ -216,15 +218,16 @@ def test_what_comes_out():
 
 def test_families():
     calls = []
-    families = {"plain": PLAIN, "residual": SPECS["two_layer"]}
+    families = {"plain": PLAIN, "residual": SPECS["two_layer_constant"]}
     study = dispersion_of_families(
         families, [2], 8, 20, progress=lambda *call: calls.append(call)
     )
-    alone = dispersion_study(SPECS["two_layer"], [2], [8], 20).isel(width=0)
+    alone = dispersion_study(SPECS["two_layer_constant"], [2], [8], 20).isel(width=0)
     found = study.sel(family="residual")
     np.testing.assert_array_equal(found.dispersion, alone.dispersion)
     assert calls[-1] == (40, 40, "dispersion, residual, depth 2, width 8")
-    assert repr(SPECS["two_layer"]) in json.loads(study.attrs["specs"])["residual"]
+    text = json.loads(study.attrs["specs"])["residual"]
+    assert repr(SPECS["two_layer_constant"]) in text
 
 
 @pytest.mark.slow

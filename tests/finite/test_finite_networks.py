@@ -1,57 +1,52 @@
 """The finite networks: shapes, conventions, second moments, frozen parts."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from test_finite_oracle import NAMES, SPECS, rows
+from marks import slow_but_for
+from models import equations, make, rows
+from oracle import scales_of
+from specifications import ROWS, SPECS, is_common
 
 import ntk_resnet as nr
-from ntk_resnet.activations import named
 from ntk_resnet.finite import Frozen, build
 from ntk_resnet.finite.ensembles import over_seeds, seed_keys
-
-
-def make(spec, d=5, width=8, k=1, seed=0, dtype=jnp.float64):
-    return build(spec, d, width, k, rngs=nnx.Rngs(seed), param_dtype=dtype)
 
 
 def by_hand(model, x):
     """The forward pass from the formulas of the specifications, with loops."""
     spec, m = model.spec, model.width
-    phi = {"relu": lambda z: np.maximum(z, 0), "erf": np.vectorize(math.erf)}[
-        "erf" if spec.activation == named.Erf() else "relu"
-    ]
+    phi = lambda z: np.asarray(spec.activation(z))  # noqa: E731
     wv, bv = spec.weight_variance, spec.bias_variance
     get = lambda name: np.asarray(getattr(model, name)[...])  # noqa: E731
-    bias = get("biases") if bv else np.zeros((spec.depth, m))
+    biases = get("biases") if bv else np.zeros((spec.depth, m))
     if isinstance(spec, nr.FeedForward):
         first = get("input_bias") if bv else 0
         h = phi(
             np.sqrt(wv / x.shape[1]) * x @ get("input_weight") + np.sqrt(bv) * first
         )
-        for w, b in zip(get("weights"), bias, strict=False):
+        for w, b in zip(get("weights"), biases, strict=False):
             h = phi(np.sqrt(wv / m) * h @ w + np.sqrt(bv) * b)
         return h @ get("readout") / np.sqrt(m)
     h = x @ get("input_weight") / np.sqrt(x.shape[1])
     h = phi(h) if spec.input_activation else h
-    for block, (w, b, a) in enumerate(
-        zip(get("weights"), bias, spec.scales, strict=True)
-    ):
-        w, b = np.sqrt(wv / m) * w, np.sqrt(bv) * b
-        if spec.block == "two_layer":
-            h = h + a * phi(h @ w + b) @ get("outer_weights")[block] / np.sqrt(m)
-        elif spec.block == "preactivation":
-            h = h + a * (phi(h) @ w + b)
-        else:
-            h = h + a * phi(h @ w + b)
+    for block, (trunk, scale) in enumerate(zip(*scales_of(spec), strict=True)):
+        w = np.sqrt(wv / m) * get("weights")[block]
+        b = np.sqrt(bv) * biases[block]
+        outer = lambda z: z @ get("outer_weights")[block] / np.sqrt(m)  # noqa: B023, E731
+        branches = {
+            "two_layer": lambda h: outer(phi(h @ w + b)),  # noqa: B023
+            "preactivation": lambda h: phi(h) @ w + b,  # noqa: B023
+            "postactivation": lambda h: phi(h @ w + b),  # noqa: B023
+            "full_preactivation": lambda h: outer(phi(phi(h) @ w + b)),  # noqa: B023
+        }
+        h = trunk * h + scale * branches[spec.block](h)
     return h @ get("readout") / np.sqrt(m)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", slow_but_for(ROWS, is_common))
 def test_forward_pass_is_that_of_the_formulas(name):
     model, x = make(SPECS[name], k=3), rows()
     assert model(x).shape == (4, 3)
@@ -136,6 +131,7 @@ def test_what_is_trained_changes_no_weight(block):
     np.testing.assert_array_equal(frozen, trained)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("trained", ["blocks", "all"])
 def test_frozen_weights_are_no_parameters(trained):
     model = make(nr.ResNet(depth=2, branch_scale=0.5, trained=trained))
@@ -170,20 +166,7 @@ def test_an_nnx_optimizer_trains_it_and_leaves_frozen_weights_alone():
         assert moved == (name in ("weights", "outer_weights"))
 
 
-def equations(function, *args):
-    """How many operations a program has, those inside its loops included."""
-
-    def count(jaxpr):
-        total = len(jaxpr.eqns)
-        for equation in jaxpr.eqns:
-            for value in equation.params.values():
-                part = getattr(value, "jaxpr", value)
-                total += count(part) if hasattr(part, "eqns") else 0
-        return total
-
-    return count(jax.make_jaxpr(function)(*args).jaxpr)
-
-
+@pytest.mark.quick
 @pytest.mark.parametrize("block", [None, *nr.ResNet.blocks])
 def test_program_does_not_grow_with_depth(block):
     def program(depth):
@@ -201,7 +184,7 @@ def test_program_does_not_grow_with_depth(block):
 
 
 def test_construction_is_reproducible_and_seeded():
-    spec, x = SPECS["two_layer"], rows()
+    spec, x = SPECS["two_layer_constant"], rows()
     np.testing.assert_array_equal(make(spec)(x), make(spec)(x))
     assert not np.array_equal(make(spec)(x), make(spec, seed=1)(x))
 
@@ -216,7 +199,7 @@ def test_construction_is_reproducible_and_seeded():
     ],
 )
 def test_dtypes_of_weights_and_of_computing(param_dtype, dtype):
-    spec = SPECS["pre_all_erf_bias"]
+    spec = SPECS["preactivation_erf_bias"]
     model = build(spec, 5, 8, rngs=nnx.Rngs(0), param_dtype=param_dtype, dtype=dtype)
     expected = param_dtype if dtype is None else dtype
     assert model(rows()).dtype == model.hidden(rows()).dtype == expected

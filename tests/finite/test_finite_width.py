@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from models import rows
+from oracle import limit_kernels
 from scipy import special
-from test_finite_oracle import SPECS, limit_kernels, rows
+from specifications import SPECS
 
 import ntk_resnet as nr
 from ntk_resnet.finite import build, empirical_ntk, width_study
@@ -11,11 +13,12 @@ from ntk_resnet.finite.ensembles import seed_keys
 from ntk_resnet.finite.width import fit_exponent, fit_shift
 
 
+@pytest.mark.quick
 def test_errors_are_those_of_the_networks():
     """One network made by hand, against the study's."""
     from flax import nnx
 
-    spec, x = SPECS["pre"], rows()
+    spec, x = SPECS["preactivation_constant"], rows()
     study = width_study(spec, x, [16], 2, seed=7)
     model = build(spec, 5, 16, rngs=nnx.Rngs(seed_keys(7, 16, 2)[1]))
     kernel, exact = empirical_ntk(model, x, outputs="mean"), limit_kernels(spec, x)[1]

@@ -1,4 +1,4 @@
-"""The kernel function: laws over all networks, oracles, transformations, bad input."""
+"""The kernel function: gradients, ranges, what comes back, bad input."""
 
 import itertools
 import pickle
@@ -10,123 +10,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quick import slow_but_for
-from test_finite_oracle import limit_kernels
+from marks import slow_but_for
+from specifications import ROWS, SPECS
 
 import ntk_resnet as nr
 from ntk_resnet.kernels import recursion
-from ntk_resnet.specification.base import TRAINED
-from ntk_resnet.specification.blocks import BLOCKS
 
 EPS = np.finfo(float).eps
 RNG = np.random.default_rng(0)
 X1 = RNG.normal(size=(5, 4)) * np.array([0.5, 1, 2, 1.3, 0.9])[:, None]
 X2 = RNG.normal(size=(5, 4))  # as many rows: one compilation for all pairs
 
-EVERY_RESIDUAL = [
-    nr.ResNet(
-        depth=3,
-        branch_scale=0.7,
-        block=block,
-        trained=trained,
-        activation=activation,
-        bias_variance=bias,
-        input_activation=start,
-        weight_variance=1.7,
-    )
-    for activation, bias, start, block, trained in itertools.product(
-        ("relu", "erf"), (0.0, 0.3), (False, True), BLOCKS, TRAINED
-    )
-    if not (start and BLOCKS[block][0] == "activate")
-]
-# Some of them: each block, both settings of `trained`, activation, bias and start.
-RESIDUAL = [*EVERY_RESIDUAL[2:4], *EVERY_RESIDUAL[::7]]
-PLAIN = [
-    nr.FeedForward(depth=4, activation=activation, bias_variance=bias)
-    for activation, bias in itertools.product(("relu", "erf"), (0.0, 0.3))
-]
-OTHERS = [
-    nr.FeedForward(depth=3, activation=a) for a in ("gelu", "tanh", "abs", "linear")
-] + [
-    nr.ResNet(depth=3, branch_scale=nr.DecreasingScale(), activation=nr.LeakyReLU(0.2))
-]
-SPECS = PLAIN + RESIDUAL + OTHERS
-# `make test` runs these: they have all of that, too, and every activation.
-QUICK = [PLAIN[0], PLAIN[3], *(RESIDUAL[i] for i in (0, 3, 4, 7)), *OTHERS]
-
-
-@pytest.mark.parametrize(
-    "spec",
-    slow_but_for(
-        PLAIN + RESIDUAL + [spec for spec in EVERY_RESIDUAL if spec not in RESIDUAL],
-        QUICK.__contains__,
-    ),
-)
-def test_raw_kernels_equal_the_definitions_at_any_norm(spec):
-    """Against twenty lines of NumPy, relative to the diagonals, to 64 depth eps."""
-    both = np.concatenate([X1, X2])
-    nngp, ntk = limit_kernels(spec, both)
-    kernel = nr.kernel_fn(spec, normalised=False)
-    n = len(X1)
-    pair = kernel(X1, X2, ("nngp", "ntk"))
-    own = kernel(X1, get=("nngp", "ntk"))
-    slack = 64 * spec.depth * EPS
-    for got, got_own, want, name in (
-        (pair.nngp, own.nngp, nngp, "nngp"),
-        (pair.ntk, own.ntk, ntk, "ntk"),
-    ):
-        size = np.sqrt(np.outer(np.diag(want), np.diag(want)))
-        # The oracle's arc-cosine loses half its digits at coincident inputs.
-        off = ~np.eye(n, dtype=bool)
-        error = np.abs(got_own - want[:n, :n]) / size[:n, :n]
-        assert error[off].max() <= slack
-        assert (np.abs(got - want[:n, n:]) / size[:n, n:]).max() <= slack
-        np.testing.assert_allclose(
-            nr.diag(spec, X1, name), np.diag(got_own), rtol=16 * EPS
-        )
-
-
-@pytest.mark.parametrize("spec", slow_but_for(SPECS, QUICK.__contains__))
-def test_laws(spec):
-    names = ("nngp", "ntk")
-    kernel, raw = nr.kernel_fn(spec), nr.kernel_fn(spec, normalised=False)
-    turn = np.linalg.qr(RNG.normal(size=(4, 4)))[0]
-    for matrix, pair, there, back, turned, unscaled, tripled, name in zip(
-        kernel(X1, get=names),
-        kernel(X1, X1, names),
-        kernel(X2, X1, names),
-        kernel(X1, X2, names),
-        kernel(X1 @ turn, get=names),
-        raw(X1, get=names),
-        raw(3 * X1 if spec.homogeneous else X1, get=names),
-        names,
-        strict=True,
-    ):
-        assert (np.diag(matrix) == 1).all()
-        assert (matrix == matrix.T).all()
-        assert np.linalg.eigvalsh(matrix)[0] >= -len(X1) * EPS * len(X1)
-        np.testing.assert_allclose(pair, matrix, atol=16 * EPS)
-        np.testing.assert_allclose(there, back.T, atol=16 * EPS)
-        np.testing.assert_allclose(turned, matrix, atol=256 * EPS)
-        size = np.sqrt(np.outer(*2 * [nr.diag(spec, X1, name)]))
-        np.testing.assert_allclose(unscaled / size, matrix, atol=64 * EPS)
-        if spec.homogeneous:
-            np.testing.assert_allclose(tripled / size, 9 * matrix, atol=576 * EPS)
-
-
-@pytest.mark.parametrize(
-    "spec",
-    slow_but_for(
-        [PLAIN[0], PLAIN[3], RESIDUAL[1], OTHERS[0]], [*PLAIN, *RESIDUAL].__contains__
-    ),
-)
-def test_transformations(spec):
-    kernel = nr.kernel_fn(spec)
-    x1, x2 = jnp.asarray(X1), jnp.asarray(X2)
-    want = kernel(x1, x2)
-    np.testing.assert_allclose(jax.jit(kernel)(x1, x2), want, atol=16 * EPS)
-    many = jax.vmap(lambda row: kernel(row[None], x2)[0])(x1)
-    np.testing.assert_allclose(many, want, atol=16 * EPS)
+PLAIN = nr.FeedForward(depth=4)
 
 
 def directional(function, x, along):
@@ -135,18 +30,12 @@ def directional(function, x, along):
     return (function(x + step * along) - function(x - step * along)) / (2 * step)
 
 
-def gradient_cases():
-    """A plain network; all, raw and normalised, slowly."""
-    for normalised in (False, True):
-        for spec in SPECS:
-            quick = not normalised and spec == PLAIN[0]
-            marks = () if quick else pytest.mark.slow
-            yield pytest.param(spec, normalised, marks=marks)
-
-
-@pytest.mark.parametrize(("spec", "normalised"), list(gradient_cases()))
-def test_gradients(spec, normalised):
-    kernel = nr.kernel_fn(spec, normalised=normalised)
+@pytest.mark.parametrize(
+    ("name", "normalised"),
+    slow_but_for(itertools.product(ROWS, (False, True)), [("plain", False)]),
+)
+def test_gradients(name, normalised):
+    kernel = nr.kernel_fn(SPECS[name], normalised=normalised)
     rng = np.random.default_rng(1)
     weights, pair_weights = rng.normal(size=(2, 5, 5))
     along = jnp.asarray(rng.normal(size=X1.shape))
@@ -164,9 +53,14 @@ def test_gradients(spec, normalised):
 
 
 @pytest.mark.parametrize(
-    "spec", slow_but_for(RESIDUAL[::3], [RESIDUAL[0], RESIDUAL[6]].__contains__)
+    "name",
+    slow_but_for(
+        [name for name in ROWS if isinstance(SPECS[name], nr.ResNet)],
+        ["two_layer_constant", "postactivation_erf_bias"],
+    ),
 )
-def test_gradients_with_respect_to_the_scales(spec):
+def test_gradients_with_respect_to_the_scales(name):
+    spec = SPECS[name].replace(depth=3)
     kernel = nr.kernel_fn(spec, engine="recursion", normalised=False)
     scales = jnp.array([0.3, 0.7, 0.5])
     along = jnp.array([0.2, -1.0, 0.4])
@@ -204,7 +98,7 @@ def test_float64_data_keep_their_digits_where_x64_is_off():
     st.floats(1e-3, 3.1),
     st.integers(1, 200),
     st.floats(0.0, 2.0),
-    st.sampled_from(tuple(BLOCKS)),
+    st.sampled_from(nr.ResNet.blocks),
 )
 def test_normalised_kernels_stay_in_range(angle, depth, alpha, block):
     spec = nr.ResNet(depth=depth, branch_scale=alpha, block=block)
@@ -214,17 +108,15 @@ def test_normalised_kernels_stay_in_range(angle, depth, alpha, block):
         assert 0 <= float(sweep.ntk_gap[0, 0]) <= 2
 
 
-def test_zero_scale_is_the_linear_network():
+def test_where_nothing_is_trained():
+    """All scales are 0 and the blocks alone are trained."""
     spec = nr.ResNet(depth=4, branch_scale=0.0)
-    raw = nr.kernel_fn(spec, normalised=False)
-    np.testing.assert_allclose(raw(X1, get="nngp"), X1 @ X1.T / 4, atol=16 * EPS)
-    assert (np.asarray(raw(X1)) == 0).all()
+    assert (np.asarray(nr.kernel_fn(spec, normalised=False)(X1)) == 0).all()
     assert np.isnan(nr.kernel_fn(spec)(X1)).all()
     assert (np.asarray(nr.diag(spec, X1, log=True)) == -np.inf).all()
-    everything = nr.kernel_fn(spec.replace(trained="all"), normalised=False)
-    np.testing.assert_allclose(everything(X1), 2 * X1 @ X1.T / 4, atol=32 * EPS)
 
 
+@pytest.mark.quick
 def test_what_comes_back():
     spec = nr.FeedForward(depth=2)
     kernel = nr.kernel_fn(spec)
@@ -239,36 +131,6 @@ def test_what_comes_back():
     with_bias = nr.FeedForward(depth=2, bias_variance=0.1)
     zeros = nr.kernel_fn(with_bias, normalised=False)(np.zeros((1, 4)), X1)
     assert np.isfinite(zeros).all()
-
-
-HAS_REFERENCE = [
-    spec
-    for spec in SPECS
-    if getattr(spec, "block", "") != "postactivation"
-    and spec.activation != nr.FeedForward(depth=1, activation="tanh").activation
-]
-
-
-@pytest.mark.parametrize(
-    "spec",
-    slow_but_for(HAS_REFERENCE, [*QUICK, *HAS_REFERENCE[::4]].__contains__),
-)
-def test_equal_to_neural_tangents(spec):
-    """To 1e-12 relative at depth <= 64, wherever it has the kernel."""
-    names = ("nngp", "ntk")
-    for depth in (3, 64) if spec in HAS_REFERENCE[::4] else (3,):
-        deep = spec.replace(depth=depth)
-        if isinstance(spec, nr.ResNet):
-            deep = deep.replace(branch_scale=nr.DepthScale(0.5))
-        ours = nr.kernel_fn(deep, normalised=False)(X1, X2, names)
-        theirs = nr.kernel_fn(deep, normalised=False, engine="neural_tangents")(
-            X1, X2, names
-        )
-        for name, a, b in zip(names, ours, theirs, strict=True):
-            size = np.sqrt(np.outer(nr.diag(deep, X1, name), nr.diag(deep, X2, name)))
-            assert (np.abs(a - b) / size).max() <= 1e-12
-    normalised = nr.kernel_fn(spec, engine="neural_tangents")(X1, X2)
-    np.testing.assert_allclose(normalised, nr.kernel_fn(spec)(X1, X2), atol=1e-12)
 
 
 def test_where_neural_tangents_has_no_kernel():
@@ -368,7 +230,7 @@ def test_norms_from_tiny_to_huge(activation, dtype):
     ("bias", "activation"),
     slow_but_for(
         itertools.product((0.1, 1e-30), ("relu", "erf", "gelu", "tanh")),
-        {(0.1, "relu"), (0.1, "tanh"), (1e-30, "erf"), (1e-30, "gelu")}.__contains__,
+        {(0.1, "relu"), (0.1, "tanh"), (1e-30, "erf"), (1e-30, "gelu")},
     ),
 )
 def test_rows_of_zeros_with_a_bias(activation, bias):
@@ -497,18 +359,18 @@ PLACES[701] = -PLACES[3] * np.linspace(1, 1 + 1e-8, 9)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("spec", [PLAIN[0], OTHERS[-1]], ids=["profile", "scan"])
-def test_a_call_is_a_gram_matrix_and_jit_all_but_the_same(dtype, spec):
+@pytest.mark.parametrize("name", ["plain", "two_layer_decreasing"])
+def test_a_call_is_a_gram_matrix_and_jit_all_but_the_same(dtype, name):
     """Both kernels, of one array and of two, in tiles that do not divide the matrix."""
-    x = PLACES.astype(dtype)
+    spec, x = SPECS[name], PLACES.astype(dtype)
     kernel, names = nr.kernel_fn(spec), ("ntk", "nngp")
     for more in ((), (x[500:],)):
         called = kernel(x, *more, get=names)
         traced = jax.jit(lambda *given: kernel(*given, get=names))(x, *more)
-        for name in names:
-            matrix = getattr(called, name)
-            np.testing.assert_array_equal(matrix, nr.gram(spec, x, *more, get=name))
-            again = np.asarray(getattr(traced, name))
+        for get in names:
+            matrix = getattr(called, get)
+            np.testing.assert_array_equal(matrix, nr.gram(spec, x, *more, get=get))
+            again = np.asarray(getattr(traced, get))
             assert matrix.dtype == again.dtype == dtype
             assert np.abs(matrix - again).max() <= 16 * np.finfo(dtype).eps
             if not more:
@@ -552,11 +414,11 @@ def test_tiny_rows_are_right_or_refused(dtype, as_users_run_it):
     """Of rows whose entries a device flushes, as of the same rows made larger."""
     tiny, x = np.finfo(dtype).tiny, X1.astype(dtype)
     linear = nr.FeedForward(depth=2, activation="linear")
-    for spec in (PLAIN[0], nr.FeedForward(depth=2, activation="erf")):
+    for spec in (PLAIN, nr.FeedForward(depth=2, activation="erf")):
         for power in (3, -2, -6):  # from normal to subnormal numbers
             small = np.ldexp(x, int(np.log2(tiny)) + power)
             large = np.ldexp(small.astype(np.float64), -int(np.log2(tiny)) - power)
-            want = nr.kernel_fn(PLAIN[0] if spec.homogeneous else linear)(large)
+            want = nr.kernel_fn(PLAIN if spec.homogeneous else linear)(large)
             got = nr.kernel_fn(spec)(small)
             assert np.abs(got - want).max() <= 16 * np.finfo(dtype).eps
             traced = np.asarray(jax.jit(nr.kernel_fn(spec))(jnp.asarray(small)))
@@ -575,7 +437,7 @@ def test_any_depth_at_one_price():
 @pytest.mark.parametrize("engine", ["auto", "recursion"])
 def test_float64_constants_in_a_trace_without_x64(engine):
     """As training data that a jitted function closes over: in float32 there."""
-    kernel = nr.kernel_fn(PLAIN[0], engine=engine)
+    kernel = nr.kernel_fn(PLAIN, engine=engine)
     want, slope = kernel(X1, X2), jax.grad(lambda x: kernel(X1, x).sum())(X2)
     with jax.enable_x64(False):
         x2 = jnp.asarray(X2, jnp.float32)
@@ -588,7 +450,7 @@ def test_float64_constants_in_a_trace_without_x64(engine):
             np.testing.assert_allclose(got, want, atol=1e-6)
         got = jax.grad(lambda x: kernel(X1, x).sum())(x2)
         np.testing.assert_allclose(got, slope, atol=1e-5)
-        assert jax.jit(lambda one: one * nr.diag(PLAIN[0], X1))(1.0).dtype == np.float32
+        assert jax.jit(lambda one: one * nr.diag(PLAIN, X1))(1.0).dtype == np.float32
 
 
 def test_bad_scales_in_a_trace_give_nan_at_any_size():
@@ -607,9 +469,9 @@ def test_raw_kernels_out_of_range_where_nothing_is_trained():
 
 
 def test_neural_tangents_at_small_norms():
-    kernel = nr.kernel_fn(PLAIN[0], engine="neural_tangents")
+    kernel = nr.kernel_fn(PLAIN, engine="neural_tangents")
     small = kernel((X1 * 1e-19).astype(np.float32))
-    np.testing.assert_allclose(small, nr.kernel_fn(PLAIN[0])(X1), atol=1e-3)
+    np.testing.assert_allclose(small, nr.kernel_fn(PLAIN)(X1), atol=1e-3)
     with pytest.raises(ValueError, match="layer by layer"):
         nr.kernel_fn(nr.FeedForward(depth=10**12), engine="neural_tangents")(X1)
     with pytest.raises(ValueError, match="depth must be at most"):

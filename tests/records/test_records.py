@@ -16,6 +16,8 @@ from ntk_resnet.records import code, content
 from ntk_resnet.records import results as records
 from ntk_resnet.records.provenance import provenance
 
+pytestmark = pytest.mark.quick
+
 
 def example():
     return xr.Dataset(

@@ -25,6 +25,7 @@ from ntk_resnet.analysis.regression import gradient_flow
 from ntk_resnet.reference import neural_tangents
 
 pytestmark = [
+    pytest.mark.quick,
     # Advice of neural-tangents' own, given in every such call, also natively.
     pytest.mark.filterwarnings("ignore:`FanIn` layers assume:UserWarning"),
     pytest.mark.filterwarnings("ignore:Linear scaling attention:UserWarning"),

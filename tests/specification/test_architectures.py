@@ -1,41 +1,11 @@
 """Specifications: values, equality, JSON, and refusal of what makes no sense."""
 
-import json
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import ntk_resnet as nr
 from ntk_resnet.specification.base import TRAINED
-from ntk_resnet.specification.blocks import BLOCKS
-
-SPECS = [
-    nr.FeedForward(depth=3),
-    nr.FeedForward(depth=3, trained="blocks"),
-    nr.ConvNet(depth=3, trained="blocks"),
-    nr.FeedForward(depth=2, activation="tanh", weight_variance=1.5, bias_variance=0.1),
-    nr.FeedForward(depth=2, activation=nr.LeakyReLU(0.3)),
-    nr.ResNet(depth=4, branch_scale=0.5),
-    nr.ResNet(depth=4, branch_scale=nr.DepthScale(0.75), trained="all"),
-    nr.ResNet(depth=4, branch_scale=nr.DecreasingScale(), block="preactivation"),
-    nr.ResNet(
-        depth=9,
-        branch_scale=nr.ConstantScale(0.0),
-        block="postactivation",
-        input_activation=True,
-        activation="gelu",
-    ),
-]
-
-
-@pytest.mark.parametrize("spec", SPECS)
-def test_json_round_trip_and_value_semantics(spec):
-    again = nr.from_json(nr.to_json(spec))
-    assert again == spec
-    assert hash(again) == hash(spec)
-    assert spec.replace(depth=spec.depth + 1) != spec
-    assert json.loads(nr.to_json(spec))["kind"] == type(spec).__name__
 
 
 @pytest.mark.parametrize("kind", ["FeedForward", "ConvNet"])
@@ -57,6 +27,7 @@ def test_residual_networks_train_their_blocks(kind):
     assert spec.replace(trained="all").trains_readout
 
 
+@pytest.mark.quick
 def test_defaults_are_resolved_so_that_equal_networks_are_equal():
     assert nr.FeedForward(depth=3) == nr.FeedForward(depth=3, weight_variance=2.0)
     assert nr.ResNet(depth=3, branch_scale=0.5) == nr.ResNet(
@@ -90,6 +61,7 @@ def test_one_scale_is_one_number():
         assert common is None or (short.scales == short.common_scale).all()
 
 
+@pytest.mark.quick
 def test_scales():
     assert (nr.ConstantScale(0.3).values(4) == 0.3).all()
     np.testing.assert_allclose(nr.DepthScale(0.5).values(16), np.full(16, 0.25))
@@ -164,5 +136,6 @@ def test_bad_specifications_get_one_clear_line(make, words, as_users_run_it):
 
 
 def test_the_choices_are_those_of_the_docstring():
-    assert tuple(BLOCKS) == nr.ResNet.blocks == nr.ConvResNet.blocks
+    for kind in (nr.ResNet, nr.ConvResNet):
+        assert all(f'"{block}"`:' in kind.__doc__ for block in kind.blocks)
     assert TRAINED == ("blocks", "all")

@@ -202,6 +202,7 @@ def test_zeros_are_exact_and_only_where_theory_has_them():
     assert zeros(layer.replace(activation="linear")) == [0, *range(2, 10)]
 
 
+@pytest.mark.quick
 def test_small_is_not_zero():
     """Branches of 1e-30 bend the kernel by 1e-60."""
     found = mercer(
@@ -255,6 +256,7 @@ def test_fits_of_eigenvalues_beyond_float64_and_of_a_known_law():
     assert every.exponent != odd.exponent
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("gamma", "ratio"), [(0.5, 0.187), (0.75, 0.047), (1.0, 0.0086)]
 )
@@ -333,6 +335,7 @@ def test_predicted_exponents_of_other_networks():
     assert abs(fit.exponent + 5) <= 0.02
 
 
+@pytest.mark.quick
 def test_laplace_kernel():
     found = laplace_mercer(dim=3, max_degree=120, rate=2.0)
     assert abs(decay_exponent(found, (40, 120)).exponent + 3) <= 0.02

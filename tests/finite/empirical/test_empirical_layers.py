@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 from flax import linen, nnx
 from jax.extend import core
+from models import CONVOLUTIONS, DENSE, convolutions, dense, normal
 
 from ntk_resnet.finite import empirical_ntk, empirical_ntk_operator, ntk_methods
 from ntk_resnet.finite.empirical import contractions, models, tracing
 from ntk_resnet.finite.empirical.models import Network, as_function
 
+pytestmark = pytest.mark.quick
+
 EPS = np.finfo(float).eps
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng([seed, *shape]).normal(size=shape)
 
 
 def explicit(function, params, x1, x2, outputs="full"):
@@ -33,13 +32,6 @@ def explicit(function, params, x1, x2, outputs="full"):
 
     axes = {"full": "ikp,jlp->ijkl", "diagonal": "ikp,jkp->ijk", "trace": "ikp,jkp->ij"}
     return np.einsum(axes[outputs], flat(x1), flat(x2))
-
-
-def dense(p, x):
-    return jnp.tanh(x @ p["first"]) @ p["second"] + p["bias"]
-
-
-DENSE = {"first": normal(5, 6), "second": normal(6, 3), "bias": normal(3)}
 
 
 def moved(p, x):
@@ -107,31 +99,6 @@ SHARED = {
     "left": normal(5, 2),
     "right": normal(2, 3),
     "unused": normal(1),
-}
-
-
-def convolutions(p, x):
-    h = x.reshape(-1, 6, 5, 2)
-    conv = functools.partial(
-        jax.lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    h = jnp.tanh(conv(h, p["plain"], (1, 1), "SAME"))
-    h = jnp.tanh(conv(h, p["strided"], (2, 1), [(1, 2), (0, 1)], rhs_dilation=(1, 2)))
-    h = jnp.tanh(conv(h, p["grouped"], (1, 1), "SAME", feature_group_count=3))
-    h = jnp.tanh(conv(h, p["wide"], (1, 1), [(2, 1), (-1, 1)], lhs_dilation=(2, 2)))
-    h = jax.lax.conv_general_dilated(
-        h, p["other"], (1, 1), "VALID", dimension_numbers=("NHWC", "OHWI", "NCHW")
-    )
-    return h.sum((2, 3)) if p["out"] is None else h.mean((2, 3)) @ p["out"]
-
-
-CONVOLUTIONS = {
-    "plain": normal(3, 3, 2, 4),
-    "strided": normal(2, 2, 4, 3),
-    "grouped": normal(2, 2, 1, 6),
-    "wide": normal(2, 3, 6, 3),
-    "other": normal(4, 2, 2, 3),
-    "out": normal(4, 2),
 }
 
 

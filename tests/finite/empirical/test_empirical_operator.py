@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_empirical_layers import CONVOLUTIONS, DENSE, convolutions, dense, normal
+from models import CONVOLUTIONS, DENSE, convolutions, dense, normal
 
 import ntk_resnet as nr
 from ntk_resnet.finite import empirical_ntk, empirical_ntk_operator, ntk_methods
+
+pytestmark = pytest.mark.quick
 
 EPS = np.finfo(float).eps
 X = normal(7, 5)

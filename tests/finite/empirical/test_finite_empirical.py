@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from flax import linen, nnx
 from flax.core import FrozenDict
-from quick import slow_but_for
-from test_finite_networks import equations, make
-from test_finite_oracle import SPECS, limit_kernels, rows
+from models import deviation, equations, explicit_ntk, kernel_samples, make, rows
+from specifications import SPECS
 
 import ntk_resnet as nr
 from ntk_resnet.finite import (
@@ -20,31 +19,17 @@ from ntk_resnet.finite import (
     empirical_ntk_operator,
     ntk_methods,
 )
-from ntk_resnet.finite.empirical.kernel import feature_kernel, ntk_of_rows
+from ntk_resnet.finite.empirical.kernel import ntk_of_rows
 from ntk_resnet.finite.empirical.models import as_function
-from ntk_resnet.finite.ensembles import over_seeds, seed_keys
+
+pytestmark = pytest.mark.quick
 
 
-def explicit(model, x1, x2):
-    """`(n1, n2, k, k)` from whole Jacobians, all rows at once."""
-    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
-    outputs = lambda params, x: nnx.merge(graphdef, params, rest)(x)  # noqa: E731
-    jacobian = jax.jit(jax.jacrev(outputs))
-
-    def flat(x):
-        leaves = jax.tree.leaves(jacobian(params, x))
-        return np.concatenate(
-            [leaf.reshape(*leaf.shape[:2], -1) for leaf in leaves], -1
-        )
-
-    return np.einsum("ikp,jlp->ijkl", flat(x1), flat(x2))
-
-
-@pytest.mark.parametrize("name", ["plain_erf_bias", "post_input_all"])
+@pytest.mark.parametrize("name", ["plain_erf_bias", "postactivation_input_activation"])
 def test_equals_the_explicit_jacobians(name):
     model, x = make(SPECS[name], width=4, k=2), rows(5)
     full = empirical_ntk(model, x)
-    np.testing.assert_allclose(full, explicit(model, x, x), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(full, explicit_ntk(model, x, x), rtol=1e-12, atol=1e-13)
     np.testing.assert_array_equal(full, np.transpose(full, (1, 0, 3, 2)))
     np.testing.assert_allclose(
         empirical_ntk(model, x, x[:2]), full[:, :2], rtol=1e-12, atol=1e-13
@@ -71,13 +56,13 @@ def test_reductions_over_outputs_and_batches_of_rows():
     np.testing.assert_allclose(cross, expected["mean"][:, :3], rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["plain_blocks", "two_layer"])
+@pytest.mark.parametrize("name", ["plain_blocks", "two_layer_constant"])
 def test_frozen_variables_do_not_count(name):
     """The difference between the two settings is the gradients of A and v."""
     x, spec = rows(), SPECS[name]
     blocks, all_trained = make(spec), make(spec.replace(trained="all"))
     np.testing.assert_array_equal(blocks(x), all_trained(x))  # the same weights
-    leaves = explicit(all_trained, x, x) - explicit(blocks, x, x)
+    leaves = explicit_ntk(all_trained, x, x) - explicit_ntk(blocks, x, x)
     np.testing.assert_allclose(
         empirical_ntk(all_trained, x) - empirical_ntk(blocks, x), leaves, rtol=1e-9
     )
@@ -323,46 +308,6 @@ def test_the_dtypes_of_two_arrays_are_made_one():
 # ------------------------------------------------------------------- against the limits
 
 
-def kernel_samples(spec, x, width, seeds, seed=0):
-    """NNGP and NTK of many networks, `(seeds, 2, n, n)`, float64."""
-
-    def kernels(key):
-        model = build(spec, x.shape[1], width, rngs=nnx.Rngs(key))
-        inputs = jnp.asarray(x, jnp.float32)
-        return jnp.stack(
-            [feature_kernel(model, inputs), ntk_of_rows(model, inputs, outputs="mean")]
-        )
-
-    size = 3 * len(x) * (2 * spec.depth + 1) * width**2
-    batches = over_seeds(kernels, seed_keys(seed, width, seeds), numbers_per_seed=size)
-    return np.concatenate([batch for _, batch in batches]).astype(np.float64)
-
-
-def deviation(samples, exact):
-    """Largest distance of the mean over axis 0 from `exact`, in standard errors."""
-    error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
-    return np.max(np.abs(samples.mean(axis=0) - exact) / error)
-
-
-QUICK = {
-    "plain_blocks",
-    "plain_erf_bias",
-    "two_layer_all_bias",
-    "pre",
-    "post_input_all",
-}
-
-
-@pytest.mark.parametrize("name", slow_but_for(SPECS, QUICK.__contains__))
-def test_wide_networks_have_the_limit_kernels(name):
-    """Mean over 64 networks of width 128, 20 correlated entries: 4.5 standard errors.
-
-    The bias of order 1/width (about 1 %) is below the standard errors (2 to 3 %).
-    """
-    samples = kernel_samples(SPECS[name], rows(), 128, 64)
-    assert deviation(samples, limit_kernels(SPECS[name], rows())) < 4.5
-
-
 POSTACTIVATION = [
     nr.ResNet(
         depth=depth,
@@ -392,7 +337,7 @@ def test_postactivation_limit(spec):
 
 
 def test_empirical_nngp_is_the_feature_kernel():
-    model, x = make(SPECS["two_layer"]), rows()
+    model, x = make(SPECS["two_layer_constant"]), rows()
     features = np.asarray(model.features(x))
     kernel = features @ features.T / 8
     np.testing.assert_allclose(empirical_nngp(model, x), kernel, rtol=1e-12)

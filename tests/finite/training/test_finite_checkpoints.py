@@ -89,6 +89,7 @@ def check_same(undisturbed, folder, result):
     assert weights_of(folder) == weights_of(undisturbed[0])
 
 
+@pytest.mark.quick
 def test_a_killed_training_ends_with_the_same_bits(undisturbed, tmp_path):
     kill_at(tmp_path, 4)
     calls = []
@@ -163,6 +164,7 @@ def mask(tree, name):
 PARAMS = {"w": jax.ShapeDtypeStruct((3, 2), "float32"), "v": np.zeros(2, np.float32)}
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_are_told_apart(name):
     make, one, other = OPTIMIZERS[name]
@@ -173,6 +175,7 @@ def test_optimizers_are_told_apart(name):
     assert found[0] == found[2] != found[1]
 
 
+@pytest.mark.quick
 def test_losses_are_told_apart():
     """Alike at the targets, and by name."""
 
@@ -242,6 +245,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
         train(tmp_path)
 
 
+@pytest.mark.quick
 def test_states_with_random_keys_come_back(tmp_path):
     """Noisy gradient descent keeps a key, of a dtype that files do not know."""
     params = {"w": jnp.ones(3, jnp.bfloat16)}

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from test_finite_oracle import limit_kernels
+from oracle import limit_kernels
 
 import ntk_resnet as nr
 from ntk_resnet.analysis.regression import gradient_flow
@@ -95,6 +95,7 @@ def test_one_network_is_trained_as_by_hand(study):
         np.testing.assert_allclose(mine[f"max_{error}"], distance.max())
 
 
+@pytest.mark.quick
 def test_bookkeeping(study):
     result, calls = study
     assert dict(result.sizes) == {

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick import slow_but_for
+from marks import slow_but_for
 
 import ntk_resnet as nr
 from ntk_resnet.kernels.convolution import kernel as convolution_kernel

@@ -269,6 +269,7 @@ def kill_soon(path, count, delay=0.0):
     return finished(path)
 
 
+@pytest.mark.quick
 def test_a_killed_run_is_resumed(tmp_path, undisturbed, computed):
     path = tmp_path / "k.zarr"
     there = kill_soon(path, 40)

@@ -48,6 +48,7 @@ def worst_error(product, matrix, v):
 # ---------------------------------------------------------------- as the dense matrix's
 
 
+@pytest.mark.quick
 def test_products_are_those_of_the_matrix():
     op = operator()
     assert (op.shape, op.dtype) == ((53, 53), np.float64)
@@ -131,6 +132,7 @@ def test_vectors_of_other_kinds_are_converted():
         np.testing.assert_array_equal(op @ v, wanted, strict=True)
 
 
+@pytest.mark.quick
 def test_diagonal():
     raw = nr.gram_operator(ERF, X, normalised=False).diagonal()
     np.testing.assert_array_equal(raw, nr.diag(ERF, X), strict=True)

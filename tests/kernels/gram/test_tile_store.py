@@ -172,6 +172,7 @@ def test_a_tiling_that_cannot_be_is_refused(as_users_run_it):
 # ------------------------------------------------------------------ writing and reading
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_round_trip_is_bit_identical(tmp_path, tiling, dtype):
     values = full_matrix(tiling, dtype)
@@ -196,6 +197,7 @@ def test_tiles_may_come_from_jax_and_hold_anything(tmp_path):
     assert np.signbit(store.read(1, 0)).all()
 
 
+@pytest.mark.quick
 def test_other_readers_of_zarr_see_the_upper_triangle(tmp_path):
     tiling = Tiling(5, 5, 2, symmetric=True)
     fill(tmp_path / "k.zarr", tiling)
@@ -306,6 +308,7 @@ def test_arrays_of_a_stored_matrix(tmp_path):
 # ------------------------------------------------------------------- kills and resuming
 
 
+@pytest.mark.quick
 def test_any_number_of_kills_costs_nothing(tmp_path, runs, undisturbed):
     """kill -9 soon after one more tile is there, at whatever the run does then."""
     path, rng, kills = tmp_path / "k.zarr", random.Random(0), 0

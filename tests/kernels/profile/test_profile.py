@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import reference
 from accuracy import FAMILIES
+from marks import slow_but_for
 from scipy import integrate
 
 import ntk_resnet as nr
@@ -50,17 +51,6 @@ def short(value):
     return re.sub(
         r"weight_variance=2.0|bias_variance=0.0|input_activation=False", "", name
     )
-
-
-def slowly(cases, quick=()):
-    """Those of `cases` that are not in `quick` as slow tests."""
-    return [
-        pytest.param(
-            *(case if isinstance(case, tuple) else (case,)),
-            marks=() if case in quick else pytest.mark.slow,
-        )
-        for case in cases
-    ]
 
 
 def exact_gaps(spec, angle):
@@ -156,7 +146,8 @@ def test_gaps_at_depth_one_million(family):
 
 
 @pytest.mark.parametrize(
-    "family", slowly(FAMILIES, ("plain", "residual, gamma 1", "post-activation"))
+    "family",
+    slow_but_for(FAMILIES, ("plain", "residual, gamma 1", "post-activation")),
 )
 def test_no_angle_between_is_worse(family):
     """A dense grid, and halfway between the nodes of no grid in particular."""
@@ -189,7 +180,7 @@ RESIDUAL = nr.ResNet(depth=5, branch_scale=0.3)
         PLAIN.replace(activation=nr.LeakyReLU(0.999)),
         PLAIN.replace(activation=nr.LeakyReLU(1 - 1e-9)),
         PLAIN.replace(activation="linear"),
-        *slowly(
+        *slow_but_for(
             [
                 RESIDUAL.replace(branch_scale=1e-5, depth=20),
                 RESIDUAL.replace(branch_scale=1e100),
@@ -234,7 +225,9 @@ AT_FIXED_NORM = [
 
 
 @pytest.mark.parametrize(
-    "spec", slowly(AT_FIXED_NORM, [AT_FIXED_NORM[i] for i in (0, 1, 3, 5)]), ids=short
+    "spec",
+    slow_but_for(AT_FIXED_NORM, [AT_FIXED_NORM[i] for i in (0, 1, 3, 5)]),
+    ids=short,
 )
 def test_any_activation_and_bias_at_fixed_norm(spec):
     for input_kernel in (0.1, 3.0):
@@ -250,7 +243,9 @@ def test_any_activation_and_bias_at_fixed_norm(spec):
     assert nr.kernel_fn(spec).engine == "recursion"
 
 
-@pytest.mark.parametrize("input_kernel", slowly([1e-6, 1e-3, 100.0, 1e6], [1e-3, 1e6]))
+@pytest.mark.parametrize(
+    "input_kernel", slow_but_for([1e-6, 1e-3, 100.0, 1e6], [1e-3, 1e6])
+)
 @pytest.mark.parametrize("activation", ["erf", "gelu"])
 def test_extreme_norms(activation, input_kernel):
     spec = PLAIN.replace(activation=activation)
@@ -332,7 +327,9 @@ def exact_derivatives(spec, theta, step):
 
 
 @pytest.mark.parametrize("depth", [1, 300])
-@pytest.mark.parametrize("family", slowly(FAMILIES, ("plain", "residual, gamma 1")))
+@pytest.mark.parametrize(
+    "family", slow_but_for(FAMILIES, ("plain", "residual, gamma 1"))
+)
 def test_derivatives_against_fifty_digits(family, depth):
     """Relative to the derivative, or to gap / min(theta, 1) where that is larger.
 
@@ -466,7 +463,7 @@ def engines(spec, normalised=True):
     return ours, recursive
 
 
-@pytest.mark.parametrize("case", slowly(ON_DATA, ("plain", "residual")))
+@pytest.mark.parametrize("case", slow_but_for(ON_DATA, ("plain", "residual")))
 def test_engines_agree(case):
     spec = ON_DATA[case]
     assert nr.kernel_fn(spec).engine == "profile"
@@ -850,7 +847,7 @@ COMPOSED = {
 }
 
 
-@pytest.mark.parametrize("depth", slowly([1, 2, 3, 7, 100, 1000], (1, 2, 3, 100)))
+@pytest.mark.parametrize("depth", slow_but_for([1, 2, 3, 7, 100, 1000], (1, 2, 3, 100)))
 @pytest.mark.parametrize("case", COMPOSED)
 def test_compositions_lose_nothing(case, depth):
     spec = COMPOSED[case].replace(depth=depth)
@@ -992,7 +989,7 @@ def test_nothing_is_compiled_at_any_depth():
 
 @pytest.mark.parametrize(
     ("scale", "depth"),
-    slowly(
+    slow_but_for(
         list(
             itertools.product(
                 ("", "nr.DepthScale(0.5)", "nr.DepthScale(1)", "1.0"),
@@ -1051,7 +1048,7 @@ CHAOTIC = nr.FeedForward(depth=1000, activation="erf")
         nr.ResNet(depth=3, branch_scale=1e-200),
         nr.FeedForward(depth=100, activation="erf", weight_variance=5.0),
         CHAOTIC,  # narrower than any angle the builder looks at
-        *slowly(
+        *slow_but_for(
             [
                 CHAOTIC.replace(bias_variance=0.05),
                 nr.FeedForward(
@@ -1072,7 +1069,7 @@ def test_networks_without_a_profile_are_refused(spec):
     "spec",
     [
         nr.FeedForward(depth=2, bias_variance=0.1),
-        *slowly(
+        *slow_but_for(
             [
                 nr.ResNet(  # narrower than any angle that is looked at
                     depth=20,
@@ -1133,6 +1130,7 @@ def test_bad_input_gets_one_clear_line(case, as_users_run_it):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.quick
 def test_lists_and_whole_numbers_are_angles(as_users_run_it):
     """Integers become the default float, as everywhere."""
     p = nr.profile(PLAIN)
