@@ -51,9 +51,9 @@ def test_gaps_of_near_duplicates_are_exact(dtype, angle, size, sign, compute):
     y /= np.linalg.norm(y)
     a = x.astype(dtype)
     b = (sign * size * (np.cos(angle) * x + np.sin(angle) * y)).astype(dtype)
-    gap, cogap = compute(a[None], b[None])
+    gap, supplement_gap = compute(a[None], b[None])
     u = exact_cosine(a, b)
-    for got, want in ((gap, 1 - u), (cogap, 1 + u)):
+    for got, want in ((gap, 1 - u), (supplement_gap, 1 + u)):
         error = float(abs(mp.mpf(float(got[0, 0])) / want - 1))
         assert error <= 16 * np.finfo(dtype).eps
 

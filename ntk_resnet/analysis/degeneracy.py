@@ -17,9 +17,10 @@ from ntk_resnet.analysis.spectrum import spectrum
 from ntk_resnet.kernels.convolution.depths import matrices_at
 from ntk_resnet.kernels.depths import by_profiles, kernels_at, profiles_at
 from ntk_resnet.kernels.pairs import angle_gaps, distances, gaps, prepare, symmetric
+from ntk_resnet.kernels.profile.composed import branch_share, composes
 from ntk_resnet.records.provenance import provenance
 from ntk_resnet.specification.base import Specification, check_network
-from ntk_resnet.specification.convolutional import Convolutional
+from ntk_resnet.specification.blocks import ACTIVATE
 from ntk_resnet.specification.networks import FeedForward, ResNet
 
 _LONG_NAMES = {
@@ -108,7 +109,7 @@ def sweep_depth(
 
 def _check_family(spec: Any, angles: Any = None) -> None:
     check_network(spec, convolutional=True)
-    if not isinstance(spec, Convolutional):
+    if not spec.takes_images:
         return
     if len(spec.stages) > 1:
         raise ValueError(
@@ -126,7 +127,7 @@ def _kernels(
     spec: Any, depths: list[int], angles: Any, x: Any, progress: Progress
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """The index into `depths` and the variables of `sweep_depth`, in no set order."""
-    if isinstance(spec, Convolutional):
+    if spec.takes_images:
         yield from matrices_at(spec, depths, x, progress)
         return
     if x is not None and by_profiles(spec, depths, len(x)):
@@ -142,18 +143,18 @@ class _Pairs(NamedTuple):
     """Pairs of inputs: one minus and one plus the cosine, and ln(|x|^2 / d)."""
 
     gap: jax.Array
-    cogap: jax.Array
+    supplement_gap: jax.Array
     log_variance: jax.Array
 
 
 def _pairs(spec: Specification, angles: Any, x: Any) -> _Pairs:
     with precision_of(angles, x):
         if x is None:
-            gap, cogap = map(jnp.asarray, angle_gaps(angles))
-            return _Pairs(gap, cogap, jnp.zeros((), gap.dtype))
+            gap, supplement_gap = map(jnp.asarray, angle_gaps(angles))
+            return _Pairs(gap, supplement_gap, jnp.zeros((), gap.dtype))
         rows = prepare(x, spec.bias_variance)
-        gap, cogap = _pair_gaps(rows)
-        return _Pairs(gap, cogap, jnp.asarray(rows.log_variance))
+        gap, supplement_gap = _pair_gaps(rows)
+        return _Pairs(gap, supplement_gap, jnp.asarray(rows.log_variance))
 
 
 @jax.jit
@@ -234,7 +235,7 @@ def degeneracy(
         }
     found = {name: ("depth", [row[name] for row in rows]) for name in rows[0]}
     gap = np.full(upper[0].shape, np.nan)  # of images: there is no one angle
-    if not isinstance(spec, Convolutional):
+    if not spec.takes_images:
         gap = np.asarray(_pairs(spec, None, data).gap)[upper]
     found |= {k: ("depth", v) for k, v in _predict(spec, depths, gap, n).items()}
     return xr.Dataset(
@@ -304,10 +305,11 @@ def _one_block_exponent(spec):
 
 
 def _degeneration_speed(spec):
-    """a_e, the share of the branch in a block; NaN where the asymptote is not known."""
-    if _he_relu(spec) and isinstance(spec, FeedForward):
-        return 1.0
-    if _he_relu(spec) and isinstance(spec, ResNet) and spec.block != "postactivation":
-        alpha = getattr(spec.branch_scale, "alpha", 0.0)
-        return alpha**2 / (1 + alpha**2) if alpha > 0 else np.nan
-    return np.nan
+    """a_e, the share of the branch in a block; NaN where the asymptote is not known.
+
+    With two activations in a block the terms of order ln L / L are others.
+    """
+    known = _he_relu(spec) and composes(spec) and spec.nested
+    known = known and spec.operations.count(ACTIVATE) == 1
+    share = branch_share(spec) if known else 0.0
+    return share if share > 0 else np.nan

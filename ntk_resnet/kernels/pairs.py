@@ -279,8 +279,8 @@ def gaps(
 def angle_gaps(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """1 - cos and 1 + cos of float32 or float64 angles, exact to an ulp or two."""
     half = angles.astype(np.float64) / 2
-    gap, cogap = 2 * np.sin(half) ** 2, 2 * np.cos(half) ** 2
-    return gap.astype(angles.dtype), cogap.astype(angles.dtype)
+    gap, supplement_gap = 2 * np.sin(half) ** 2, 2 * np.cos(half) ** 2
+    return gap.astype(angles.dtype), supplement_gap.astype(angles.dtype)
 
 
 # --------------------------------------------------------------------------- matrices

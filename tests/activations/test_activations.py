@@ -23,7 +23,7 @@ def angles_of(dtype):
 
 
 def exact_piecewise(p, u, activation):
-    share = mp.mpf(activation.kink)
+    share = mp.mpf(activation.even_share)
     theta = mp.acos(u)
     kappa = 2 / mp.pi * (mp.sin(theta) + u * (mp.pi / 2 - theta))
     return 1 - ((1 - share) * u + share * kappa), 2 * share * theta / mp.pi
@@ -70,13 +70,19 @@ def test_both_gaps_keep_their_relative_accuracy(
     activation, exact, variance, ulps, dtype
 ):
     angles = angles_of(dtype)
-    gap, cogap = angle_gaps(angles)
+    gap, supplement_gap = angle_gaps(angles)
     log_variance = jnp.asarray(np.log(variance), dtype)
-    dual = activation.dual(log_variance, log_variance, jnp.array(gap), jnp.array(cogap))
+    dual = activation.dual(
+        log_variance, log_variance, jnp.array(gap), jnp.array(supplement_gap)
+    )
     p = mp.exp(mp.mpf(float(log_variance)))
     for i in range(len(angles)):
         # Whichever of the two is small holds the exact angle.
-        u = 1 - mp.mpf(float(gap[i])) if gap[i] < 1 else mp.mpf(float(cogap[i])) - 1
+        u = (
+            1 - mp.mpf(float(gap[i]))
+            if gap[i] < 1
+            else mp.mpf(float(supplement_gap[i])) - 1
+        )
         for got, want in zip(
             (dual.gap[i], dual.slope_gap[i]), exact(p, u, activation), strict=True
         ):
@@ -84,7 +90,7 @@ def test_both_gaps_keep_their_relative_accuracy(
             assert error <= ulps * np.finfo(dtype).eps, (angles[i], float(error))
         want = u - 1 + exact(p, u, activation)[0]  # minus the drop
         slack = ulps * np.finfo(dtype).eps * float(max(gap[i], dual.gap[i]))
-        assert abs(mp.mpf(float(dual.drop[i])) + want) <= slack
+        assert abs(mp.mpf(float(dual.gap_decrease[i])) + want) <= slack
 
 
 def brute_force(function, p1, p2, u):
@@ -151,23 +157,23 @@ def test_tanh_is_as_accurate_as_its_docstring_says(variance, accuracy):
 
 
 def test_gelu_tends_to_relu_at_large_variance():
-    gap, cogap = map(jnp.asarray, angle_gaps(np.array([0.3, 1.0, 2.5])))
+    gap, supplement_gap = map(jnp.asarray, angle_gaps(np.array([0.3, 1.0, 2.5])))
     log = jnp.log(1e14)
-    dual = Gelu().dual(log, log, gap, cogap)
-    relu = PiecewiseLinear(0.0, 1.0).dual(log, log, gap, cogap)
+    dual = Gelu().dual(log, log, gap, supplement_gap)
+    relu = PiecewiseLinear(0.0, 1.0).dual(log, log, gap, supplement_gap)
     np.testing.assert_allclose(dual.gap, relu.gap, rtol=1e-6)  # O(p^-1/2)
 
 
 @pytest.mark.quick
 def test_a_user_activation_agrees_with_the_built_in_one():
     log1, log2 = jnp.log(0.8), jnp.log(1.1)
-    gap, cogap = map(jnp.asarray, angle_gaps(np.array([0.2, 1.0, 2.5])))
+    gap, supplement_gap = map(jnp.asarray, angle_gaps(np.array([0.2, 1.0, 2.5])))
     for spec in (
         nr.Activation(jnp.tanh),
         nr.Activation(jnp.tanh, _tanh_covariance),
     ):
-        want = Tanh().dual(log1, log2, gap, cogap)
-        got = spec.dual(log1, log2, gap, cogap)
+        want = Tanh().dual(log1, log2, gap, supplement_gap)
+        got = spec.dual(log1, log2, gap, supplement_gap)
         np.testing.assert_allclose(got.gap, want.gap, atol=1e-11)
         np.testing.assert_allclose(got.slope_gap, want.slope_gap, atol=1e-11)
 

@@ -81,8 +81,8 @@ def by_recursion(spec, angles, input_kernel=1.0):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _by_recursion(spec, gap, cogap, log, scales, depth):
-    state = recursion.first_state(spec, gap, cogap, jnp.asarray(log))
+def _by_recursion(spec, gap, supplement_gap, log, scales, depth):
+    state = recursion.first_state(spec, gap, supplement_gap, jnp.asarray(log))
     state = jax.lax.fori_loop(
         0, depth, lambda block, state: recursion.step(spec, state, scales[block]), state
     )
