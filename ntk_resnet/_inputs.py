@@ -11,7 +11,6 @@ import numpy as np
 
 from ntk_resnet._precision import default_float, flushed, is_traced
 from ntk_resnet.specification.base import Specification
-from ntk_resnet.specification.convolutional import Convolutional
 
 FLOATS, REAL, NUMBERS = "float32 or float64", "real numbers", "floats or integers"
 
@@ -157,7 +156,7 @@ def check_inputs(name: str, x: Any, *, zero_rows: bool = False) -> Any:
 def check_inputs_of(spec: Specification, name: str, x: Any) -> Any:
     """`x` as `check_inputs` gives it, or for convolutional networks `(n, H, W, C)`."""
     zero_rows = spec.bias_variance > 0
-    if not isinstance(spec, Convolutional):
+    if not spec.takes_images:
         return check_inputs(name, x, zero_rows=zero_rows)
     shape = "a non-empty array of images (n, height, width, channels)"
     x = check_array(name, as_floats(name, x), shape)

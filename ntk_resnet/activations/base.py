@@ -39,8 +39,11 @@ class AbstractActivation(abc.ABC):
 
     homogeneous: bool = False
     """Whether phi(c z) = c phi(z) for all c > 0."""
-    has_kink: bool = False
-    """Whether phi' jumps at 0."""
+
+    @property
+    def has_kink(self) -> bool:
+        """Whether phi' jumps at 0."""
+        return False
 
     @abc.abstractmethod
     def __call__(self, z: Float[Array, "..."]) -> Float[Array, "..."]:

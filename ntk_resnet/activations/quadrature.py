@@ -202,11 +202,12 @@ class Activation(QuadratureActivation):
         return Dual(after, gap - after, slope_after, 2 - slope_after)
 
     def stax(self, nt_stax):
-        if self.dual_fn is None:
+        dual_fn = self.dual_fn
+        if dual_fn is None:
             return super().stax(nt_stax)
 
         def covariance(c, p1, p2):
-            return self.dual_fn(p1, p2, c)
+            return dual_fn(p1, p2, c)
 
         slope = jax.grad(covariance)  # in c, by Price's theorem
         return nt_stax.Elementwise(_function(self), covariance, slope)

@@ -29,7 +29,6 @@ from ntk_resnet.analysis.solve import solve
 from ntk_resnet.kernels.gram.gram import gram
 from ntk_resnet.kernels.gram.operator import gram_operator
 from ntk_resnet.specification.base import Specification, check_network
-from ntk_resnet.specification.convolutional import Convolutional
 from ntk_resnet.specification.networks import FeedForward
 
 _DENSE_ROWS = 10_000

@@ -89,11 +89,10 @@ class Depth:
     def run(self):
         from ntk_resnet._checks import check_count
         from ntk_resnet.plot import study
-        from ntk_resnet.specification.convolutional import Convolutional
         from ntk_resnet.studies import depth_measurements as measure
 
         families = terminal.networks(self.spec, measure.FAMILIES)
-        images = any(isinstance(spec, Convolutional) for spec in families.values())
+        images = any(spec.takes_images for spec in families.values())
         rows = 40 if images else 300
         if self.rows is not None:
             rows = check_count("rows", self.rows, least=2)

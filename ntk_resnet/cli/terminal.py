@@ -38,9 +38,8 @@ def networks(path: pathlib.Path | None, default: dict[str, Any]) -> dict[str, An
 def read_data(source: str, progress: Any, networks: Iterable[Any] = ()):
     """The data set of that name, or in that file; for convolutional networks images."""
     from ntk_resnet.data.datasets import load_data
-    from ntk_resnet.specification.convolutional import Convolutional
 
-    images = any(isinstance(spec, Convolutional) for spec in networks)
+    images = any(spec.takes_images for spec in networks)
     return load_data(source, images=images, progress=progress)
 
 

@@ -21,7 +21,6 @@ from ntk_resnet.finite.networks import build, check_dtype, check_spec
 from ntk_resnet.kernels.function import kernel_fn
 from ntk_resnet.records.provenance import provenance
 from ntk_resnet.specification.base import Specification
-from ntk_resnet.specification.convolutional import Convolutional
 
 
 def width_study(
@@ -78,7 +77,7 @@ def width_study(
         and the mean of the widest (`tests/finite/test_finite_convolutional.py`).
     """
     check_spec(spec, convolutional=True)
-    if isinstance(spec, Convolutional):
+    if spec.takes_images:
         x = check_inputs_of(spec, "x", x).astype(np.float64)
         in_features = x.shape[1:]
     else:

@@ -8,7 +8,7 @@ of a profile or branch scales, is data.
 import abc
 import dataclasses
 import functools
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -339,7 +339,7 @@ def log_diagonals(spec: Specification, x: Any, scales: Any = None) -> Both:
         return Both(*(logs + own for own in at_unit_kernel(spec)))
     scales = spec.scales if scales is None else scales
     if spec.takes_images:
-        return Both(*matrices.log_diagonals(spec, x, scales))
+        return Both(*matrices.log_diagonals(cast(Convolutional, spec), x, scales))
     logs = jnp.asarray(log_variances(x, spec.bias_variance))
     scales = jnp.asarray(scales, logs.dtype)
     return Both(*_log_diagonals(spec.without_depth, logs, scales))

@@ -10,6 +10,7 @@ one for both; scalars where all inputs agree.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -42,7 +43,8 @@ def mismatch(*shares: Shares) -> Array:
     if shares[0][0].ndim == 0:
         return jnp.zeros_like(shares[0][0])
     roots = [spread([safe_root(value) for value in values]) for values in shares]
-    return sum((first - second) ** 2 for first, second in roots) / 2
+    squares: Any = sum((first - second) ** 2 for first, second in roots)
+    return squares / 2
 
 
 def product(one: Gaps, other: Gaps) -> Gaps:

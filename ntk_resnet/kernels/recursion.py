@@ -249,6 +249,7 @@ def step(spec: Specification, state: State, scale: Float[Array, ""]) -> State:
     )
 
     ntk = state.ntk_gap.value
+    assert branch.slope is not None  # each branch has an activation
     slope_gap, _ = branch.slope
     own_shares = list(zip(*(shares.weights for shares in pair), strict=True))
     ntk_increment = _weight(pair, "branch_ntk") * slope_gap * (1 - ntk)

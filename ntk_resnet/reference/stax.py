@@ -74,13 +74,13 @@ def stax(
         Novak, Xiao, Hron, Lee, Alemi, Sohl-Dickstein and Schoenholz, Neural Tangents:
         fast and easy infinite neural networks in Python, ICLR 2020.
     """
-    check_network(spec, convolutional=True)
+    network: Any = check_network(spec, convolutional=True)
     width = check_count("width", width)
     out_features = check_count("out_features", out_features)
     if spec.increments_have_mean:
         raise ValueError(
-            f"neural-tangents has no kernel for block={spec.block!r} (its increments "
-            "have a mean); nr.kernel_fn(spec) has it."
+            f"neural-tangents has no kernel for block={network.block!r}, whose "
+            "increments have a mean; nr.kernel_fn(spec) has it."
         )
     if spec.depth > _MOST_LAYERS:
         raise ValueError(
@@ -89,7 +89,7 @@ def stax(
         )
     if spec.takes_images:
         nt_stax = _neural_tangents_stax()
-        return convolutional_network(spec, width, out_features, nt_stax)
+        return convolutional_network(network, width, out_features, nt_stax)
     if spec.has_trunk:
         return _residual_network(spec, width, out_features)
     return _plain_network(spec, width, out_features)

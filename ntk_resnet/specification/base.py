@@ -152,6 +152,9 @@ class Specification:
         does = {blocks.INNER: inner, blocks.ACTIVATE: activate, blocks.OUTER: outer}
         return functools.reduce(lambda h, name: does[name](h), self.operations, h)
 
+    def check_size(self, name: str, height: int, width: int) -> None:
+        """Raises a `ValueError` unless images of that size pass through the network."""
+
     def replace(self, **changes):
         """A copy with some fields changed; the other fields stay as they are."""
         return dataclasses.replace(self, **changes)

@@ -89,12 +89,14 @@ def of_splits(label, statement, found, name, prediction, bound, reason, toleranc
     from ntk_resnet.analysis.statistics import mean_of
 
     values = found[name].values
-    measured = map(float, mean_of(values))
+    mean, low, high = map(float, mean_of(values))
     return Claim(
         label,
         statement,
         prediction,
-        *measured,
+        mean,
+        low,
+        high,
         f"95 % over {len(values)} splits",
         tolerance,
         bound,

@@ -1,7 +1,7 @@
 """The compiled programs for tiles of a matrix, and for whole matrices."""
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from ntk_resnet.kernels.engines import (
 )
 from ntk_resnet.kernels.gram.tiling import Tiling, side_for_rows
 from ntk_resnet.specification.base import Specification
+from ntk_resnet.specification.convolutional import Convolutional
 
 
 @functools.lru_cache(maxsize=32)
@@ -116,7 +117,8 @@ def matrices(
     The arguments are those of `engines.choose`.
     """
     if spec.takes_images and engine != "neural_tangents":
-        return matrices_of_images(spec, get, normalised, arrays, scales)
+        images = cast(Convolutional, spec)
+        return matrices_of_images(images, get, normalised, arrays, scales)
     found = choose(spec, get, normalised, engine, "split", arrays, scales)
     if isinstance(found.engine, ReferenceEngine):
         return _whole(*found)

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import jax
 import numpy as np
@@ -142,7 +143,7 @@ def bytes_for(
         sides: how many inputs are paired with how many others.
     """
     if spec.takes_images:
-        numbers = numbers_for_pairs(spec, shape, sides)
+        numbers = numbers_for_pairs(cast(Convolutional, spec), shape, sides)
     else:  # by XLA's account at most 6 a pair by profile, to 18 by recursion, some rows
         numbers = 12 * math.prod(sides)
     return numbers * dtype.itemsize

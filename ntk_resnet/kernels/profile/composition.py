@@ -138,7 +138,8 @@ class Block:
         of r plus about 2 r^2, vanishes at a negative `r`. Next to pi `r` becomes the
         root of r^2 + k / 2, k the rise at pi.
         """
-        inner = np.mean(activations_behind(self.operations))
+        behind = activations_behind(self.operations)
+        inner = sum(behind) / len(behind)
         slope = inner * self.even_share * 4 / math.pi + self.bend * (count - 1)
         acute = 1.5 / (self.bend * count) if self.bend else math.inf
         rise = self.at(Places(np.zeros(1), np.ones(1, bool))).rise.item()
