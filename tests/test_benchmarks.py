@@ -147,7 +147,7 @@ def test_figures_and_tables_are_made_from_the_records(saved, capsys):
     assert "old" not in new
     assert new.count("| ---") >= len(questions)
     assert tables.filled(new, records) == new
-    with pytest.raises(ValueError, match=r"benchmarks\.md lacks"):
+    with pytest.raises(ValueError, match="md lacks "):
         tables.filled("no markers", records)
 
 
