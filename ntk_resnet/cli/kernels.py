@@ -56,7 +56,7 @@ class Gram:
 
 
 @dataclasses.dataclass(frozen=True)
-class Spectrum:
+class Spectrum(terminal.Command):
     """Eigenvalues of the kernel matrix of the data."""
 
     spec: terminal.SpecFile = None
@@ -65,22 +65,25 @@ class Spectrum:
     """Rows of the data; of more than 5000 the matrix is never in memory."""
     data: terminal.Source = "digits"
     """As for depth."""
-    out: terminal.Folder = None
-    """Also save the numbers (zarr, CSV) and a figure there."""
-    json: bool = False
-    """Print the numbers as JSON."""
 
-    def run(self):
-        from ntk_resnet.plot import study
+    name = "spectrum"
+    over = ("family",)
+
+    def measure(self, progress):
         from ntk_resnet.studies import spectrum_measurements as measure
 
         networks = terminal.networks(self.spec, measure.NETWORKS)
-        with terminal.progress_bar() as progress:
-            data = terminal.read_data(self.data, progress, networks.values())
-            result = measure.spectra_on_data(
-                data, rows=self.rows, networks=networks, progress=progress
-            )
-        saved = terminal.save(self.out, "spectrum", result, study.spectrum)
+        data = terminal.read_data(self.data, progress, networks.values())
+        return measure.spectra_on_data(
+            data, rows=self.rows, networks=networks, progress=progress
+        )
+
+    def draw(self, result):
+        from ntk_resnet.plot import study
+
+        return study.spectrum(result)
+
+    def table(self, result):
         columns = {
             "family": "network",
             "condition_number": "condition number",
@@ -88,14 +91,12 @@ class Spectrum:
             "effective_rank": "effective rank",
             "log_determinant": "ln det (ridge 0.001)",
         }
-        title = f"NTK of {result.attrs['rows']} rows of {data.name}"
-        return 0, terminal.shower(
-            result, ["family"], columns, title, saved, as_json=self.json
-        )
+        title = f"NTK of {result.attrs['rows']} rows of {result.attrs['data']}"
+        return title, columns
 
 
 @dataclasses.dataclass(frozen=True)
-class Mercer:
+class Mercer(terminal.Command):
     """Eigenvalues of a kernel on the sphere, by degree."""
 
     spec: terminal.SpecFile = None
@@ -106,25 +107,28 @@ class Mercer:
     """The largest degree."""
     get: Literal["ntk", "nngp"] = "ntk"
     """Which kernel."""
-    out: terminal.Folder = None
-    """Also save the numbers (zarr, CSV) and a figure there."""
-    json: bool = False
-    """Print the numbers as JSON."""
 
-    def run(self):
-        from ntk_resnet.plot import study
+    name = "mercer"
+    over = ("family",)
+
+    def measure(self, progress):
         from ntk_resnet.studies import spectrum_measurements as measure
 
         networks = terminal.networks(self.spec, measure.NETWORKS)
-        with terminal.progress_bar() as progress:
-            result = measure.mercer_spectra(
-                dim=self.dim,
-                max_degree=self.max_degree,
-                get=self.get,
-                networks=networks,
-                progress=progress,
-            )
-        saved = terminal.save(self.out, "mercer", result, study.mercer)
+        return measure.mercer_spectra(
+            dim=self.dim,
+            max_degree=self.max_degree,
+            get=self.get,
+            networks=networks,
+            progress=progress,
+        )
+
+    def draw(self, result):
+        from ntk_resnet.plot import study
+
+        return study.mercer(result)
+
+    def table(self, result):
         columns = {
             "family": "network",
             "exponent": "fitted exponent",
@@ -135,13 +139,11 @@ class Mercer:
             "tail": "beyond the last degree",
         }
         title = f"{self.get.upper()} on the sphere in {self.dim} dimensions"
-        return 0, terminal.shower(
-            result, ["family"], columns, title, saved, as_json=self.json
-        )
+        return title, columns
 
 
 @dataclasses.dataclass(frozen=True)
-class LearningCurve:
+class LearningCurve(terminal.Command):
     """Error by the number of examples, predicted from the spectrum and measured."""
 
     spec: terminal.SpecFile = None
@@ -156,30 +158,33 @@ class LearningCurve:
     """Random repetitions."""
     ridge: float = 1e-3
     """Relative to the mean diagonal."""
-    out: terminal.Folder = None
-    """Also save the numbers (zarr, CSV) and a figure there."""
-    json: bool = False
-    """Print the numbers as JSON."""
 
-    def run(self):
-        from ntk_resnet import plot
+    name = "learning_curve"
+    over = ("family", "n")
+
+    def measure(self, progress):
         from ntk_resnet.studies import spectrum_measurements as measure
 
         networks = terminal.networks(self.spec, measure.NETWORKS)
-        with terminal.progress_bar() as progress:
-            data = None
-            if self.data is not None:
-                data = terminal.read_data(self.data, progress, networks.values())
-            result = measure.learning_curves(
-                data,
-                sizes=self.sizes,
-                trials=self.trials,
-                dim=self.dim,
-                ridge=self.ridge,
-                networks=networks,
-                progress=progress,
-            )
-        saved = terminal.save(self.out, "learning_curve", result, plot.learning_curve)
+        data = None
+        if self.data is not None:
+            data = terminal.read_data(self.data, progress, networks.values())
+        return measure.learning_curves(
+            data,
+            sizes=self.sizes,
+            trials=self.trials,
+            dim=self.dim,
+            ridge=self.ridge,
+            networks=networks,
+            progress=progress,
+        )
+
+    def draw(self, result):
+        from ntk_resnet import plot
+
+        return plot.learning_curve(result)
+
+    def table(self, result):
         columns = {
             "family": "network",
             "n": "n",
@@ -191,13 +196,11 @@ class LearningCurve:
             "measured_train_mse_error": "± s.e.",
         }
         title = f"regression with the NTK on {result.attrs['data']}"
-        return 0, terminal.shower(
-            result, ["family", "n"], columns, title, saved, as_json=self.json
-        )
+        return title, columns
 
 
 @dataclasses.dataclass(frozen=True)
-class Regress:
+class Regress(terminal.Command):
     """Regression or classification of the data with a kernel, over several ridges."""
 
     spec: terminal.SpecFile = None
@@ -208,22 +211,25 @@ class Regress:
     """The share of the rows to test on."""
     data: terminal.Source = "digits"
     """As for depth; all rows are used."""
-    out: terminal.Folder = None
-    """Also save the numbers (zarr, CSV) and a figure there."""
-    json: bool = False
-    """Print the numbers as JSON."""
 
-    def run(self):
-        from ntk_resnet.plot import study
+    name = "regress"
+    over = ("ridge",)
+
+    def measure(self, progress):
         from ntk_resnet.studies import spectrum_measurements as measure
 
         spec = measure.DEEP if self.spec is None else terminal.read_spec(self.spec)
-        with terminal.progress_bar() as progress:
-            data = terminal.read_data(self.data, progress, [spec])
-            result = measure.regression_by_ridge(
-                data, spec, ridges=self.ridges, test=self.test, progress=progress
-            )
-        saved = terminal.save(self.out, "regress", result, study.ridge)
+        data = terminal.read_data(self.data, progress, [spec])
+        return measure.regression_by_ridge(
+            data, spec, ridges=self.ridges, test=self.test, progress=progress
+        )
+
+    def draw(self, result):
+        from ntk_resnet.plot import study
+
+        return study.ridge(result)
+
+    def table(self, result):
         classify = bool(result.attrs["classes"])
         columns = {
             "ridge": "ridge",
@@ -235,6 +241,4 @@ class Regress:
         }
         title = "{train} rows of {data} for training, {test} for testing, {solver}"
         title = title.format_map(result.attrs)
-        return 0, terminal.shower(
-            result, ["ridge"], columns, title, saved, as_json=self.json
-        )
+        return title, columns

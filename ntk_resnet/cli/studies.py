@@ -69,7 +69,7 @@ class Report:
 
 
 @dataclasses.dataclass(frozen=True)
-class Depth:
+class Depth(terminal.Command):
     """How the kernel of the data changes with depth."""
 
     spec: terminal.SpecFile = None
@@ -81,14 +81,12 @@ class Depth:
     of shape (n, height, width, channels)."""
     rows: int | None = None
     """At most so many rows of it are used: by default 300, or 40 images."""
-    out: terminal.Folder = None
-    """Also save the numbers (zarr, CSV) and a figure there."""
-    json: bool = False
-    """Print the numbers as JSON."""
 
-    def run(self):
+    name = "depth"
+    over = ("family", "depth")
+
+    def measure(self, progress):
         from ntk_resnet._checks import check_count
-        from ntk_resnet.plot import study
         from ntk_resnet.studies import depth_measurements as measure
 
         families = terminal.networks(self.spec, measure.FAMILIES)
@@ -96,16 +94,21 @@ class Depth:
         rows = 40 if images else 300
         if self.rows is not None:
             rows = check_count("rows", self.rows, least=2)
-        with terminal.progress_bar() as progress:
-            data = terminal.read_data(self.data, progress, families.values())
-            result = measure.degeneracy_on_data(
-                data,
-                depths=self.depths,
-                rows=rows,
-                families=families,
-                progress=progress,
-            )
-        saved = terminal.save(self.out, "depth", result, study.degeneracy)
+        data = terminal.read_data(self.data, progress, families.values())
+        return measure.degeneracy_on_data(
+            data,
+            depths=self.depths,
+            rows=rows,
+            families=families,
+            progress=progress,
+        )
+
+    def draw(self, result):
+        from ntk_resnet.plot import study
+
+        return study.degeneracy(result)
+
+    def table(self, result):
         columns = {
             "family": "network",
             "depth": "depth",
@@ -117,14 +120,12 @@ class Depth:
             "condition_number": "condition number",
             "effective_rank": "effective rank",
         }
-        title = f"NTK of {result.attrs['rows']} rows of {data.name}"
-        return 0, terminal.shower(
-            result, ["family", "depth"], columns, title, saved, as_json=self.json
-        )
+        title = f"NTK of {result.attrs['rows']} rows of {result.attrs['data']}"
+        return title, columns
 
 
 @dataclasses.dataclass(frozen=True)
-class Width:
+class Width(terminal.Command):
     """How far finite networks are from their kernel, by width and by depth."""
 
     widths: tuple[int, ...] = (64, 128, 256)
@@ -140,16 +141,14 @@ class Width:
     """A network as nr.to_json writes it; by default a ResNet of depth 3."""
     data: terminal.Source = "digits"
     """As for report; 12 rows of it are used."""
-    out: terminal.Folder = None
-    """Also save the numbers (zarr, CSV) and a figure there."""
-    json: bool = False
-    """Print the numbers as JSON."""
 
-    def run(self):
+    name = "width"
+    over = ("width",)
+
+    def measure(self, progress):
         from ntk_resnet._checks import check_count
         from ntk_resnet._inputs import check_depths
         from ntk_resnet.finite.dispersion import dispersion_of_families
-        from ntk_resnet.plot import study
         from ntk_resnet.specification.base import check_network
         from ntk_resnet.specification.networks import FeedForward
         from ntk_resnet.studies import finite_measurements as measure
@@ -160,27 +159,32 @@ class Width:
             self.spec, {"residual": measure.WIDTH_SPEC}
         ).items()
         check_network(spec)
-        with terminal.progress_bar() as progress:
-            result = measure.agreement_with_width(
-                terminal.read_data(self.data, progress),
-                widths=self.widths,
-                seeds=self.seeds,
-                spec=spec,
-                progress=progress,
-            )
-            dispersion = dispersion_of_families(
-                {"plain ReLU": FeedForward(depth=1, trained=spec.trained), name: spec},
-                depths,
-                32,
-                self.networks,
-                progress=progress,
-            )
+        result = measure.agreement_with_width(
+            terminal.read_data(self.data, progress),
+            widths=self.widths,
+            seeds=self.seeds,
+            spec=spec,
+            progress=progress,
+        )
+        dispersion = dispersion_of_families(
+            {"plain ReLU": FeedForward(depth=1, trained=spec.trained), name: spec},
+            depths,
+            32,
+            self.networks,
+            progress=progress,
+        )
         dispersion.attrs = {
             f"dispersion_{key}": dispersion.attrs[key]
             for key in ("specs", "width", "seeds")
         }
-        result = result.merge(dispersion).assign_attrs(dispersion.attrs)
-        saved = terminal.save(self.out, "width", result, study.width_and_dispersion)
+        return result.merge(dispersion).assign_attrs(dispersion.attrs)
+
+    def draw(self, result):
+        from ntk_resnet.plot import study
+
+        return study.width_and_dispersion(result)
+
+    def table(self, result):
         columns = {"width": "width"}
         for name in ("ntk", "nngp"):
             columns[f"{name}_error_mean"] = f"{name.upper()} error"
@@ -188,16 +192,12 @@ class Width:
             columns[f"{name}_shift"] = f"{name.upper()} bias"
             columns[f"{name}_shift_sem"] = "± s.e."
         title = f"relative errors of {self.seeds} networks; {_fits_of(result)}"
-        show_errors = terminal.shower(
-            result, ["width"], columns, title, saved, as_json=self.json
-        )
+        return title, columns
 
-        def show():
-            if not self.json:
-                _show_dispersion(result, self.networks)
-            show_errors()
-
-        return 0, show
+    def show(self, result, saved):
+        if not self.json:
+            _show_dispersion(result, self.networks)
+        super().show(result, saved)
 
 
 def _fits_of(result):
@@ -230,7 +230,7 @@ def _show_dispersion(result, networks):
 
 
 @dataclasses.dataclass(frozen=True)
-class Train:
+class Train(terminal.Command):
     """Trained networks beside the prediction of their infinite width."""
 
     widths: tuple[int, ...] = (32, 64, 128)
@@ -251,60 +251,59 @@ class Train:
     """Rows of a step; by default all."""
     checkpoint: terminal.Folder = None
     """Keep the state there; a run that was ended goes on from it."""
-    out: terminal.Folder = None
-    """Also save the numbers (zarr, CSV) and a figure there."""
-    json: bool = False
-    """Print the numbers as JSON."""
 
-    def run(self):
+    name = "train"
+    over = ("width",)
+
+    def measure(self, progress):
         from ntk_resnet import finite
         from ntk_resnet._checks import check_count
         from ntk_resnet.data.datasets import split
-        from ntk_resnet.plot import study
         from ntk_resnet.specification.base import check_network
         from ntk_resnet.studies import finite_measurements as measure
 
         default = {"residual": measure.WIDTH_SPEC}
         (spec,) = terminal.networks(self.spec, default).values()
         check_network(spec)
-        with terminal.progress_bar() as progress:
-            data = terminal.read_data(self.data, progress)
-            if check_count("rows", self.rows) > len(data) // 2:
-                raise ValueError(
-                    f"rows must be at most half of the {len(data)} of {data.name}, got "
-                    f"{self.rows}; as many are for testing."
-                )
-            train, test = split(data, train=self.rows, test=self.rows, seed=0)
-            result = finite.train_study(
-                spec,
-                data.x[train],
-                self._targets(data)[train],
-                self.widths,
-                self.seeds,
-                x_test=data.x[test],
-                loss=self.loss,
-                learning_rate=self.learning_rate,
-                batch_size=self.batch_size,
-                checkpoint=self.checkpoint,
-                progress=progress,
+        data = terminal.read_data(self.data, progress)
+        if check_count("rows", self.rows) > len(data) // 2:
+            raise ValueError(
+                f"rows must be at most half of the {len(data)} of {data.name}, got "
+                f"{self.rows}; as many are for testing."
             )
-        saved = terminal.save(self.out, "train", result, study.training)
-        return 0, terminal.shower(
-            _by_width(result),
-            ["width"],
-            {
-                "width": "width",
-                "final_loss": "final loss",
-                "predicted_final_loss": "predicted",
-                "largest_output_error": "largest difference to the prediction",
-                "largest_own_kernel_error": "to the linearised network",
-                "final_ntk_drift": "change of the NTK",
-                "final_weights_distance": "change of the weights",
-            },
-            _title_of(result),
-            saved,
-            as_json=self.json,
+        train, test = split(data, train=self.rows, test=self.rows, seed=0)
+        return finite.train_study(
+            spec,
+            data.x[train],
+            self._targets(data)[train],
+            self.widths,
+            self.seeds,
+            x_test=data.x[test],
+            loss=self.loss,
+            learning_rate=self.learning_rate,
+            batch_size=self.batch_size,
+            checkpoint=self.checkpoint,
+            progress=progress,
         )
+
+    def draw(self, result):
+        from ntk_resnet.plot import study
+
+        return study.training(result)
+
+    def table(self, result):
+        return _title_of(result), {
+            "width": "width",
+            "final_loss": "final loss",
+            "predicted_final_loss": "predicted",
+            "largest_output_error": "largest difference to the prediction",
+            "largest_own_kernel_error": "to the linearised network",
+            "final_ntk_drift": "change of the NTK",
+            "final_weights_distance": "change of the weights",
+        }
+
+    def show(self, result, saved):
+        super().show(_by_width(result), saved)
 
     def _targets(self, data):
         """What the loss asks for."""

@@ -1,12 +1,14 @@
 """What all commands share: reading specifications, saving, tables, JSON, progress."""
 
 import contextlib
+import dataclasses
+import functools
 import json
 import math
 import pathlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import tyro
 
@@ -65,12 +67,41 @@ def save(out: pathlib.Path | None, name: str, result, draw) -> list[str]:
     return [str(path) for path in sorted(out.glob(f"{name}.*"))]
 
 
-def shower(result, over, columns, title, saved, *, as_json):
-    """What prints a result: a row a point of `over`, or all there is as JSON."""
-    rows = rows_of(result, over)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command that measures, saves and shows: its options, and these three steps."""
 
-    def show():
-        if not as_json:
+    out: Folder = None
+    """Also save the numbers (zarr, CSV) and a figure there."""
+    json: bool = False
+    """Print the numbers as JSON."""
+
+    name: ClassVar[str]  # of what is saved
+    over: ClassVar[tuple[str, ...]]  # a row of the table for each point of these
+
+    def measure(self, progress: Any) -> Any:
+        """The result, a Dataset."""
+        raise NotImplementedError
+
+    def draw(self, result: Any) -> Any:
+        """Its figure."""
+        raise NotImplementedError
+
+    def table(self, result: Any) -> tuple[str, dict[str, str]]:
+        """Title, and the labels of the variables that are its columns."""
+        raise NotImplementedError
+
+    def run(self):
+        with progress_bar() as progress:
+            result = self.measure(progress)
+        saved = save(self.out, self.name, result, self.draw)
+        return 0, functools.partial(self.show, result, saved)
+
+    def show(self, result: Any, saved: list[str]) -> None:
+        """Prints the table and the paths of what is saved, or all there is as JSON."""
+        rows = rows_of(result, self.over)
+        if not self.json:
+            title, columns = self.table(result)
             print_table(title, columns, rows)
             for path in saved:
                 print(path)
@@ -80,8 +111,6 @@ def shower(result, over, columns, title, saved, *, as_json):
             if name not in rows[0]:
                 answer[name] = value.values.tolist()
         print_json(answer)
-
-    return show
 
 
 def rows_of(result, over: Sequence[str]) -> list[dict[str, Any]]:
