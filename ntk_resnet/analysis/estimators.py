@@ -7,6 +7,7 @@ scaled (take a `StandardScaler` or a `TransformedTargetRegressor` for that).
 """
 
 import os
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -86,7 +87,8 @@ class _KernelRidge(BaseEstimator):
                 f"the kernel matrix is singular to rounding with ridge={self.ridge}: "
                 "raise ridge, or remove repeated rows."
             )
-        self._factor, self.residual_, self.iterations_ = factor, 0.0, 0
+        self._factor: Any = factor
+        self.residual_, self.iterations_ = 0.0, 0
         self.dual_coef_ = scipy.linalg.cho_solve((factor, True), self._targets)
 
     def _fit_matrix_free(self, ridge):
@@ -119,7 +121,7 @@ class _KernelRidge(BaseEstimator):
 
     def _validated(self, *arrays, **how):
         """Rows, or for convolutional networks images; the kernel checks the shape."""
-        images = isinstance(self.spec, Convolutional)
+        images = self.spec is not None and self.spec.takes_images
         return validate_data(self, *arrays, dtype=np.float64, allow_nd=images, **how)
 
     def _dense(self, what):

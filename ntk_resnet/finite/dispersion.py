@@ -7,6 +7,7 @@ that are scaled down with the depth keep it bounded (Hanin & Nica 2020).
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -87,7 +88,7 @@ def dispersion_study(
     cells = [(depth, width) for depth in depths for width in widths]
     rows = []
     for step, (depth, width) in enumerate(cells):
-        part = part_of(progress, seeds * step, seeds, seeds * len(cells))
+        part: Any = part_of(progress, seeds * step, seeds, seeds * len(cells))
         text = f"depth {depth}, width {width}"
         tell = functools.partial(part, total=seeds, text=text)
         deep = spec.replace(depth=int(depth))

@@ -118,7 +118,7 @@ def legend(ax: Axes) -> None:
     if handles:
         place = ax.get_subplotspec()
         share = len(place.colspan) / place.get_gridspec().ncols if place else 0.8
-        wide = ax.get_figure(root=True).get_figwidth() * share - 0.55  # of labels
+        wide = figure_of(ax).get_figwidth() * share - 0.55  # of labels
         ax.legend(
             handles.values(),
             handles.keys(),
@@ -144,7 +144,7 @@ def figure_legend(axes: Any) -> None:
 
 def _labelled(axes):
     """Handles by label, each label once, those of theory last."""
-    found = {}
+    found: dict[str, Any] = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)

@@ -241,8 +241,8 @@ def dispersion(found: Results, *, ax: Axes | None = None, legend: bool = True) -
     Example:
         `nr.plot.dispersion(nr.finite.dispersion_study(spec, [2, 4, 8], [32], 1000))`
     """
-    needs = ("ratio", "dispersion", "dispersion_sem")
-    needs += ("predicted_dispersion", "limit_dispersion")
+    measured = ("ratio", "dispersion", "dispersion_sem")
+    needs = (*measured, "predicted_dispersion", "limit_dispersion")
     families = by_family(found, needs, "nr.finite.dispersion_study")
     with drawing.style():
         ax = drawing.one_axes(ax)

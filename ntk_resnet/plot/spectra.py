@@ -1,5 +1,7 @@
 """Eigenvalues, on data and on the sphere, and the learning curves that they predict."""
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -141,7 +143,7 @@ def mercer(
         raise ValueError(
             f"mercer draws spheres of one dimension, attrs['dim']; got {dims}."
         )
-    (dim,) = dims
+    dim: Any = dims.pop()
     below = 0.0
     if relative_to is not None:
         check(relative_to, needs, "nr.laplace_mercer", " relative_to")

@@ -240,14 +240,13 @@ def test_batches_and_predictions_take_it():
     np.testing.assert_allclose(found, expected, rtol=1e-8)
 
 
-def test_importing_it_is_cheap_and_keeps_the_function_callable():
+def test_importing_it_is_cheap():
     code = """
 import sys
-import ntk_resnet.stax as module
+import ntk_resnet.reference.stax
 assert "neural_tangents" not in sys.modules
 import ntk_resnet as nr
 triple = nr.stax(nr.FeedForward(depth=1))
 assert len(triple) == 3 and "neural_tangents" in sys.modules
-assert module.stax is not module and callable(module)
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

@@ -19,7 +19,7 @@ def fingerprint(program: core.ClosedJaxpr) -> str:
     Functions that it calls back have only names there (see `called_by`), and so have
     custom rules of differentiation: where these matter, take the derivative's program.
     """
-    parts = [_ADDRESS.sub("", program.pretty_print(use_color=False))]
+    parts: list[Any] = [_ADDRESS.sub("", program.pretty_print(use_color=False))]
     for value in _parts(program.jaxpr, program.consts):
         if hasattr(value, "__array__") and not isinstance(value, type):
             value = jax.random.key_data(value) if is_key(value) else value

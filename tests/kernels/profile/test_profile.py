@@ -706,8 +706,8 @@ def test_found_by_another_process(built, tmp_path, monkeypatch):
     monkeypatch.setenv("NTK_RESNET_CACHE", str(tmp_path))
     program = (
         "import ntk_resnet as nr\n"
-        "from ntk_resnet import _cache\n"
-        "_cache.WORTH_KEEPING = 0\n"
+        "from ntk_resnet.records import cache\n"
+        "cache.WORTH_KEEPING = 0\n"
         "spec = nr.FeedForward(depth=3, activation='abs')\n"
         "print(repr(float(nr.profile(spec).ntk_gap(0.3))))\n"
     )
