@@ -20,7 +20,7 @@ from ntk_resnet.specification.blocks import OUTER
 from ntk_resnet.specification.convolutional import Convolutional
 
 
-class Run(NamedTuple):
+class BlockRun(NamedTuple):
     """Blocks that follow one another in a stage: one that stands apart, or alike ones.
 
     Alike ones keep height, width and channels.
@@ -33,7 +33,7 @@ class Run(NamedTuple):
     averages: bool  # whether means over 2 x 2 pixels come before it
 
 
-def runs_of(spec: Convolutional) -> list[Run]:
+def runs_of(spec: Convolutional) -> list[BlockRun]:
     """All blocks of a network, in order."""
     runs, begin = [], 0
     for stage, blocks in enumerate(spec.stages):
@@ -42,15 +42,15 @@ def runs_of(spec: Convolutional) -> list[Run]:
         # The first layer of a plain network has other channels.
         apart = stride > 1 or (stage == 0 and not spec.has_trunk)
         if apart:
-            runs.append(Run(begin, 1, True, stride, False))
+            runs.append(BlockRun(begin, 1, True, stride, False))
         if blocks > apart:
-            runs.append(Run(begin + apart, blocks - apart, False, 1, averages))
+            runs.append(BlockRun(begin + apart, blocks - apart, False, 1, averages))
         begin += blocks
     return runs
 
 
 class BlockWeights(nnx.Module):
-    """The weights of a `Run`, stacked along a leading axis unless it stands apart.
+    """The weights of a `BlockRun`, stacked along a leading axis unless it stands apart.
 
     Attributes:
         weight: W, `(k, k, fan_in, width)`; bias: `(width,)` or `None`.

@@ -27,7 +27,7 @@ from ntk_resnet.kernels.quick_jit import quick_jit
 PRODUCTS = ("split", "plain")
 
 
-class Rows(NamedTuple):
+class PreparedRows(NamedTuple):
     """Inputs, ready for the products; all fields have one row an input."""
 
     x: Any  # `(n, d)`
@@ -48,7 +48,7 @@ class Distances(NamedTuple):
 # ------------------------------------------------------------------------------- rows
 
 
-def prepare(x: Any, bias_variance: float = 0.0, *, wide: bool = False) -> Rows:
+def prepare(x: Any, bias_variance: float = 0.0, *, wide: bool = False) -> PreparedRows:
     """The rows of the data; rows of zeros are at a right angle to all others.
 
     Unit rows of float32 data are kept in float64 if `wide`, and are not traced.
@@ -57,22 +57,22 @@ def prepare(x: Any, bias_variance: float = 0.0, *, wide: bool = False) -> Rows:
     if is_traced(logs):
         x = jnp.asarray(x)
         coarse, fine, finest = _in_parts(x)
-        return Rows(x, coarse, fine, finest, logs)
+        return PreparedRows(x, coarse, fine, finest, logs)
     host = np.asarray(x)
     if host.dtype == np.float32:
         if wide:
-            return Rows(host, _units(host), None, None, logs)
+            return PreparedRows(host, _units(host), None, None, logs)
         coarse, fine, finest = _in_parts_on_host(host)
-        return Rows(host, coarse, fine, finest, logs)
+        return PreparedRows(host, coarse, fine, finest, logs)
     exponents = np.frexp(np.abs(host).max(axis=1, keepdims=True))[1]
     coarse, fine, finest = _quickly_in_parts(np.ldexp(host, -exponents))
-    return Rows(host, coarse, fine, finest, logs)
+    return PreparedRows(host, coarse, fine, finest, logs)
 
 
 def _in_parts(x):
     """The unit rows: on the grid, the rest, and what rounding has cut off of that."""
     head, tail = unit_rows(x)
-    coarse, fine = split(head, tail)
+    coarse, fine = grid_and_rest(head, tail)
     return coarse, fine, ((head - coarse) - fine) + tail
 
 
@@ -109,13 +109,13 @@ def unit_rows(
     head = x / norm
     tail = _minus_product(x, head, norm) / norm
     # The norm is rounded, so that the rows are not unit: what is left of their length.
-    coarse, fine = split(head, tail)
+    coarse, fine = grid_and_rest(head, tail)
     excess = jnp.sum(coarse * coarse, axis=1, keepdims=True) - 1
     excess += jnp.sum((head + coarse + tail) * fine, axis=1, keepdims=True)
     return head, jax.lax.stop_gradient(tail - head * (excess / 2))
 
 
-def split(
+def grid_and_rest(
     head: Float[Array, "n d"], tail: Float[Array, "n d"]
 ) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
     """`head + tail` as a part on a grid and the rest.
@@ -151,7 +151,11 @@ def _minus_product(x, head, norm):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3, 4))
 def distances(
-    rows1: Rows, rows2: Rows, shift: Int[Array, ""] | int, products: str, refine: bool
+    rows1: PreparedRows,
+    rows2: PreparedRows,
+    shift: Int[Array, ""] | int,
+    products: str,
+    refine: bool,
 ) -> Distances:
     """How far apart the rows of two sets are.
 
@@ -286,7 +290,7 @@ def angle_gaps(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 # --------------------------------------------------------------------------- matrices
 
 
-def defined(rows1: Rows, rows2: Rows) -> Bool[Array, "n1 n2"]:
+def defined(rows1: PreparedRows, rows2: PreparedRows) -> Bool[Array, "n1 n2"]:
     """Which pairs have an angle."""
     known = [rows.log_variance == rows.log_variance for rows in (rows1, rows2)]
     return known[0][:, None] & known[1]

@@ -23,7 +23,7 @@ from ntk_resnet.kernels.gap_form import geometric_mean, mismatch, product, sprea
 from ntk_resnet.specification.base import Specification
 
 
-class Rows(NamedTuple):
+class Diagonals(NamedTuple):
     """What is known of each input on its own; fields `(n,)`, or `()` if all agree."""
 
     log_variance: Sum  # ln K(x, x)
@@ -31,7 +31,7 @@ class Rows(NamedTuple):
     mean: Sum  # E h / sqrt(K), of one feature h over random networks
 
 
-class State(NamedTuple):
+class KernelState(NamedTuple):
     """Both kernels after some blocks.
 
     `rows` holds one entry for `x1`, and a second for `x2` if that is another array. For
@@ -39,7 +39,7 @@ class State(NamedTuple):
     scalars.
     """
 
-    rows: tuple[Rows, ...]
+    rows: tuple[Diagonals, ...]
     gap: Sum  # 1 - cosine of the features
     supplement_gap: Sum  # 1 + cosine
     ntk_gap: Sum  # 1 - normalised NTK of the weights before the readout
@@ -117,8 +117,8 @@ def _through_branch(spec: Specification, log_variance: Array) -> _BranchRows:
 
 
 def step_rows(
-    spec: Specification, rows: Rows, scale: Float[Array, ""]
-) -> tuple[Rows, _Shares]:
+    spec: Specification, rows: Diagonals, scale: Float[Array, ""]
+) -> tuple[Diagonals, _Shares]:
     """The diagonals after one more block, and the shares that `step` needs."""
     mean = rows.mean.value
     branch = _through_branch(spec, rows.log_variance.value)
@@ -149,7 +149,7 @@ def step_rows(
         mean_after = rows.mean.add(step)
     else:
         log_step, mean_after = jnp.log(growth), rows.mean
-    after = Rows(
+    after = Diagonals(
         log_variance=rows.log_variance.add(log_step),
         log_growth=rows.log_growth.add(jnp.log1p(gained / total)),
         mean=mean_after,
@@ -222,7 +222,9 @@ def _pairs_through_branch(
     return spec.branch(start, inner, activate, outer)
 
 
-def step(spec: Specification, state: State, scale: Float[Array, ""]) -> State:
+def step(
+    spec: Specification, state: KernelState, scale: Float[Array, ""]
+) -> KernelState:
     """The state after one more block of branch scale `scale` (1 in plain networks)."""
     stepped = [step_rows(spec, rows, scale) for rows in state.rows]
     rows = tuple(after for after, _ in stepped)
@@ -257,7 +259,9 @@ def step(spec: Specification, state: State, scale: Float[Array, ""]) -> State:
         ntk_increment = ntk_increment + geometric_mean(own) * (own_gap - ntk)
     unequal = mismatch(*_shares(pair, "trunk_ntk", "branch_ntk"), *own_shares)
     ntk_increment = ntk_increment + unequal * (1 - ntk)
-    return State(rows, new_gap, new_supplement_gap, state.ntk_gap.add(ntk_increment))
+    return KernelState(
+        rows, new_gap, new_supplement_gap, state.ntk_gap.add(ntk_increment)
+    )
 
 
 # ---------------------------------------------------------------- shares of both inputs
@@ -289,18 +293,20 @@ def _cross_gap(pair):
 # ----------------------------------------------------------------- first and last layer
 
 
-def first_rows(spec: Specification, log_variance: Float[Array, "..."]) -> Rows:
+def first_rows(spec: Specification, log_variance: Float[Array, "..."]) -> Diagonals:
     """The rows before the first block, from ln(|x|^2 / d)."""
     zero = jnp.zeros_like(log_variance)
     if not spec.has_trunk:
-        return Rows(Sum.start(log_variance), Sum.start(zero), Sum.start(zero))
+        return Diagonals(Sum.start(log_variance), Sum.start(zero), Sum.start(zero))
     growth = zero + spec.trains_readout
     mean = zero
     if spec.input_activation:
         moments = spec.activation.moments(log_variance)
         growth = growth * jnp.exp(moments.log_slope - moments.log_gain)
         log_variance, mean = log_variance + moments.log_gain, moments.mean
-    return Rows(Sum.start(log_variance), Sum.start(jnp.log1p(growth)), Sum.start(mean))
+    return Diagonals(
+        Sum.start(log_variance), Sum.start(jnp.log1p(growth)), Sum.start(mean)
+    )
 
 
 def first_state(
@@ -308,7 +314,7 @@ def first_state(
     gap: Float[Array, "..."],
     supplement_gap: Float[Array, "..."],
     *log_variances: Float[Array, "..."],
-) -> State:
+) -> KernelState:
     """The state before the first block, from the input kernel."""
     rows = tuple(first_rows(spec, value) for value in log_variances)
     ntk_gap = jnp.zeros_like(gap)
@@ -322,10 +328,12 @@ def first_state(
                 (dual.slope_gap, dual.slope_supplement_gap), (gap, supplement_gap)
             )
         gap, supplement_gap = dual.gap, supplement_gap + dual.gap_decrease
-    return State(rows, Sum.start(gap), Sum.start(supplement_gap), Sum.start(ntk_gap))
+    return KernelState(
+        rows, Sum.start(gap), Sum.start(supplement_gap), Sum.start(ntk_gap)
+    )
 
 
-def log_diagonals(spec: Specification, rows: Rows) -> tuple[Array, Array]:
+def log_diagonals(spec: Specification, rows: Diagonals) -> tuple[Array, Array]:
     """ln K(x, x) and ln Theta(x, x); -inf where nothing has been trained."""
     log_variance, growth = rows.log_variance.value, rows.log_growth.value
     if spec.trains_readout:  # whose gradient adds K
@@ -336,7 +344,7 @@ def log_diagonals(spec: Specification, rows: Rows) -> tuple[Array, Array]:
     return log_variance, log_variance + log_ratio
 
 
-def readout(spec: Specification, state: State) -> Kernels:
+def readout(spec: Specification, state: KernelState) -> Kernels:
     """Both kernels of the network that ends after the blocks so far.
 
     The NTK's gap is NaN where its diagonal is zero: nothing has been trained.
@@ -381,8 +389,8 @@ def quantities(kernels: Kernels) -> dict[str, Array]:
 
 
 def propagate(
-    spec: Specification, state: State, scales: Float[Array, " depth"]
-) -> State:
+    spec: Specification, state: KernelState, scales: Float[Array, " depth"]
+) -> KernelState:
     """The state after `len(scales)` blocks, by one scan; differentiable."""
     return jax.lax.scan(
         lambda state, scale: (step(spec, state, scale), None), state, scales

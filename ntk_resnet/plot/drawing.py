@@ -254,7 +254,7 @@ def end_label(ax, x, y, text):
 
 def figure_of(axes: Any) -> Figure:
     """The figure that one axes or an array of them belongs to."""
-    return np.asarray(axes, object).flat[0].figure
+    return np.asarray(axes, object).flat[0].get_figure(root=True)
 
 
 def save(axes: Any, path: str | os.PathLike) -> None:

@@ -15,7 +15,7 @@ from flint import arb, ctx
 from ntk_resnet._checks import check_choice, check_count, check_number
 from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.analysis.sphere import quadrature
-from ntk_resnet.analysis.sphere.recursion import Network
+from ntk_resnet.analysis.sphere.recursion import PreciseKernel
 from ntk_resnet.analysis.statistics import PowerFit, fit_power
 from ntk_resnet.records.cache import cached
 from ntk_resnet.records.provenance import provenance
@@ -112,7 +112,7 @@ def mercer(
         "analysis",
         about,
         lambda: _spectrum(
-            lambda: Network(spec, get, input_kernel),
+            lambda: PreciseKernel(spec, get, input_kernel),
             about,
             _predicted_exponent(spec, get, dim),
             progress,

@@ -38,7 +38,7 @@ class _Block(NamedTuple):
     cross: arb  # what means add to the NNGP
 
 
-class Network:
+class PreciseKernel:
     """A network at inputs of one norm, in the precision of the context it is made in.
 
     Calling it with a cosine, an exact `arb`, gives the normalised kernel that was asked

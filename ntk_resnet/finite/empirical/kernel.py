@@ -25,7 +25,11 @@ from ntk_resnet.finite.empirical.contractions import (
     wide,
 )
 from ntk_resnet.finite.empirical.model_checks import check_apart, checked_network
-from ntk_resnet.finite.empirical.models import Network, as_function, bytes_of_a_row
+from ntk_resnet.finite.empirical.models import (
+    TracedNetwork,
+    as_function,
+    bytes_of_a_row,
+)
 
 OUTPUTS = ("full", "trace", "mean", "diagonal")
 FACTOR_BYTES = 2**29
@@ -43,7 +47,7 @@ def ntk_block(
         x1, x2: `(n1, ...)` and `(n2, ...)`; `None` means `x1`.
         outputs: as in `empirical_ntk`.
     """
-    network = Network.of(apply, params, rest, x1)
+    network = TracedNetwork.of(apply, params, rest, x1)
     first = factors_of(network.program, network.values, x1)
     second = None if x2 is None else factors_of(network.program, network.values, x2)
     return kernel_of(network.program, first, second, outputs)

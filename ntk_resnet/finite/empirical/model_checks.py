@@ -12,11 +12,11 @@ from jax.extend import core
 from jaxtyping import Array
 
 from ntk_resnet._precision import is_traced
-from ntk_resnet.finite.empirical.models import Network, as_function
+from ntk_resnet.finite.empirical.models import TracedNetwork, as_function
 from ntk_resnet.finite.empirical.tracing import Program
 
 
-def checked_network(model: Any, x: Array | np.ndarray) -> Network:
+def checked_network(model: Any, x: Array | np.ndarray) -> TracedNetwork:
     """The traced network of a model, for rows like those of `x`.
 
     Raises:
@@ -26,7 +26,7 @@ def checked_network(model: Any, x: Array | np.ndarray) -> Network:
     apply, params, rest = as_function(model, x)
     _check_params(params)
     shape = _check_outputs(apply, params, rest, x)
-    network = Network.of(apply, params, rest, x)
+    network = TracedNetwork.of(apply, params, rest, x)
     if network.program.outputs.size != np.prod(shape.shape[1:]):
         raise ValueError(
             f"model must map each row by itself; got {shape.shape} for x {x.shape}, "

@@ -104,7 +104,7 @@ def _applies_linen(function, params, x):
     return bool(found)
 
 
-class Network(NamedTuple):
+class TracedNetwork(NamedTuple):
     """The traced program of one row, and the numbers in it."""
 
     program: Program
@@ -114,7 +114,7 @@ class Network(NamedTuple):
     @classmethod
     def of(
         cls, apply: Callable, params: Any, rest: Any, x: Array | np.ndarray
-    ) -> "Network":
+    ) -> "TracedNetwork":
         """Of `apply(params, rest, x)` for rows like those of `x`.
 
         Modules of equal structure share one program. A function may read what changes

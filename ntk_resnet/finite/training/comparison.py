@@ -5,13 +5,15 @@ import numpy as np
 from ntk_resnet.finite.training import prediction
 from ntk_resnet.finite.training.descent import History
 from ntk_resnet.finite.training.losses import values_of
-from ntk_resnet.finite.training.setup import Run
+from ntk_resnet.finite.training.setup import TrainingRun
 
 POINTS = 8
 """Rows whose outputs are kept."""
 
 
-def judge(run: Run, history: History, count: int) -> dict[str, np.ndarray]:
+def against_prediction(
+    run: TrainingRun, history: History, count: int
+) -> dict[str, np.ndarray]:
     """The first `count` of these networks beside their predictions.
 
     Returns:
@@ -53,7 +55,7 @@ def _rms(difference):
     return np.sqrt(np.mean(difference**2, axis=(-2, -1)))
 
 
-def step_error(run: Run) -> np.ndarray:
+def step_error(run: TrainingRun) -> np.ndarray:
     """How far gradient descent is from gradient flow, for the closed-form kernel."""
     task, zero = run.task, np.zeros((1, len(run.kernel), run.task.y.shape[1]))
     loss, rate = run.loss.function, run.learning_rate

@@ -42,14 +42,14 @@ class Start(NamedTuple):
     outputs: Any  # of the training rows, (s, n, k)
 
 
-class State(NamedTuple):
+class DescentState(NamedTuple):
     """What training changes; arrays lead with the axis of seeds."""
 
     params: Any
     memory: Any  # of the optimiser
 
 
-class Data(NamedTuple):
+class DescentData(NamedTuple):
     """On the devices, in the dtype of the networks."""
 
     rows: Any  # (p, d)
@@ -59,8 +59,10 @@ class Data(NamedTuple):
 class Programs(NamedTuple):
     """Compiled for networks of one width."""
 
-    begin: Callable[[Any], tuple[Start, State]]  # of keys
-    advance: Callable[..., tuple[State, dict[str, Any]]]  # start, state, first, count
+    begin: Callable[[Any], tuple[Start, DescentState]]  # of keys
+    advance: Callable[
+        ..., tuple[DescentState, dict[str, Any]]
+    ]  # start, state, first, count
 
 
 class History(NamedTuple):
@@ -96,7 +98,8 @@ def compile_programs(
     )
     dtype = jax.tree.leaves(params)[0].dtype
     data = jax.device_put(
-        Data(task.rows.astype(dtype), task.y.astype(dtype)), NamedSharding(mesh, whole)
+        DescentData(task.rows.astype(dtype), task.y.astype(dtype)),
+        NamedSharding(mesh, whole),
     )
     return Programs(functools.partial(begin, data), functools.partial(advance, data))
 
@@ -160,7 +163,7 @@ def _begin(make, apply, task, data, key):
         x = data.rows[: len(data.y)]
         ntk = ntk_against(apply, params, rest, data.rows, x)
         start = Start(key, params, rest, ntk, apply(params, rest, x))
-        return start, State(params, _strong(task.optimizer.init(params)))
+        return start, DescentState(params, _strong(task.optimizer.init(params)))
 
 
 def _advance(apply, task, data, start, state, first, count):
@@ -214,7 +217,7 @@ def _step(apply, task, data, start, state, rows):
     updates, memory = optax.with_extra_args_support(task.optimizer).update(
         gradient, state.memory, state.params, value=value, grad=gradient, value_fn=loss
     )
-    return State(optax.apply_updates(state.params, updates), memory)
+    return DescentState(optax.apply_updates(state.params, updates), memory)
 
 
 def _measure(apply, data, start, state):

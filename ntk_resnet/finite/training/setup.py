@@ -25,7 +25,7 @@ MOST_STEPS = 2**31 - 1
 """Steps are counted in int32."""
 
 
-class Run(NamedTuple):
+class TrainingRun(NamedTuple):
     """What all networks of a study share."""
 
     task: descent.Task
@@ -52,7 +52,7 @@ def make_run(
     learning_rate: Any,
     batch_size: Any,
     centred: bool,
-) -> Run:
+) -> TrainingRun:
     """The arguments of `train_study`, checked; `data` are `x`, `y` and `x_test`."""
     x, y, x_test = _check_data(*data)
     kernel = _kernel(spec, x, x_test)
@@ -77,7 +77,7 @@ def make_run(
         batch_size=_check_batch(batch_size, len(x)),
         centred=centred,
     )
-    return Run(
+    return TrainingRun(
         task=task,
         loss=loss,
         judged=slice(0 if x_test is None else len(x), None),
@@ -90,7 +90,7 @@ def make_run(
 
 
 def identity(
-    run: Run, about: dict[str, Any], makes: Iterable[Callable[..., nnx.Module]]
+    run: TrainingRun, about: dict[str, Any], makes: Iterable[Callable[..., nnx.Module]]
 ) -> dict[str, Any]:
     """All that decides a run, as plain data: what a checkpoint is known by.
 

@@ -25,7 +25,7 @@ from ntk_resnet.finite.ensembles import seed_keys
 from ntk_resnet.finite.networks import build, check_spec
 from ntk_resnet.finite.training import descent
 from ntk_resnet.finite.training.checkpoints import Checkpoints
-from ntk_resnet.finite.training.comparison import judge, step_error
+from ntk_resnet.finite.training.comparison import against_prediction, step_error
 from ntk_resnet.finite.training.setup import identity, make_run
 from ntk_resnet.finite.width import (
     add_exponent,
@@ -194,7 +194,7 @@ def _networks(run, programs, keys, batches, width, folder, tell):
             place = folder and stack.enter_context(folder.of(name))
             history = descent.train(programs, keys[index], run.counts, place, report)
         with np.errstate(all="ignore"):  # a network may have diverged
-            found.append(judge(run, history, count))
+            found.append(against_prediction(run, history, count))
     return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
 

@@ -16,7 +16,7 @@ from ntk_resnet.specification.convolutional import Convolutional
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class StageGroup:
     """Consecutive stages, with stride 2 between them; parts follow after means."""
 
     begin: int  # number of its first block
@@ -33,7 +33,7 @@ class Part:
 
 def parts_of(
     spec: Convolutional, height: int, width: int, *, every: bool = True
-) -> list[Part]:
+) -> list[StageGroup]:
     """The network cut where means over 2 x 2 pixels are taken.
 
     Args:
@@ -45,13 +45,15 @@ def parts_of(
     cut = [(n,) for n in spec.stages]
     if spec.downsampling == "stride":
         begins, cut = [0], [spec.stages]
-    parts: list[Part] = []
+    parts: list[StageGroup] = []
     height, width = (side >> (len(spec.stages) - 1) for side in (height, width))
     wanted = [np.arange(side if every else 1) for side in (height, width)]
     for begin, stages in zip(reversed(begins), reversed(cut), strict=True):
         shrinks = 2 ** (len(stages) - 1)
         entering = [shrinks * axis for axis in wanted]
-        part = Part(begin, stages, tuple(entering), tuple(wanted), (height, width))
+        part = StageGroup(
+            begin, stages, tuple(entering), tuple(wanted), (height, width)
+        )
         parts.insert(0, part)
         height, width = 2 * height * shrinks, 2 * width * shrinks
         wanted = [
@@ -74,7 +76,7 @@ def at_once(numbers: int, count: int) -> int:
     return -(-count // -(-count // max(1, AT_ONCE // numbers)))
 
 
-def numbers_in(part: Part, pairs: int, entering: int) -> int:
+def numbers_in(part: StageGroup, pairs: int, entering: int) -> int:
     """In a plane of a displacement, or in the images that enter if those are more.
 
     `entering` counts the second images of the pairs, times their channels.
@@ -82,7 +84,7 @@ def numbers_in(part: Part, pairs: int, entering: int) -> int:
     return math.prod(part.size_in(0)) * max(pairs, entering)
 
 
-def half_first(part: Part) -> tuple[Int[Array, "k 2"], int, int]:
+def half_first(part: StageGroup) -> tuple[Int[Array, "k 2"], int, int]:
     """The displacements that enter a part, in an order of which half may do.
 
     Returns:

@@ -104,7 +104,7 @@ def test_the_kernels_are_those_of_the_recursion(name):
     swept = nr.sweep_depth(spec, spec.depth, angles=angles)
     for get in ("ntk", "nngp"):
         with ctx.workprec(160):
-            network = recursion.Network(spec, get, 1.0)
+            network = recursion.PreciseKernel(spec, get, 1.0)
             ours = [float(network(arb(t).cos().mid())) for t in angles]
         # Float64's tanh is a series of 256 terms from 512 nodes.
         tolerance = 1e-12 if "tanh" in name else 1e-13

@@ -12,7 +12,7 @@ from models import CONVOLUTIONS, DENSE, convolutions, dense, normal
 
 from ntk_resnet.finite import empirical_ntk, empirical_ntk_operator, ntk_methods
 from ntk_resnet.finite.empirical import contractions, models, tracing
-from ntk_resnet.finite.empirical.models import Network, as_function
+from ntk_resnet.finite.empirical.models import TracedNetwork, as_function
 
 pytestmark = pytest.mark.quick
 
@@ -140,7 +140,9 @@ def names(tree):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_equals_the_explicit_jacobian(name):
     function, params, x, expected = NETWORKS[name]
-    layers = Network.of(*as_function((function, params)), x).program.layers.values()
+    layers = TracedNetwork.of(
+        *as_function((function, params)), x
+    ).program.layers.values()
     found = {names(params)[layer.leaf] for layer in layers}
     assert found == set(expected)
     model, full = (function, params), explicit(function, params, x, x)
@@ -159,7 +161,7 @@ def test_every_way_gives_the_same(name, method, monkeypatch):
     function, params, x, _ = NETWORKS[name]
     monkeypatch.setattr(contractions, "cheapest", lambda *_: (method, 0))
     monkeypatch.setattr(contractions, "PART_BYTES", 500)  # few columns at a time
-    network = Network.of(*as_function((function, params)), x)
+    network = TracedNetwork.of(*as_function((function, params)), x)
     factors = network.factors(x)
     # A function of its own, so that nothing compiled another way is found.
     kernel = jax.jit(lambda *args: contractions.kernel_of(*args), static_argnums=(0, 3))
@@ -281,7 +283,7 @@ def test_a_module_of_many_layers():
     model, x = Model(nnx.Rngs(0)), TOKENS % 7
     graph, params, rest = nnx.split(model, nnx.Param, ...)
     want = explicit(lambda p, x: nnx.merge(graph, p, rest)(x), params, x, x)
-    program = Network.of(*as_function(model), x).program
+    program = TracedNetwork.of(*as_function(model), x).program
     # The table, the convolution, four of the attention, and the last.
     assert len(program.layers) == 7
     # The attention of flax passes through float32.

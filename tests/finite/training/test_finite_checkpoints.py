@@ -249,7 +249,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 def test_states_with_random_keys_come_back(tmp_path):
     """Noisy gradient descent keeps a key, of a dtype that files do not know."""
     params = {"w": jnp.ones(3, jnp.bfloat16)}
-    state = descent.State(
+    state = descent.DescentState(
         params, optax.noisy_sgd(0.1, key=jax.random.key(1)).init(params)
     )
     with checkpoints.Batch(tmp_path / "b") as batch:
