@@ -1,5 +1,8 @@
 """The settings of Sphinx; `make docs` builds the pages into `docs/_build/html`."""
 
+import pathlib
+import runpy
+
 import ntk_resnet
 
 project = "ntk_resnet"
@@ -29,3 +32,9 @@ html_show_copyright = False
 html_title = f"ntk_resnet {version}"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
+
+
+def setup(app):
+    """Draws the pictures of the gallery, beside the pages that show them."""
+    make = runpy.run_path(str(pathlib.Path(__file__).parent / "gallery" / "make.py"))
+    app.connect("config-inited", lambda app, config: make["main"]())

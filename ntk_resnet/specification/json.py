@@ -9,27 +9,13 @@ from ntk_resnet.activations.base import AbstractActivation
 from ntk_resnet.specification.base import Specification
 from ntk_resnet.specification.convolutional import ConvNet, ConvResNet
 from ntk_resnet.specification.networks import FeedForward, ResNet
-from ntk_resnet.specification.scales import (
-    BalancedScale,
-    BranchScale,
-    ConstantScale,
-    DecreasingScale,
-    DepthScale,
-)
+from ntk_resnet.specification.scales import BranchScale
 
-_KINDS = {
-    kind.__name__: kind
-    for kind in (
-        FeedForward,
-        ResNet,
-        ConvNet,
-        ConvResNet,
-        ConstantScale,
-        DepthScale,
-        DecreasingScale,
-        BalancedScale,
-    )
-}
+
+def _kinds() -> dict[str, type]:
+    """Networks and branch scales by name, a user's own scales too."""
+    networks = (FeedForward, ResNet, ConvNet, ConvResNet)
+    return {kind.__name__: kind for kind in (*networks, *BranchScale.__subclasses__())}
 
 
 def to_dict(spec: Specification | BranchScale) -> dict:
@@ -52,12 +38,13 @@ def from_dict(data) -> Specification | BranchScale:
         ValueError: not such data; the text says which part.
     """
     kind_name = data.get("kind") if isinstance(data, dict) else None
-    if not isinstance(kind_name, str) or kind_name not in _KINDS:
+    kinds = _kinds()
+    if not isinstance(kind_name, str) or kind_name not in kinds:
         raise ValueError(
-            f"a specification is an object with kind = one of {', '.join(_KINDS)}; "
+            f"a specification is an object with kind = one of {', '.join(kinds)}; "
             f"got {data!r}."
         )
-    kind = _KINDS[kind_name]
+    kind = kinds[kind_name]
     fields = {name: value for name, value in data.items() if name != "kind"}
     known = {field.name for field in dataclasses.fields(kind)}
     for name in fields:

@@ -162,7 +162,7 @@ BAD = [
     (lambda: nr.kernel_fn(SPEC, normalised="yes"), "normalised must be True or False"),
     (lambda: nr.kernel_fn(SPEC)(X1, get="cov"), "get must be one of"),
     (lambda: nr.kernel_fn(SPEC)(X1, get=()), "get must name each"),
-    (lambda: nr.kernel_fn(SPEC)(X1, X2[:, :2]), "must agree"),
+    (lambda: nr.kernel_fn(SPEC)(X1, X2[:, :2]), "rows of one shape"),
     (lambda: nr.kernel_fn(SPEC)(X1 * np.nan), "x1 holds nan"),
     (lambda: nr.kernel_fn(SPEC)(X1, X2 * np.inf), "x2 holds"),
     (lambda: nr.kernel_fn(SPEC)(X1 * 0), "only zeros"),

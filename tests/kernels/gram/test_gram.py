@@ -11,6 +11,7 @@ from gram_errors import ANGLES, KERNELS, errors, exact_gaps, planted
 from marks import slow_but_for
 
 import ntk_resnet as nr
+from ntk_resnet._progress import quiet
 from ntk_resnet.kernels.convolution.memory import numbers_for_pairs
 from ntk_resnet.kernels.gram import programs
 from ntk_resnet.kernels.gram.gram import _on_device, _write_share
@@ -179,7 +180,7 @@ def test_what_one_accelerator_keeps_in_its_memory():
         plan = make_plan(
             RESIDUAL, x, x2, "ntk", True, "auto", "split", 48, jax.local_devices()[:1]
         )
-        (matrix,) = _on_device(plan, None)
+        (matrix,) = _on_device(plan, quiet)
         assert isinstance(matrix, jax.Array)
         np.testing.assert_array_equal(matrix, nr.gram(RESIDUAL, x, x2, tile=48))
 
