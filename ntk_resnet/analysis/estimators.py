@@ -121,7 +121,7 @@ class _KernelRidge(BaseEstimator):
 
     def _validated(self, *arrays, **how):
         """Rows, or for convolutional networks images; the kernel checks the shape."""
-        images = self.spec is not None and self.spec.takes_images
+        images = getattr(self.spec, "takes_images", False)  # it may be anything yet
         return validate_data(self, *arrays, dtype=np.float64, allow_nd=images, **how)
 
     def _dense(self, what):
