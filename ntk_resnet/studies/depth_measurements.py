@@ -234,8 +234,9 @@ def degeneracy_on_data(
 ) -> xr.Dataset:
     """The NTK's Gram matrix on at most that many rows, over (family, depth).
 
-    Variables are those of `analysis.degeneracy.degeneracy`, and `predicted_effective_rank`,
-    that of the constant kernel; `families` are `FAMILIES` if left out.
+    Variables are those of `analysis.degeneracy.degeneracy`, and
+    `predicted_effective_rank`, that of the constant kernel; `families` are `FAMILIES`
+    if left out.
     """
     families = FAMILIES if families is None else families
     chosen = some_rows(data, rows)
