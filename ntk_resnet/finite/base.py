@@ -20,7 +20,7 @@ class Frozen(nnx.Variable):
 class Network(nnx.Module):
     """A finite network of a specification; made by `build`.
 
-    Weights are stored with `fan_in` and `fan_out` as the last axes, those of alike
+    Weights are stored with `fan_in` and `fan_out` as the last axes, those of equal
     blocks stacked along a leading one, and cast to `dtype` a layer at a time. Trained
     ones are `nnx.Param`, frozen ones `Frozen`.
     """

@@ -1,8 +1,8 @@
 """Convolutional specifications as Flax networks, in NTK parametrisation.
 
-Alike blocks of a stage are stacked and run by one scan, so the compiled program grows
+Equal blocks of a stage are stacked and run by one scan, so the compiled program grows
 with the number of stages and not with depth. What a block shares with no other stands
-apart: a plain network's first layer, and the blocks that take steps of 2.
+apart: a plain network's first layer, and the blocks with stride 2.
 """
 
 import math
@@ -21,14 +21,14 @@ from ntk_resnet.specification.convolutional import Convolutional
 
 
 class BlockRun(NamedTuple):
-    """Blocks that follow one another in a stage: one that stands apart, or alike ones.
+    """Blocks that follow one another in a stage: a single one, or equal ones.
 
-    Alike ones keep height, width and channels.
+    Equal ones keep height, width and channels.
     """
 
     begin: int  # how many come before it
     blocks: int
-    apart: bool
+    single: bool
     stride: int
     averages: bool  # whether means over 2 x 2 pixels come before it
 
@@ -40,17 +40,17 @@ def runs_of(spec: Convolutional) -> list[BlockRun]:
         averages = stage > 0 and spec.downsampling == "average"
         stride = 2 if stage > 0 and not averages else 1
         # The first layer of a plain network has other channels.
-        apart = stride > 1 or (stage == 0 and not spec.has_trunk)
-        if apart:
+        single = stride > 1 or (stage == 0 and not spec.has_trunk)
+        if single:
             runs.append(BlockRun(begin, 1, True, stride, False))
-        if blocks > apart:
-            runs.append(BlockRun(begin + apart, blocks - apart, False, 1, averages))
+        if blocks > single:
+            runs.append(BlockRun(begin + single, blocks - single, False, 1, averages))
         begin += blocks
     return runs
 
 
 class BlockWeights(nnx.Module):
-    """The weights of a `BlockRun`, stacked along a leading axis unless it stands apart.
+    """The weights of a `BlockRun`, stacked along a leading axis unless it is single.
 
     Attributes:
         weight: W, `(k, k, fan_in, width)`; bias: `(width,)` or `None`.
@@ -104,7 +104,7 @@ class ConvolutionalNetwork(Network):
         residual = spec.has_trunk
         shapes = {"input_weight": (*window, channels, m) if residual else None}
         for number, run in enumerate(runs_of(spec)):
-            stack = () if run.apart else (run.blocks,)
+            stack = () if run.single else (run.blocks,)
             fan_in = m if residual or run.begin else channels
             shapes |= {
                 f"{number}/weight": (*stack, *window, fan_in, m),
@@ -126,7 +126,7 @@ class ConvolutionalNetwork(Network):
             given = weights.arrays() | self._scales(run)
             if run.averages:
                 h = _means_2x2(h)
-            if run.apart:
+            if run.single:
                 h = self._block(h, given, run.stride)
             else:
                 h, _ = jax.lax.scan(lambda h, w: (self._block(h, w), None), h, given)
@@ -142,7 +142,7 @@ class ConvolutionalNetwork(Network):
         if not self.spec.has_trunk:
             return {}
         scales = self.spec.scales[run.begin : run.begin + run.blocks]
-        scales = scales[0] if run.apart else scales
+        scales = scales[0] if run.single else scales
         factors = {"scale": scales, "trunk": self.spec.trunk_factors(scales)}
         return {name: jnp.asarray(v, self.dtype) for name, v in factors.items()}
 

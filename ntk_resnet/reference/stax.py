@@ -35,7 +35,7 @@ def stax(
             + T'(\hat\Sigma) (\hat\Sigma + \sigma_w^2 \Theta) \big), \qquad
         \hat\Sigma = \sigma_w^2 \Sigma + \sigma_b^2 .
 
-    Alike layers are one `stax.repeat`, whose compile time does not grow with depth;
+    Equal layers are one `stax.repeat`, whose compile time does not grow with depth;
     blocks of different scales are a `stax.serial`, which takes seconds per 100 blocks.
 
     Args:
@@ -66,7 +66,7 @@ def stax(
         variance the NNGP to 1e-6 and the NTK to 1e-4 relative
         (`tests/reference/test_stax.py`). Do not use it for functions with a kink. Under
         `jax.jit` pass images twice, `kernel_fn(x, x, get)`: with `kernel_fn(x, None,
-        get)`, and in float64 with three alike blocks or more either way, XLA's program
+        get)`, and in float64 with three equal blocks or more either way, XLA's program
         for the CPU can end in a segmentation fault (jaxlib 0.10; not with its flag
         xla_cpu_max_isa=AVX2).
 
@@ -98,7 +98,7 @@ def stax(
 def _plain_network(spec, width, out_features):
     nt_stax = _neural_tangents_stax()
     layer = _branch(spec, 1.0, width)
-    others = _composed([layer] * (spec.depth - 1), alike=True)
+    others = _repeated([layer] * (spec.depth - 1), equal=True)
     readout = nt_stax.Dense(out_features)
     if not spec.trains_readout:
         readout = _frozen(readout)
@@ -113,12 +113,12 @@ def _residual_network(spec, width, out_features):
     if spec.input_activation:
         first = nt_stax.serial(first, spec.activation.stax(nt_stax))
     scales = [float(scale) for scale in spec.scales]
-    alike = len(set(scales)) == 1
-    if alike:
+    equal = len(set(scales)) == 1
+    if equal:
         blocks = [_block(spec, scales[0], width)] * spec.depth
     else:
         blocks = [_block(spec, scale, width) for scale in scales]
-    return nt_stax.serial(first, *_composed(blocks, alike=alike), readout)
+    return nt_stax.serial(first, *_repeated(blocks, equal=equal), readout)
 
 
 def _block(spec, scale, width):
@@ -141,9 +141,9 @@ def _branch(spec, scale, width):
     return nt_stax.serial(*reversed(layers))
 
 
-def _composed(layers, *, alike):
-    """The layers as arguments of `serial`; alike ones in one compiled loop."""
-    if alike and len(layers) > 2:
+def _repeated(layers, *, equal):
+    """The layers as arguments of `serial`; equal ones in one compiled loop."""
+    if equal and len(layers) > 2:
         return [_neural_tangents_stax().repeat(layers[0], len(layers))]
     return layers
 

@@ -48,7 +48,7 @@ class _Layers:
                 yield self.stax.AvgPool((2, 2), (2, 2))
             stride = 1 if number == 0 or average else 2
             yield self.branch(1.0, stride)
-            yield from self.alike(self.branch(1.0), blocks - 1)
+            yield from self.repeated(self.branch(1.0), blocks - 1)
 
     def branch(self, scale, stride=1):
         """The operations of a layer or branch; the last weights have the scale."""
@@ -75,7 +75,7 @@ class _Layers:
             elif number > 0:
                 yield self.residual(own.pop(0), 2)
             if len(set(own)) == 1:
-                yield from self.alike(self.residual(own[0]), len(own))
+                yield from self.repeated(self.residual(own[0]), len(own))
             else:
                 yield from (self.residual(scale) for scale in own)
 
@@ -90,7 +90,7 @@ class _Layers:
         sides = self.stax.parallel(trunk, self.branch(scale, stride))
         return self.stax.serial(self.stax.FanOut(2), sides, self.stax.FanInSum())
 
-    def alike(self, layer, count):
+    def repeated(self, layer, count):
         if count > 2:
             return [self.stax.repeat(_same_order(layer), count)]
         return [layer] * count

@@ -58,7 +58,7 @@ def _image_rates_section(found):
         "Pairs of {images} images of {data} made 4 x 4 pixels. Left: the NTK of plain "
         "networks tends to 1/4, pooled and circular to 1/(1+3/P) with P = {pixels} "
         "pixels; dashed (3/8 ln L)/L. Middle: the gap of their NNGP; dashed 9π²/(2L²) "
-        "and 1/P of it, which is that of pooled kernels where the image goes round. "
+        "and 1/P of it, which is that of pooled kernels with circular padding. "
         "Right: largest distance of the NTK to that of one block (γ = 1), and largest "
         "change with ten times the depth (γ = 1/2), zero padding; dashed 1/L. See: "
         "lines parallel to the dashed ones, so plain kernels tend to a constant with "
@@ -75,7 +75,7 @@ def _images_section(found):
         "Kernels between images and regression against depth",
         "Convolutional kernels of {rows} images of {data} ({size} pixels) against "
         "depth, above with a flattened readout, below with the mean over pixels; zero "
-        "padding, but where the image goes round (circular). Left: NTK between images, "
+        "padding, but with circular padding. Left: NTK between images, "
         "mean and one standard deviation; dashed the limits of plain networks, 1/4, "
         "and pooled and circular 1/(1 + 3/P) with P pixels. Middle: gap of the NNGP, "
         "beside 9π²/(2L²) of fully connected plain networks. Right: kernel ridge "
@@ -83,7 +83,7 @@ def _images_section(found):
         "over splits. See: flattened, plain networks and α = 1 fall towards 1/4, as "
         "fully connected ones do. Pooled, all begin near 1, and what depth takes away "
         "is the spread over pairs: the kernel becomes constant long before its value "
-        "settles, near 1 where the image goes round, with zero padding on a slow way "
+        "settles, near 1 with circular padding, with zero padding on a slow way "
         "to 1/4. The error rises towards that of a constant in both; with γ = 1 and "
         "γ = 1/2 kernel and error stay.",
         study_images.images,

@@ -85,12 +85,12 @@ class ConvNet(Convolutional):
         trained: `"all"` weights, or `"blocks"`, the convolutions: v is frozen. The
             default of `ConvResNet` is the other one; give both the same to compare.
         kernel_size: `k`, odd.
-        padding: `"zero"`, or `"circular"`: the image goes round.
+        padding: `"zero"`, or `"circular"`: images wrap around.
         readout: `"pool"` (global average) or `"flatten"`.
         stages: layers in each stage, which add up to `depth`; `None` means one stage.
             Between stages height and width are halved.
-        downsampling: how: `"stride"`, the first convolution of the later stage takes
-            steps of 2, or `"average"`, means over 2 x 2 pixels.
+        downsampling: how: `"stride"`, the first convolution of the later stage has
+            stride 2, or `"average"`, means over 2 x 2 pixels.
         activation, weight_variance, bias_variance: as in `FeedForward`.
 
     Raises:
@@ -113,9 +113,8 @@ class ConvResNet(Convolutional, Residual):
 
     All convolutions have `k x k` windows. `W` has variance `weight_variance / fan_in`
     and a bias of `bias_variance`; `A`, `V` and `v` have variance `1 / fan_in` and no
-    bias. With `downsampling="stride"` the first `W` of a later stage takes steps of 2,
-    and `h` passes through a 1 x 1 convolution `S` with steps of 2 and variance
-    `1 / fan_in`.
+    bias. With `downsampling="stride"` the first `W` of a later stage has stride 2, and
+    `h` passes through a 1 x 1 convolution `S` of stride 2 and variance `1 / fan_in`.
 
     Args:
         depth: number of blocks, `L >= 1`.
@@ -136,7 +135,7 @@ def wide_resnet(depth: int = 28, *, branch_scale: Any = 1.0, **changes) -> ConvR
     """The residual network WRN-`depth` (Zagoruyko and Komodakis 2016), in one go wide.
 
     `depth = 6 n + 4` layers: three stages of `n` blocks `h + a V * phi(W * phi(h))`,
-    steps of 2 between them, mean over pixels, all weights trained; like the kernels in
+    stride 2 between them, mean over pixels, all weights trained; like the kernels in
     the literature without normalisation, and without an activation before the readout.
 
     Raises:

@@ -5,7 +5,7 @@ is for flattened readouts; the readout's weights are frozen, as there. Those of 
 ones are derived here. A pooled kernel is the mean over pairs of pixels; with P pixels a
 share 1/P of an image's own pairs are a pixel with itself, whose kernels do not change.
 All other pairs, and all of two images, go the way of two inputs of a fully connected
-network, if the image goes round. With zero padding less signal reaches pairs of
+network, if images wrap around. With zero padding less signal reaches pairs of
 different places than the same place twice, so the former keep apart, and their part of
 the NTK stays bounded while the latter grows by one with each layer: what is left is the
 limit of two inputs, 1/4.

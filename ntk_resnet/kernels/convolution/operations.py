@@ -104,20 +104,20 @@ def _taps(length, shift, kernel_size, padding, stride):
     """How far to go along an axis, and from where both pixels arrive in their images.
 
     With circular padding a step that leaves an image goes on at its other end: that is
-    another step for each number of rounds.
+    another step for each number of times it wraps around.
     """
     # As lax.conv pads with "SAME": stride 2 begins at the first pixel's own window.
     padded = (-(-length // stride) - 1) * stride + kernel_size - length
     before = max(0, padded) // 2
     here = np.arange(length)
     for tap in range(-before, kernel_size - before):
-        rounds = (here + tap) // length
+        wraps = (here + tap) // length
         if padding == "zero":
             there = (here + shift) % length + tap
-            if (rounds == 0).any():
-                yield tap, (rounds == 0) & (there >= 0) & (there < length)
+            if (wraps == 0).any():
+                yield tap, (wraps == 0) & (there >= 0) & (there < length)
         else:
-            yield from ((tap - r * length, rounds == r) for r in np.unique(rounds))
+            yield from ((tap - r * length, wraps == r) for r in np.unique(wraps))
 
 
 def _summed(steps, weights, plane):

@@ -42,7 +42,7 @@ def gram(
     Args:
         spec: the network.
         x: inputs of the rows, `(n1, d)`, or images `(n1, H, W, C)`.
-        x2: inputs of the columns, alike; `None` means `x`: half the work, and an
+        x2: inputs of the columns, likewise; `None` means `x`: half the work, and an
             exactly symmetric matrix with an exact diagonal.
         get: `"ntk"`, `"nngp"`, or `"ntk_gap"`, `"nngp_gap"`: one minus the normalised
             kernel, accurate relative to itself.

@@ -66,7 +66,7 @@ def gram_operator(
     Args:
         spec: the network.
         x: inputs of the rows, `(n1, d)`, or images `(n1, H, W, C)`.
-        x2: inputs of the columns, alike; `None` means `x`: half the work, and an
+        x2: inputs of the columns, likewise; `None` means `x`: half the work, and an
             operator that is symmetric to rounding.
         get, normalised, engine, products: as in `gram`.
         tile: side of the tiles; chosen from the device's memory by default.

@@ -166,7 +166,7 @@ Pair = tuple[int, int]
 def schedule(
     pairs: Sequence[Pair], devices: int, each: int, *, halves: bool
 ) -> Iterator[list[list[Pair]]]:
-    """The tiles in rounds, in which every device is given a few.
+    """Which tiles every device computes, one round of a few after another.
 
     A round ends when its last device is done. So the tiles of a round cost much the
     same, and so do the shares of its devices.

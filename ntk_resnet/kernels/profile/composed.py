@@ -1,4 +1,4 @@
-"""Tables of networks whose blocks are all alike and of the ReLU family, by composition.
+"""Tables of networks whose blocks are all equal and of the ReLU family, by composition.
 
 With the slopes of the activation of one sign and without a bias: plain networks, and
 blocks of one branch scale whose increments have no mean. Everything here is a few
