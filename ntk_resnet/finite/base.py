@@ -25,7 +25,7 @@ class Network(nnx.Module):
     ones are `nnx.Param`, frozen ones `Frozen`.
     """
 
-    spec: Any  # an Specification
+    spec: Any  # a Specification
     in_features: Any  # d, or (height, width, channels)
     width: int
     dtype: np.dtype

@@ -2,10 +2,9 @@ r"""Both kernels of a specification as functions of one angle, at any depth.
 
 Where all inputs have one norm, or the network is positively homogeneous (the ReLU
 family without bias), both kernels depend on the inputs' angle alone, and are kept as
-tables (`ntk_resnet.kernels._lookup`), so that depth costs nothing afterwards. Where all
-blocks are equal their tables are composed (`ntk_resnet.kernels._composed`), else the
-recursion is run once, in float64, at a few hundred angles
-(`ntk_resnet.kernels._scanned`).
+tables (`lookup`), so that depth costs nothing afterwards. Where all blocks are equal
+their tables are composed (`composed`), else the recursion is run once, in float64, at a
+few hundred angles (`scanned`).
 
 What is tabulated keeps relative accuracy at both ends. With :math:`r=\sin(\theta/2)` up
 to a right angle, these are the gap of the NNGP over :math:`r^2` and that of the NTK
