@@ -46,9 +46,9 @@ def sweep_depth(
     `spec.depth` is replaced by each of `depths`. Where the network of depth `l` is the
     first `l` blocks of a deeper one (plain networks, scales that do not depend on the
     depth) one pass serves all depths; else the networks run side by side
-    (`ntk_resnet.kernels.depths`; of images,
-    `ntk_resnet.kernels.convolution.depths`). Where
-    it is cheaper, kernels between rows of data are those of `gram`, depth by depth.
+    (`ntk_resnet.kernels.depths`; of images, `ntk_resnet.kernels.convolution.depths`).
+    Where it is cheaper, kernels between rows of data are those of `gram`, depth by
+    depth.
 
     Args:
         spec: the family; a convolutional one has one stage.

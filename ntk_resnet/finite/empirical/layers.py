@@ -163,7 +163,7 @@ def layer_of(
 ) -> Layer | None:
     """The layer that an equation is; `None`: it is none of a kind known here.
 
-    `held` says which operands are weights (see `_linear_uses.Weight`).
+    `held` says which operands are weights (see `tracing.Weight`).
     """
     if sum(weight is not None for weight in held) != 1:
         return None
