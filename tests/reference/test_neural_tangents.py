@@ -345,8 +345,8 @@ def test_threads_and_a_failed_import_before():
         import neural_tangents
         assert len(found) == 8 and all(nt is neural_tangents for nt in found)
         assert neural_tangents.__version__ == "0.6.5"
-        del sys.modules["ntk_resnet._neural_tangents"]
-        from ntk_resnet._neural_tangents import neural_tangents as again
+        del sys.modules["ntk_resnet.reference.neural_tangents"]
+        from ntk_resnet.reference.neural_tangents import neural_tangents as again
         assert again is neural_tangents
         print("one module")
     """)
