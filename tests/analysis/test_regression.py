@@ -89,7 +89,8 @@ def test_short_times_lose_no_digits(problem):
 @pytest.mark.quick
 def test_equals_neural_tangents(problem):
     pytest.importorskip(
-        "ntk_resnet._neural_tangents", reason="the bridge to neural-tangents is absent"
+        "ntk_resnet.reference.neural_tangents",
+        reason="the bridge to neural-tangents is absent",
     )
     import ntk_resnet as nr
 

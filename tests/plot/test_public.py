@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import small_study
 import xarray as xr
+from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 
 import ntk_resnet as nr
@@ -73,7 +74,7 @@ def every(swept, degenerate, spectra, on_sphere, curves, dispersed, study):
         "kernel_distance": lambda **on: nr.plot.kernel_distance(distance, **on),
         "spectrum": lambda **on: nr.plot.spectrum(spectra, **on),
         "spectral_distribution": lambda **on: nr.plot.spectral_distribution(
-            shares, **on
+            {"plain": shares}, **on
         ),
         "mercer": lambda **on: nr.plot.mercer(on_sphere, **on),
         "learning_curve": lambda **on: nr.plot.learning_curve(curves, **on),
@@ -91,7 +92,7 @@ def line(ax, label):
 def theory(ax):
     """The lines of theory that have points: in the colour of the text, not solid."""
     lines = [one for one in ax.lines if np.size(one.get_xdata())]
-    lines = [one for one in lines if one.get_color() == INK]
+    lines = [one for one in lines if same_color(one.get_color(), INK)]
     return [one for one in lines if one.get_linestyle() in ("--", ":")]
 
 

@@ -364,7 +364,7 @@ def with_a_nan():
         ),
         (
             lambda: nr.kernel_fn(plain(1))(images(1, 4), images(1, 8)),
-            "x1 has images of",
+            "rows of one shape",
         ),
         (
             lambda: nr.kernel_fn(plain(1), engine="recursion"),
