@@ -139,7 +139,7 @@ def used_by_quick_tests(path):
 def test_quick_tests_try_each_public_function():
     tests = pathlib.Path(__file__).parent.rglob("test_*.py")
     used = set().union(*map(used_by_quick_tests, tests))
-    modules = {"__version__", "finite", "stax", "neural_tangents"}
+    modules = {"__version__", "finite", "plot", "stax", "neural_tangents"}
     finite = {
         name
         for name, value in vars(nr.finite).items()

@@ -157,7 +157,7 @@ def _columns(labels, inches):
     fitting = 1
     for columns in range(2, len(letters) + 1):
         widest = [max(column) for column in np.array_split(letters, columns)]
-        if 0.053 * sum(widest) + 0.46 * columns < inches:  # a letter, the mark
+        if 0.06 * sum(widest) + 0.46 * columns < inches:  # a letter, the mark
             fitting = columns
     rows = -(-len(letters) // fitting)
     columns = -(-len(letters) // rows)  # no more than these rows need

@@ -7,6 +7,8 @@ import pytest
 import ntk_resnet as nr
 from ntk_resnet.specification.base import TRAINED
 
+EPS = np.finfo(float).eps
+
 
 @pytest.mark.parametrize("kind", ["FeedForward", "ConvNet"])
 def test_plain_networks_of_older_files_train_all_weights(kind):
@@ -70,9 +72,23 @@ def test_scales():
         assert abs((nr.DecreasingScale().values(depth) ** 2).sum() - total) < 0.005
     nested = nr.DecreasingScale().values(10)
     assert (nested == nr.DecreasingScale().values(20)[:10]).all()
+    halves = nr.BalancedScale()  # both over the root of 2
+    np.testing.assert_allclose(halves.values(3) ** 2, 0.5, rtol=2 * EPS)
+    np.testing.assert_allclose(halves.trunk_square(halves.common(3)), 0.5, rtol=4 * EPS)
 
 
 BAD = [
+    (lambda: nr.BalancedScale(1.0), "share must be below 1, got 1"),
+    (lambda: nr.BalancedScale(-0.1), "share must be a finite number >= 0"),
+    (
+        lambda: nr.ResNet(
+            depth=1,
+            branch_scale=1.0,
+            block="full_preactivation",
+            input_activation=True,
+        ),
+        "input_activation=True has no closed form with block='full_preactivation'",
+    ),
     (lambda: nr.FeedForward(depth=0), "depth must be at least 1, got 0"),
     (lambda: nr.FeedForward(depth=-3), "depth must be at least 1"),
     (lambda: nr.FeedForward(depth=2.0), "depth must be a whole number"),

@@ -269,7 +269,7 @@ def test_bad_arguments(as_users_run_it):
     for args, options, message in [
         (("deep", X), {}, "spec"),
         ((PLAIN, X[0]), {}, "x has shape"),
-        ((PLAIN, X, X2[:, :2]), {}, "they must agree"),
+        ((PLAIN, X, X2[:, :2]), {}, "rows of one shape"),
         ((PLAIN, X), {"get": "nt"}, "get must be one of"),
         ((PLAIN, X), {"engine": "fast"}, "engine must be one of"),
         ((PLAIN, X), {"products": "exact"}, "products must be one of"),
