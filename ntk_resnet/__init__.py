@@ -31,7 +31,7 @@ _HOME = {
     "gram": "kernels.gram.gram",
     "open_gram": "kernels.gram.stored",
     "gram_operator": "kernels.gram.operator",
-    "sweep_depth": "analysis.degeneracy",
+    "sweep_depth": "kernels.depths",
     "spectrum": "analysis.spectrum",
     "spectral_distribution": "analysis.spectrum",
     "kernel_distance": "analysis.compare",

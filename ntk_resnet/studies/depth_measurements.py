@@ -12,10 +12,11 @@ import numpy as np
 import xarray as xr
 
 from ntk_resnet._progress import Progress, part_of, quiet
-from ntk_resnet.analysis import degeneracy as depth_analysis
 from ntk_resnet.analysis import regression
+from ntk_resnet.analysis.degeneracy import degeneracy
 from ntk_resnet.analysis.statistics import mean_of
 from ntk_resnet.data.datasets import Data, split, targets
+from ntk_resnet.kernels.depths import sweep_depth
 from ntk_resnet.kernels.function import kernel_fn
 from ntk_resnet.records.provenance import provenance
 from ntk_resnet.specification.base import TRAINED, Specification
@@ -62,9 +63,7 @@ def paper_kernels(*, cosines: int, progress: Progress = quiet) -> xr.Dataset:
     swept = []
     for done, name in enumerate(PAPER_FAMILIES):
         report = part_of(progress, done, 1, len(PAPER_FAMILIES), f"kernels of {name}, ")
-        found = depth_analysis.sweep_depth(
-            FAMILIES[name], PAPER_DEPTHS, angles=theta, progress=report
-        )
+        found = sweep_depth(FAMILIES[name], PAPER_DEPTHS, angles=theta, progress=report)
         swept.append(found[["ntk"]].drop_vars("angle"))
     result = stack(swept, PAPER_FAMILIES).rename(angle="cosine")
     return result.assign_coords(cosine=np.cos(theta))
@@ -84,9 +83,7 @@ def kernels_by_angle(
     pieces = len(FAMILIES) + 2
     for done, (name, spec) in enumerate(FAMILIES.items()):
         report = part_of(progress, done, 1, pieces, f"kernels of {name}, ")
-        swept.append(
-            depth_analysis.sweep_depth(spec, depths, angles=theta, progress=report)
-        )
+        swept.append(sweep_depth(spec, depths, angles=theta, progress=report))
     result = stack(swept, FAMILIES)
     progress(len(FAMILIES), pieces, "kernels by neural-tangents")
     return result.merge(_second_engine(), combine_attrs="drop_conflicts")
@@ -140,9 +137,7 @@ def rates(*, longest: int, progress: Progress = quiet) -> xr.Dataset:
 
     def sweep(spec, depths, piece, angles=angles):
         report = part_of(progress, piece, 1, pieces, "rates, ")
-        return depth_analysis.sweep_depth(
-            spec, depths.tolist(), angles=angles, progress=report
-        )
+        return sweep_depth(spec, depths.tolist(), angles=angles, progress=report)
 
     plain = [
         sweep(FAMILIES["plain"].replace(trained=trained), long, piece)
@@ -153,7 +148,7 @@ def rates(*, longest: int, progress: Progress = quiet) -> xr.Dataset:
         for piece, (key, family) in enumerate(_RATE_FAMILIES.items(), start=len(plain))
     }
     grid = np.linspace(0, np.arccos(-0.9), 200)
-    shallow = depth_analysis.sweep_depth(FAMILIES["γ = 1"], 1, angles=grid).ntk.values
+    shallow = sweep_depth(FAMILIES["γ = 1"], 1, angles=grid).ntk.values
     distance = []
     for piece, gamma in enumerate(gammas, start=pieces - len(gammas)):
         spec = ResNet(depth=1, branch_scale=DepthScale(gamma))
@@ -243,7 +238,7 @@ def degeneracy_on_data(
     found = []
     for done, (name, spec) in enumerate(families.items()):
         report = part_of(progress, done, 1, len(families), f"Gram matrix of {name}, ")
-        found.append(depth_analysis.degeneracy(spec, depths, chosen.x, progress=report))
+        found.append(degeneracy(spec, depths, chosen.x, progress=report))
     result = stack(found, families)
     # The constant kernel has the eigenvalue 3/4, n - 1 times, and 3/4 + n/4.
     n = len(chosen)
@@ -290,7 +285,7 @@ def regression_on_data(
     values = []
     for done, (name, spec) in enumerate(FAMILIES.items()):
         report = part_of(progress, done, 1, len(FAMILIES), f"regression with {name}, ")
-        swept = depth_analysis.sweep_depth(spec, depths, x=chosen.x, progress=report)
+        swept = sweep_depth(spec, depths, x=chosen.x, progress=report)
         values.append(fit_splits(swept.ntk.values, chosen, train, splits))
     result = xr.Dataset(
         {

@@ -7,9 +7,9 @@ import numpy as np
 import xarray as xr
 
 from ntk_resnet._progress import Progress, part_of, quiet
-from ntk_resnet.analysis import degeneracy as depth_analysis
 from ntk_resnet.analysis.spectrum import spectrum
 from ntk_resnet.data.datasets import Data
+from ntk_resnet.kernels.depths import sweep_depth
 from ntk_resnet.specification.base import Specification
 from ntk_resnet.specification.convolutional import ConvNet, ConvResNet
 from ntk_resnet.specification.scales import DepthScale
@@ -61,9 +61,7 @@ def convolutional_kernels(
         for name, spec in FAMILIES.items():
             report = part_of(progress, len(found), 1, pieces, f"{readout}, {name}, ")
             family = spec.replace(readout=readout)
-            swept = depth_analysis.sweep_depth(
-                family, depths, x=chosen.x, progress=report
-            )
+            swept = sweep_depth(family, depths, x=chosen.x, progress=report)
             fitted = measures.fit_splits(swept.ntk.values, chosen, train, splits)
             found.append(_described(swept).merge(_errors(swept.depth, fitted)))
     count = len(FAMILIES)

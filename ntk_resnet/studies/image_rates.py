@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 
 from ntk_resnet._progress import Progress, part_of, quiet
-from ntk_resnet.analysis.degeneracy import sweep_depth
 from ntk_resnet.data.datasets import Data
+from ntk_resnet.kernels.depths import sweep_depth
 from ntk_resnet.studies.image_measurements import FAMILIES, READOUTS
 
 BLOCKS = (10, 100, 1000)
