@@ -62,6 +62,8 @@ def gaps(
             ntk = ntk + a * a * (v * kappa + slope * ntk)
             size = size + a * a * (v + size)
             k, v = k + a * a * v * kappa, v + a * a * v
+        elif family != "postactivation":
+            raise ValueError(f"no formula for the block {family!r}: add one here.")
         else:
             ntk = ntk + a * a * slope * (k + ntk)
             size = size + a * a * (v + size)

@@ -5,11 +5,13 @@ between all pixels of all inputs at once, no gaps, one formula for each block an
 branch scale. Rows are images of one pixel.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
 import numpy as np
 import scipy.special
+from branches import branch_of
 
 import ntk_resnet as nr
 from ntk_resnet.activations import named
@@ -74,6 +76,7 @@ _GELU = (
     lambda z: scipy.special.ndtr(z) + z * np.exp(-z * z / 2) / math.sqrt(2 * math.pi),
 )
 _TANH = (np.tanh, lambda z: 1 / np.cosh(z) ** 2)
+_SMOOTH = {named.Gelu: _GELU, named.Tanh: _TANH}
 
 
 def _activation(activation):
@@ -82,7 +85,9 @@ def _activation(activation):
         return _piecewise_linear(activation)
     if isinstance(activation, named.Erf):
         return _erf_dual, np.zeros_like
-    return _by_integration(*(_GELU if isinstance(activation, named.Gelu) else _TANH))
+    if type(activation) not in _SMOOTH:
+        raise ValueError(f"no oracle for {activation!r}: add it and its slope here.")
+    return _by_integration(*_SMOOTH[type(activation)])
 
 
 # ------------------------------------------------------- trunk and branch of each block
@@ -103,23 +108,6 @@ def scales_of(spec):
     }
     scale = spec.branch_scale
     return formulas[type(scale).__name__](scale)
-
-
-BRANCHES = {
-    # V phi(W h)
-    "two_layer": lambda net, h, stride: net.outer(
-        net.activated(net.inner(h, stride=stride))
-    ),
-    # W phi(h)
-    "preactivation": lambda net, h, stride: net.inner(net.activated(h), stride=stride),
-    # phi(W h)
-    "postactivation": lambda net, h, stride: net.activated(net.inner(h, stride=stride)),
-    # V phi(W phi(h))
-    "full_preactivation": lambda net, h, stride: net.outer(
-        net.activated(net.inner(net.activated(h), stride=stride))
-    ),
-}
-"""The branch of each kind of block; a new block is one line here."""
 
 
 class _Network:
@@ -182,7 +170,8 @@ class _Network:
         return State(k.reshape(h.k.shape), slope.reshape(h.k.shape) * h.t, mean)
 
     def block(self, h, trunk, scale, stride):
-        branch = BRANCHES[self.spec.block](self, h, stride)
+        inner = functools.partial(self.inner, stride=stride)
+        branch = branch_of(self.spec.block, inner, self.activated, self.outer)(h)
         if stride > 1:  # the trunk passes through a 1 x 1 convolution
             k, t = (v[:, ::2, ::2, :, ::2, ::2] for v in (h.k, h.t))
             h = State(k, t + k * self.trains_ends, np.zeros(k.shape[:3]))

@@ -83,12 +83,20 @@ class AbstractActivation(abc.ABC):
         """
         raise ValueError(
             f"activation {self!r} is known in float64 only, and eigenvalues on the "
-            "sphere need its dual to hundreds of bits; take a named activation."
+            "sphere need its dual to hundreds of bits; take a named activation, or "
+            "give it a method `precise_pair`."
         )
 
     def precise_mean(self, variance: Any) -> Any:
-        """`E phi` of a Gaussian, likewise."""
-        raise NotImplementedError  # what has a `precise_pair` has it
+        """`E phi` of a Gaussian, likewise; only of blocks that end in an activation.
+
+        Raises:
+            ValueError: it is not known to so many bits.
+        """
+        raise ValueError(
+            f"activation {self!r} has no `precise_mean`, which blocks that end in an "
+            "activation need for eigenvalues on the sphere; take another block."
+        )
 
     def stax(self, nt_stax: Any) -> Any:
         """The layer of neural-tangents, of its module `stax`.

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from branches import branch_of
 from flax import nnx
 from marks import slow_but_for
 from models import deviation, equations, explicit_ntk, kernel_samples
@@ -87,16 +88,16 @@ def by_hand(model, x):
         if number in first and spec.downsampling == "average":
             corners = itertools.product((0, 1), (0, 1))
             h = sum(h[:, p::2, q::2] for p, q in corners) / 4
-        bias = np.sqrt(spec.bias_variance) * given.get("bias", 0)
-        before_w = phi(h) if residual and spec.block.endswith("preactivation") else h
-        z = conv(before_w, given["weight"], stride, variance=spec.weight_variance)
-        z = z + bias
+
+        def inner(h):
+            z = conv(h, given["weight"], stride, variance=spec.weight_variance)  # noqa: B023
+            return z + np.sqrt(spec.bias_variance) * given.get("bias", 0)  # noqa: B023
+
+        outer = lambda h: conv(h, given["outer_weight"], 1)  # noqa: B023, E731
         if not residual:
-            h = phi(z)
+            h = phi(inner(h))
             continue
-        branch = z if spec.block == "preactivation" else phi(z)
-        if spec.block in ("two_layer", "full_preactivation"):
-            branch = conv(branch, given["outer_weight"], 1)
+        branch = branch_of(spec.block, inner, phi, outer)(h)
         if stride == 2:
             projection = given["projection"][0, 0]
             h = h[:, ::2, ::2] @ projection / np.sqrt(len(projection))

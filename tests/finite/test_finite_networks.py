@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from branches import branch_of
 from flax import nnx
 from marks import slow_but_for
 from models import equations, make, rows
@@ -35,14 +36,9 @@ def by_hand(model, x):
     for block, (trunk, scale) in enumerate(zip(*scales_of(spec), strict=True)):
         w = np.sqrt(wv / m) * get("weights")[block]
         b = np.sqrt(bv) * biases[block]
+        inner = lambda z: z @ w + b  # noqa: B023, E731
         outer = lambda z: z @ get("outer_weights")[block] / np.sqrt(m)  # noqa: B023, E731
-        branches = {
-            "two_layer": lambda h: outer(phi(h @ w + b)),  # noqa: B023
-            "preactivation": lambda h: phi(h) @ w + b,  # noqa: B023
-            "postactivation": lambda h: phi(h @ w + b),  # noqa: B023
-            "full_preactivation": lambda h: outer(phi(phi(h) @ w + b)),  # noqa: B023
-        }
-        h = trunk * h + scale * branches[spec.block](h)
+        h = trunk * h + scale * branch_of(spec.block, inner, phi, outer)(h)
     return h @ get("readout") / np.sqrt(m)
 
 

@@ -40,16 +40,15 @@ def of_one_norm(x):
     return 1.2 * x / size.reshape(-1, *[1] * (x.ndim - 1))
 
 
-def agrees(spec, engine, x):
+def agrees(spec, engine, x1, x2, tolerance=1e-12):
     """Raw kernels, relative to the diagonals, to the accuracy stated for them."""
-    x = of_one_norm(x)
     ours, other = (
-        nr.kernel_fn(spec, engine=e, normalised=False)(x[:4], x[1:], BOTH)
+        nr.kernel_fn(spec, engine=e, normalised=False)(x1, x2, BOTH)
         for e in ("auto", engine)
     )
-    tolerance = 1e-10 if spec.takes_images else 1e-12
+    tolerance = 1e-10 if spec.takes_images else tolerance
     for get, found, wanted in zip(BOTH, other, ours, strict=True):
-        largest = np.max(nr.diag(spec, x, get))
+        largest = np.max(nr.diag(spec, x1, get))
         np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * largest)
 
 
@@ -57,7 +56,8 @@ def agrees(spec, engine, x):
 def test_our_engines_agree(name):
     """The one that is not chosen: profiles serve any network at one norm."""
     engine = "recursion" if SPECS[name].homogeneous else "profile"
-    agrees(SPECS[name], engine, inputs(name))
+    x = of_one_norm(inputs(name))
+    agrees(SPECS[name], engine, x[:4], x[1:])
 
 
 def has_a_reference(name):
@@ -67,15 +67,20 @@ def has_a_reference(name):
 
 @cheap(filter(has_a_reference, SPECS))
 def test_neural_tangents_agrees(name):
-    agrees(SPECS[name], "neural_tangents", inputs(name))
+    """Between distinct inputs: of equal ones it has half the digits."""
+    x = of_one_norm(inputs(name))
+    agrees(SPECS[name], "neural_tangents", x[:2], x[2:])
 
 
 @typical(filter(has_a_reference, ROWS))
 def test_neural_tangents_agrees_at_depth_64(name):
+    """It subtracts cosines that are nearly 1: of `plain_relu_bias` 50 digits give it an
+    error of 1.6e-12, and ours one of 2e-16."""
     spec = SPECS[name].replace(depth=64)
     if isinstance(spec, nr.ResNet):  # as large as before
         spec = spec.replace(branch_scale=nr.DepthScale(0.5))
-    agrees(spec, "neural_tangents", inputs(name))
+    x = of_one_norm(inputs(name))
+    agrees(spec, "neural_tangents", x[:2], x[2:], tolerance=1e-11)
 
 
 # ------------------------------------------------------------------ rows of a matrix

@@ -23,6 +23,7 @@ from specifications import (
 )
 
 import ntk_resnet as nr
+from ntk_resnet.activations import named
 
 EPS = np.finfo(float).eps
 BOTH = ("nngp", "ntk")
@@ -47,11 +48,15 @@ def raw(spec, *x):
     return [np.asarray(matrix) for matrix in found]
 
 
-def assert_close(found, wanted, roundings, depth=1):
-    """To so many roundings a block, relative to the diagonals of a square matrix."""
+def assert_close(found, wanted, roundings, spec):
+    """To so many roundings a block, relative to the diagonals of a square matrix.
+
+    The quadrature of tanh is stated to 1e-9, up to the variance 4.
+    """
     root = np.sqrt(np.diag(wanted))
     error = np.abs(found - wanted) / root / root[:, None]
-    assert error.max() <= roundings * depth * EPS
+    stated = 1e-9 if spec.activation == named.Tanh() else 0
+    assert error.max() <= max(roundings * spec.depth * EPS, stated)
 
 
 # ------------------------------------------------------------------------- definitions
@@ -61,10 +66,10 @@ def assert_close(found, wanted, roundings, depth=1):
 @drawn
 @given(seed=seeds)
 def test_definitions(name, seed):
-    """Against all covariances at once, in NumPy, whose arccos loses two digits here."""
+    """Against all covariances at once, in NumPy, whose arccos loses over two digits."""
     spec, x = SPECS[name], inputs(name, seed=seed)
     for found, wanted in zip(raw(spec, x), limit_kernels(spec, x), strict=True):
-        assert_close(found, wanted, 256, spec.depth)
+        assert_close(found, wanted, 512, spec)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +81,7 @@ def test_definitions_at_other_scales_and_depths(name, seed, scale, depth):
     spec = SPECS[name].replace(branch_scale=scale, depth=depth)
     x = inputs(name, seed=seed)
     for found, wanted in zip(raw(spec, x), limit_kernels(spec, x), strict=True):
-        assert_close(found, wanted, 256, depth)
+        assert_close(found, wanted, 512, spec)
 
 
 def is_linear_without_branches(name):
@@ -94,9 +99,9 @@ def test_branches_of_scale_zero_leave_the_linear_kernel(name):
     nngp, ntk = raw(spec, x)
     x = x.mean((1, 2)) if spec.takes_images else x
     linear = x @ x.T / x.shape[1]
-    assert_close(nngp, linear, 16)
+    assert_close(nngp, linear, 16, spec)
     if spec.trained == "all":  # the first layer and the readout
-        assert_close(ntk, 2 * linear, 16)
+        assert_close(ntk, 2 * linear, 16, spec)
     else:
         assert not ntk.any()
 
@@ -128,7 +133,8 @@ def test_permuted_inputs(name, seed):
         if shares_programs(name):
             np.testing.assert_array_equal(found, wanted)
         else:
-            assert_close(found, wanted, 4, spec.depth)
+            # Pixels are summed in another order.
+            assert_close(found, wanted, 16 if spec.takes_images else 4, spec)
 
 
 @cheap(SPECS)
@@ -139,7 +145,7 @@ def test_normalised_is_raw_over_the_diagonals(name):
         assert (np.diag(found) == 1).all()
         own = nr.diag(spec, x, get)
         np.testing.assert_allclose(np.diag(unscaled), own, rtol=16 * spec.depth * EPS)
-        assert_close(unscaled / np.sqrt(np.outer(own, own)), found, 16, spec.depth)
+        assert_close(unscaled / np.sqrt(np.outer(own, own)), found, 16, spec)
 
 
 # -------------------------------------------------------------------------- symmetries
@@ -154,7 +160,7 @@ def test_homogeneous(name, seed, factor):
     factors = factor ** np.arange(len(x))
     scaled = x * factors.reshape(-1, *[1] * (x.ndim - 1))
     for found, one in zip(raw(spec, scaled), raw(spec, x), strict=True):
-        assert_close(found, one * np.outer(factors, factors), 32, spec.depth)
+        assert_close(found, one * np.outer(factors, factors), 32, spec)
 
 
 @cheap(HOMOGENEOUS)
@@ -177,7 +183,7 @@ def test_rotations_of_the_features(name, seed):
     normal = np.random.default_rng(seed).normal(size=2 * x.shape[-1:])
     turned = x @ np.linalg.qr(normal)[0]
     for found, wanted in zip(raw(spec, turned), raw(spec, x), strict=True):
-        assert_close(found, wanted, 16, spec.depth)
+        assert_close(found, wanted, 32, spec)
 
 
 def one_resolution(name):
@@ -191,7 +197,7 @@ def test_mirrored_images(name):
     spec, x = SPECS[name], inputs(name)
     for mirrored in (x[:, ::-1], x[:, :, ::-1], x.swapaxes(1, 2)):
         for found, wanted in zip(raw(spec, mirrored), raw(spec, x), strict=True):
-            assert_close(found, wanted, 16, spec.depth)
+            assert_close(found, wanted, 16, spec)
 
 
 @common([name for name in IMAGES if SPECS[name].padding == "circular"])
@@ -206,7 +212,7 @@ def test_shifted_images(name, seed):
         shifts[:] = shifts[0]
     shifted = [np.roll(image, by, (0, 1)) for image, by in zip(x, shifts, strict=True)]
     for found, wanted in zip(raw(spec, np.stack(shifted)), raw(spec, x), strict=True):
-        assert_close(found, wanted, 16, spec.depth)
+        assert_close(found, wanted, 16, spec)
 
 
 # ------------------------------------------------------------------- what is trained
@@ -219,12 +225,12 @@ def test_trained_parts_add_up(name):
     everything, blocks = (
         raw(spec.replace(trained=trained), x) for trained in ("all", "blocks")
     )
-    assert_close(everything[0], blocks[0], 4, spec.depth)
+    assert_close(everything[0], blocks[0], 4, spec)
     ends = everything[1] - blocks[1]
     assert np.linalg.eigvalsh(ends)[0] >= -16 * len(x) * EPS * np.trace(everything[1])
     if name not in RESIDUAL:
         wanted = blocks[1] + everything[0]
-        assert_close(everything[1], wanted, 16, spec.depth)
+        assert_close(everything[1], wanted, 16, spec)
 
 
 @cheap([n for n in RESIDUAL if n in ROWS or one_resolution(n)])

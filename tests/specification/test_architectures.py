@@ -6,6 +6,7 @@ import pytest
 
 import ntk_resnet as nr
 from ntk_resnet.specification.base import TRAINED
+from ntk_resnet.specification.blocks import check_branch
 
 EPS = np.finfo(float).eps
 
@@ -155,3 +156,23 @@ def test_the_choices_are_those_of_the_docstring():
     for kind in (nr.ResNet, nr.ConvResNet):
         assert all(f'"{block}"`:' in kind.__doc__ for block in kind.blocks)
     assert TRAINED == ("blocks", "all")
+
+
+@pytest.mark.parametrize(
+    "operations",
+    [
+        (),
+        ("activate",),
+        ("inner",),
+        ("inner", "inner", "activate"),
+        ("outer", "activate", "inner"),
+        ("inner", "activate", "activate", "outer"),
+        ("activate", "inner", "activate"),
+        ("inner", "relu"),
+    ],
+)
+def test_branches_without_a_closed_form_are_refused(operations):
+    """Of h + phi(W phi(h)), say, the next phi is applied to no Gaussian features."""
+    with pytest.raises(ValueError, match="has no closed form"):
+        check_branch(operations)
+    check_branch(("inner", "activate", "outer", "activate"))
