@@ -50,9 +50,11 @@ def degeneracy(
         * plain networks and residual ones with a constant positive scale degenerate,
           whatever is trained:
           `predicted_ntk` = :math:`1/4 + (3/8) \ln L / L`, `predicted_nngp_gap` =
-          :math:`9\pi^2 / (2 a_e^2 L^2)` with :math:`a_e = 1` or
-          :math:`\alpha^2/(1+\alpha^2)`, and the limit `predicted_condition_number` =
-          :math:`(n+3)/3`, all up to terms smaller by `1/ln L` or `ln L / L`;
+          :math:`9\pi^2 / (2 a_e^2 L^2)` with :math:`a_e = 1` or the share of the branch
+          in the variance behind a block, :math:`\alpha^2/(1+\alpha^2)`, and the limit
+          `predicted_condition_number` = :math:`(n+3)/3` (blocks with one activation
+          whose increments have no mean), all up to terms smaller by `1/ln L` or
+          `ln L / L`;
         * two-layer blocks, alone trained, of scale :math:`L^{-\gamma}`, `gamma > 1/2`,
           tend to one block: `predicted_distance_one_block` = :math:`L^{1-2\gamma}`
           times the root mean square of D(u) (`one_block_correction`).
@@ -139,11 +141,12 @@ def _predict(spec, depths, gap, n):
     condition = limit_condition_number(spec, n, depths)
     if not isinstance(spec, FeedForward):
         condition = np.full(len(depths), (n + 3) / 3 + 0 * speed)
+    one_block = _rms(one_block_correction(angle))
     return {
         "predicted_ntk": 0.25 + 0.375 * np.log(depth) / depth + 0 * speed,
         "predicted_nngp_gap": 4.5 * np.pi**2 / (speed * depth) ** 2,
         "predicted_condition_number": condition,
-        "predicted_distance_one_block": depth**rate * _rms(one_block_correction(angle)),
+        "predicted_distance_one_block": depth**rate * one_block + 0 * rate,
     }
 
 

@@ -229,7 +229,9 @@ _STOPS = 32  # after which progress shows
 
 def _side_by_side(spec, depths, first, pairs):
     """Networks of like depths together, the deepest first."""
-    some = max(1, min(len(depths), _WIDTH // pairs))
+    some = min(len(depths), _WIDTH // pairs, _HELD // depths[-1])
+    # Else a block of scale 0 changes what passes it.
+    some = max(1, some) if spec.trunk_square(0.0) == 1 else 1
     state = jax.tree.map(lambda v: jnp.broadcast_to(v, (some, *v.shape)), first)
     for end in range(len(depths), 0, -some):
         group = range(max(0, end - some), end)

@@ -126,7 +126,8 @@ class KernelFunction:
             derivative about ten matrices `(n1, n2)`.
 
             Images: values to 1e-10 in float64 and 1e-5 in float32, relative to 1; deep
-            networks are computed in float64 for that (`images.computing_dtype`).
+            networks are computed in float64 for that
+            (`convolution.matrices.computing_dtype`).
             Pixels with equal surroundings, as in constant areas, and equal images that
             are not recognised as one, are off by the root of eps, weighted by their
             share (`tests/kernels/convolution/test_convolution.py`). Memory: some pairs
@@ -268,6 +269,11 @@ def check_scales(spec: Specification, scales: Any) -> None:
     good = host.dtype.kind in "fiu" and np.isfinite(host).all() and (host >= 0).all()
     if not good:
         raise ValueError(f"scales must be finite numbers >= 0, got {scales!r}.")
+    if not np.all(spec.trunk_square(host) >= 0):
+        raise ValueError(
+            f"scales leave no trunk with {type(spec).__name__}'s branch_scale: its "
+            f"factor squared is {spec.trunk_square(host)}; pass smaller ones."
+        )
 
 
 _WHOLE = ("neural_tangents", "convolution")  # engines that take all inputs at once

@@ -124,12 +124,12 @@ def step_rows(
     branch = _through_branch(spec, rows.log_variance.value)
     trunk_square, square = spec.trunk_square(scale), scale * scale
     trunk = trunk_square**0.5
-    if spec.increments_have_mean:  # E of the increment over sqrt(K)
-        push = scale * branch.mean * jnp.sqrt(branch.variance)
+    if spec.increments_have_mean:  # to the mean: E of the increment / sqrt(K)
+        added = scale * branch.mean * jnp.sqrt(branch.variance)
     else:
-        push = jnp.zeros_like(branch.variance)
+        added = jnp.zeros_like(branch.variance)
     # Means of opposite signs would need a kernel that is no sum of squares: refused.
-    cross = jnp.where(mean * push < 0, jnp.nan, 2 * trunk * mean * push)
+    cross = jnp.where(mean * added < 0, jnp.nan, 2 * trunk * mean * added)
     growth = square * branch.variance + cross
     total = trunk_square + growth
 
@@ -145,7 +145,7 @@ def step_rows(
     root = jnp.sqrt(total)
     if spec.has_trunk:
         log_step = jnp.log1p(growth + (trunk_square - 1))
-        step = (push - mean * growth / (trunk + root)) / root
+        step = (added - mean * growth / (trunk + root)) / root
         mean_after = rows.mean.add(step)
     else:
         log_step, mean_after = jnp.log(growth), rows.mean
@@ -154,14 +154,14 @@ def step_rows(
         log_growth=rows.log_growth.add(jnp.log1p(gained / total)),
         mean=mean_after,
     )
-    positive = mean * push > 0
+    positive = mean * added > 0
     shares = _Shares(
         entering=branch.entering,
         bias=branch.bias,
         branch=square * branch.variance / total,
         cross=cross / total,
         log_mean_ratio=jnp.log(
-            jnp.where(positive, mean, 1) / jnp.where(positive, push, 1)
+            jnp.where(positive, mean, 1) / jnp.where(positive, added, 1)
         ),
         trunk_ntk=trunk_ntk / norm,
         branch_ntk=branch_ntk / norm,

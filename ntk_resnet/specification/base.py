@@ -96,7 +96,14 @@ class Specification:
                 f"most {MOST_ONE_BY_ONE:,}; deeper there are profiles of ReLU networks "
                 "without bias whose blocks are equal and whose increments have no mean."
             )
-        return self._scales()
+        scales = np.asarray(self._scales(), float)
+        good = scales.shape == (self.depth,) and np.isfinite(scales).all()
+        if not (good and (scales >= 0).all()):
+            raise ValueError(
+                f"branch_scale must give {self.depth} finite numbers >= 0, one for "
+                f"each block, got {scales!r} from {self!r}."
+            )
+        return scales
 
     def _scales(self):
         return np.ones(self.depth)
@@ -188,7 +195,7 @@ class Residual(Specification):
 
     @property
     def trains_nothing(self) -> bool:
-        # Scales that differ are positive.
+        # Scales that differ are not all 0.
         return not self.trains_readout and self.common_scale == 0
 
     def _scales(self):

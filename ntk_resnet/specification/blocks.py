@@ -1,7 +1,7 @@
 """What layers, and the branches of residual blocks, are made of.
 
-A branch is a sequence of operations on the features, read from the input on. All that
-knows networks reads it: closed forms, neural-tangents, Flax, images, eigenvalues on the
+A branch is a sequence of operations on the features, read from the input on. All
+realisations read it: closed forms, neural-tangents, Flax, images, eigenvalues on the
 sphere. So a new block is one entry in `BLOCKS`.
 """
 

@@ -13,13 +13,23 @@ from ntk_resnet.specification.scales import BranchScale
 
 
 def _kinds() -> dict[str, type]:
-    """Networks and branch scales by name, a user's own scales too."""
+    """Networks and the package's branch scales by name."""
     networks = (FeedForward, ResNet, ConvNet, ConvResNet)
-    return {kind.__name__: kind for kind in (*networks, *BranchScale.__subclasses__())}
+    scales = filter(_is_ours, BranchScale.__subclasses__())
+    return {kind.__name__: kind for kind in (*networks, *scales)}
+
+
+def _is_ours(kind):
+    """A user's class may be another tomorrow: its name says too little."""
+    return kind.__module__ == BranchScale.__module__
 
 
 def to_dict(spec: Specification | BranchScale) -> dict:
     """The specification as plain data, the inverse of `from_dict`."""
+    if isinstance(spec, BranchScale) and not _is_ours(type(spec)):
+        raise ValueError(
+            f"branch_scale {spec!r} is the user's own and has no JSON form."
+        )
     result: dict = {"kind": type(spec).__name__}
     for field in dataclasses.fields(spec):
         value = getattr(spec, field.name)
@@ -67,7 +77,8 @@ def to_json(spec: Specification) -> str:
     """The specification as JSON text; `from_json` gives an equal one back.
 
     Raises:
-        ValueError: the activation is a function of the user's, which JSON cannot hold.
+        ValueError: the activation or the branch scale is the user's own, which JSON
+            cannot hold.
     """
     return json.dumps(to_dict(spec))
 

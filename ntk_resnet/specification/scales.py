@@ -14,7 +14,7 @@ from ntk_resnet._checks import check_number
 class BranchScale(abc.ABC):
     """The factors `a_1, ..., a_L` in front of the residual branches."""
 
-    depends_on_depth: ClassVar[bool]
+    depends_on_depth: ClassVar[bool] = True
     """Whether `a_l` changes when the network gets deeper."""
 
     def common(self, depth: int) -> float | None:
@@ -35,7 +35,8 @@ class BranchScale(abc.ABC):
     @property
     def rule(self) -> "BranchScale":
         """One scale for all that have the same trunk: they share compilations."""
-        return ConstantScale(1.0)
+        plain = type(self).trunk_square is BranchScale.trunk_square
+        return ConstantScale(1.0) if plain else self
 
 
 @dataclasses.dataclass(frozen=True)

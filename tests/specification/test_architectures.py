@@ -1,5 +1,8 @@
 """Specifications: values, equality, JSON, and refusal of what makes no sense."""
 
+import dataclasses
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ import pytest
 import ntk_resnet as nr
 from ntk_resnet.specification.base import TRAINED
 from ntk_resnet.specification.blocks import check_branch
+from ntk_resnet.specification.scales import BranchScale
 
 EPS = np.finfo(float).eps
 
@@ -176,3 +180,45 @@ def test_branches_without_a_closed_form_are_refused(operations):
     with pytest.raises(ValueError, match="has no closed form"):
         check_branch(operations)
     check_branch(("inner", "activate", "outer", "activate"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Halved(BranchScale):
+    """A user's own scale, with the trunk of `BalancedScale()`."""
+
+    numbers: tuple = (0.5**0.5,) * 3
+
+    def values(self, depth):
+        return np.array(self.numbers)
+
+    def trunk_square(self, scale):
+        return 1 - scale * scale
+
+
+def test_scales_of_a_users_own():
+    """Their trunk is kept; their values are checked; they have no JSON form."""
+    own = nr.ResNet(depth=3, branch_scale=Halved(), bias_variance=0.1)
+    x = np.random.default_rng(0).normal(size=(4, 3))
+    found, wanted = (
+        nr.kernel_fn(spec, normalised=False)(x)
+        for spec in (own, own.replace(branch_scale=nr.BalancedScale()))
+    )
+    np.testing.assert_allclose(found, wanted, rtol=64 * EPS)
+    with pytest.raises(ValueError, match="user's own and has no JSON form"):
+        nr.to_json(own)
+    for numbers in ((0.5, 0.5), (0.5, -0.5, 0.5), (0.5, np.nan, 0.5)):
+        with pytest.raises(ValueError, match="branch_scale must give 3 finite numbers"):
+            nr.kernel_fn(own.replace(branch_scale=Halved(numbers)))(x)
+
+
+def test_scales_as_data_that_leave_no_trunk():
+    """An error where they are known, NaN in a trace, of rows and of images."""
+    scales = np.array([0.5, 1.2, 0.3])
+    for make, shape in ((nr.ResNet, (3, 4)), (nr.ConvResNet, (3, 4, 4, 1))):
+        kernel = nr.kernel_fn(make(depth=3, branch_scale=nr.BalancedScale()))
+        x = np.random.default_rng(0).normal(size=shape)
+        with pytest.raises(ValueError, match="scales leave no trunk"):
+            kernel(x, scales=scales)
+        traced = jax.jit(lambda x, s: kernel(x, scales=s))(x, scales)  # noqa: B023
+        off = ~np.eye(len(x), dtype=bool)
+        assert np.isnan(np.asarray(traced)[off]).all()

@@ -3,7 +3,7 @@ r"""Eigenvalues of a network's kernels on the sphere, by degree.
 For inputs spread evenly over a sphere the eigenfunctions of both kernels are the
 spherical harmonics, and their eigenvalues, one a degree, say which functions the kernel
 learns and how fast (Bietti and Bach 2021; Belfer et al. 2024). How they are computed is
-in `_zonal` (quadrature) and `_precise` (the recursion to any number of bits).
+in `quadrature` and `recursion` (the kernels to any number of bits).
 """
 
 from typing import Any

@@ -117,8 +117,8 @@ def _block(spec, scale, diagonal, mean):
     trunk, scale, cross = arb(spec.trunk_square(scale)), arb(scale), arb(0)
     if spec.increments_have_mean:  # that of the activation at the end
         kept = trunk.sqrt() * mean
-        push = scale * spec.activation.precise_mean(entering)
-        cross, mean = 2 * kept * push, kept + push
+        increment_mean = scale * spec.activation.precise_mean(entering)
+        cross, mean = 2 * kept * increment_mean, kept + increment_mean
     return _Block(branch, trunk, scale * scale, cross), mean
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ntk_resnet.kernels.convolution import operations
@@ -123,6 +124,12 @@ def branch_of(
         return convolve(spec, given, windows.outer, barrier, 1.0)
 
     return spec.branch(LazyPlanes(planes), inner, activate, outer)
+
+
+def defined(spec: Convolutional, scale: Any) -> Bool[Array, ""]:
+    """Whether a block has such a branch scale; in traces nothing else is checked."""
+    scale = jnp.asarray(scale)
+    return (scale >= 0) & (spec.trunk_square(scale) >= 0)
 
 
 def trunk_of(

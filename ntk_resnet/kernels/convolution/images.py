@@ -16,6 +16,7 @@ from ntk_resnet.kernels.convolution.blocks import (
     Planes,
     Windows,
     branch_of,
+    defined,
     trunk_of,
 )
 from ntk_resnet.specification.convolutional import Convolutional
@@ -67,7 +68,7 @@ def through_images(
         means.append(moments.mean * after)
         return LazyPlanes(Planes(after * after, None))
 
-    before, barrier = Planes(images.variance, None), jnp.asarray(scale) >= 0
+    before, barrier = Planes(images.variance, None), defined(spec, scale)
     variance = branch_of(spec, before, windows, barrier, activate).nngp()
     mean, increment = images.mean, None
     if (trunk := trunk_of(spec, before, windows, scale)) is not None:

@@ -16,6 +16,7 @@ from ntk_resnet.kernels.convolution.blocks import (
     Planes,
     Windows,
     branch_of,
+    defined,
     trunk_of,
 )
 from ntk_resnet.kernels.convolution.images import BlockStatistics
@@ -39,7 +40,7 @@ def through_pairs(
             displaced.
         distinct: 0 for an image with itself at no displacement, else 1.
     """
-    barrier = jnp.asarray(scale) >= 0
+    barrier = defined(spec, scale)
     at_activations = iter(zip(first.entering, second.entering, strict=True))
 
     def activate(given):

@@ -149,8 +149,8 @@ def profile(
             and so every entry, a little cheaper.
 
     Returns:
-        A `Profile`, computed once for each specification. Plain networks, and two-layer
-        and pre-activation blocks of one scale, whose activation's slopes are of one
+        A `Profile`, computed once for each specification. Plain networks, and blocks
+        of one scale whose increments have no mean, whose activation's slopes are of one
         sign and that have no bias are composed: any depth takes milliseconds. Others
         go through all blocks, and are kept on disk as well if it took more than a
         second (in `$NTK_RESNET_CACHE`, or `ntk_resnet` in the user's folder for caches;
