@@ -103,9 +103,8 @@ def tables(spec: Specification, input_kernel: float, accuracy: float) -> Tables:
         )
     block = Block(spec.activation.even_share, branch_share(spec), spec.operations)
     count = spec.depth
-    if (
-        block.bend * count < _NARROWEST**2
-    ):  # below what is resolved: one block is as good as many
+    # Below what is resolved one block is as good as many.
+    if block.bend * count < _NARROWEST**2:
         block, count = dataclasses.replace(block, share=0.0), 1
     layers = _layers(spec, block, count)
     fewest = _layers(spec, block, min(count, 2))
