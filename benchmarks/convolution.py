@@ -74,8 +74,8 @@ def unrolled(**sizes):
 
 
 def one_by_one():
-    """Alike layers follow one another in what `nr.stax` gives, without a loop."""
-    return mock.patch.object(_Layers, "alike", lambda _, layer, n: [layer] * n)
+    """Equal layers follow one another in what `nr.stax` gives, without a loop."""
+    return mock.patch.object(_Layers, "repeated", lambda _, layer, n: [layer] * n)
 
 
 BOTH = {"ours": ours, "neural-tangents": theirs}
