@@ -1,5 +1,7 @@
 """Sweeps over depth and what they say about degeneracy."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from marks import slow_but_for
@@ -7,6 +9,7 @@ from marks import slow_but_for
 import ntk_resnet as nr
 from ntk_resnet.analysis.degeneracy import degeneracy, one_block_correction
 from ntk_resnet.kernels import depths as many
+from ntk_resnet.specification.scales import BranchScale
 
 EPS = np.finfo(float).eps
 X = np.random.default_rng(0).normal(size=(12, 6))
@@ -76,6 +79,28 @@ def test_sweeps_do_not_depend_on_how_they_are_cut(spec, limits, monkeypatch):
         np.testing.assert_allclose(cut[name], whole[name], rtol=4 * EPS, atol=4 * EPS)
     assert [done for done, _, _ in seen] == list(range(1, 41))
     assert {text for _, _, text in seen} == {f"depth {depth}" for depth in depths}
+
+
+@dataclasses.dataclass(frozen=True)
+class HalfTrunk(BranchScale):
+    """A user's own: no block of it leaves the features as they are."""
+
+    def values(self, depth):
+        return np.full(depth, depth**-0.5)
+
+    def trunk_square(self, scale):
+        return 0.5 + 0 * scale
+
+
+def test_depths_beside_one_another_are_those_alone():
+    spec = nr.ResNet(depth=1, branch_scale=HalfTrunk(), bias_variance=0.1)
+    angles = np.array([0.5, 2.0])
+    both = nr.sweep_depth(spec, [1, 3], angles=angles)
+    for depth in (1, 3):
+        alone = nr.sweep_depth(spec, depth, angles=angles).sel(depth=depth)
+        for name, values in alone.items():
+            found = both[name].sel(depth=depth)
+            np.testing.assert_allclose(found, values, rtol=64 * EPS, err_msg=name)
 
 
 def test_degeneracy_keeps_the_order_of_depths():
