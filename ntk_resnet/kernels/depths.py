@@ -225,11 +225,12 @@ def _one_pass(spec, depths, state, pairs):
 
 
 _STOPS = 32  # after which progress shows
+_BESIDE = 4  # networks; the shorter ones of more would wait for the deepest
 
 
 def _side_by_side(spec, depths, first, pairs):
     """Networks of like depths together, the deepest first."""
-    some = min(len(depths), _WIDTH // pairs, _HELD // depths[-1])
+    some = min(len(depths), _BESIDE, _WIDTH // pairs, _HELD // depths[-1])
     # Else a block of scale 0 changes what passes it.
     some = max(1, some) if spec.trunk_square(0.0) == 1 else 1
     state = jax.tree.map(lambda v: jnp.broadcast_to(v, (some, *v.shape)), first)
