@@ -8,6 +8,8 @@ angle at a time, with python-flint's ball arithmetic. Zonal: unit input kernel, 
 import numpy as np
 from flint import arb, ctx
 
+from ntk_resnet.specification.scales import BalancedScale
+
 DIGITS = 80  # 50 are left after 1 - cos of an angle of 1e-15
 
 
@@ -172,5 +174,5 @@ def gaps_of(spec, angle, scales=None):
         share=spec.activation.even_share,
         moment=spec.activation.unit_second_moment,
         trained=spec.trained,
-        balanced=spec.trunk_square(0.5) == 0.75,
+        balanced=isinstance(getattr(spec, "branch_scale", None), BalancedScale),
     )

@@ -129,17 +129,10 @@ class Mercer(terminal.Command):
         return study.mercer(result)
 
     def table(self, result):
-        columns = {
-            "family": "network",
-            "exponent": "fitted exponent",
-            "exponent_low": "95 % from",
-            "exponent_high": "to",
-            "predicted_exponent": "predicted",
-            "imbalance": "μ₃ / μ₂",
-            "tail": "beyond the last degree",
-        }
+        from ntk_resnet.report import tables
+
         title = f"{self.get.upper()} on the sphere in {self.dim} dimensions"
-        return title, columns
+        return title, tables.MERCER
 
 
 @dataclasses.dataclass(frozen=True)

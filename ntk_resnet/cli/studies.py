@@ -90,8 +90,7 @@ class Depth(terminal.Command):
         from ntk_resnet.studies import depth_measurements as measure
 
         families = terminal.networks(self.spec, measure.FAMILIES)
-        images = any(spec.takes_images for spec in families.values())
-        rows = 40 if images else 300
+        rows = 40 if terminal.take_images(families.values()) else 300
         if self.rows is not None:
             rows = check_count("rows", self.rows, least=2)
         data = terminal.read_data(self.data, progress, families.values())

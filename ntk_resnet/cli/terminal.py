@@ -41,8 +41,12 @@ def read_data(source: str, progress: Any, networks: Iterable[Any] = ()):
     """The data set of that name, or in that file; for convolutional networks images."""
     from ntk_resnet.data.datasets import load_data
 
-    images = any(spec.takes_images for spec in networks)
-    return load_data(source, images=images, progress=progress)
+    return load_data(source, images=take_images(networks), progress=progress)
+
+
+def take_images(networks: Iterable[Any]) -> bool:
+    """Whether some of the networks are convolutional."""
+    return any(spec.takes_images for spec in networks)
 
 
 def prepare(out: pathlib.Path | None) -> None:

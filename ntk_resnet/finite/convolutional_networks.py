@@ -142,9 +142,7 @@ class ConvolutionalNetwork(Network):
         if not self.spec.has_trunk:
             return {}
         scales = self.spec.scales[run.begin : run.begin + run.blocks]
-        scales = scales[0] if run.single else scales
-        factors = {"scale": scales, "trunk": self.spec.trunk_factors(scales)}
-        return {name: jnp.asarray(v, self.dtype) for name, v in factors.items()}
+        return {"scale": jnp.asarray(scales[0] if run.single else scales, self.dtype)}
 
     def _block(self, h, weights, stride=1):
         """One layer or block; `weights` are those of one block."""
@@ -160,7 +158,8 @@ class ConvolutionalNetwork(Network):
             return added
         if weights["projection"] is not None:
             h = self._convolve(h, weights["projection"], stride=stride)
-        return weights["trunk"] * h + weights["scale"] * added
+        trunk = self.spec.trunk_square(weights["scale"]) ** 0.5
+        return trunk * h + weights["scale"] * added
 
     def _convolve(self, h, weight, variance=1.0, stride=1):
         """`sqrt(variance / (k k fan_in)) W * h`, in steps."""

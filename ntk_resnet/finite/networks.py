@@ -156,17 +156,16 @@ class ResidualNetwork(DenseNetwork):
         inner = lambda h: self._affine(h, weights["weight"], weights["bias"])  # noqa: E731
         outer = lambda h: self._linear(h, weights["outer"])  # noqa: E731
         branch = self.spec.branch(h, inner, self.spec.activation, outer)
-        return weights["trunk"] * h + weights["scale"] * branch
+        trunk = self.spec.trunk_square(weights["scale"]) ** 0.5
+        return trunk * h + weights["scale"] * branch
 
     @property
     def _stack(self):
-        scales = self.spec.scales
         return {
             "weight": self.weights[...],
             "bias": value_of(self.biases),
             "outer": value_of(self.outer_weights),
-            "scale": jnp.asarray(scales, self.dtype),
-            "trunk": jnp.asarray(self.spec.trunk_factors(scales), self.dtype),
+            "scale": jnp.asarray(self.spec.scales, self.dtype),
         }
 
 

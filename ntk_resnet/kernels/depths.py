@@ -212,7 +212,9 @@ def kernels_at(
 
 def _one_pass(spec, depths, state, pairs):
     """Through the deepest network, some stops in each call."""
-    scales = spec.replace(depth=depths[-1]).scales[:, None]
+    with precision_of(state.gap.value):  # to the device once, not in each call
+        scales = spec.replace(depth=depths[-1]).scales[:, None]
+        scales = jnp.asarray(scales, state.gap.value.dtype)
     state, begin = jax.tree.map(lambda v: v[None], state), 0
     some = max(1, min(len(depths), _STOPS, _HELD // pairs))
     for at in range(0, len(depths), some):

@@ -121,10 +121,8 @@ class RecursionEngine(Engine):
         else:
             empty1, empty2 = (~jnp.any(r.coarse != 0, axis=1) for r in (rows1, rows2))
             both = empty1[:, None] & empty2
-            gap, supplement_gap = (
-                jnp.where(both, 0, gap),
-                jnp.where(both, 2, supplement_gap),
-            )
+            gap = jnp.where(both, 0, gap)
+            supplement_gap = jnp.where(both, 2, supplement_gap)
         start = [jnp.zeros((), gap.dtype)] if spec.homogeneous else logs
         state = recursion.first_state(spec, gap, supplement_gap, *start)
         kernels = recursion.readout(spec, recursion.propagate(spec, state, data))

@@ -239,10 +239,8 @@ def step(
     increment = (
         w_branch * branch.change + w_cross * (cross_gap - gap) + unequal * (1 - gap)
     )
-    new_gap, new_supplement_gap = (
-        state.gap.add(increment),
-        state.supplement_gap.add(-increment),
-    )
+    new_gap = state.gap.add(increment)
+    new_supplement_gap = state.supplement_gap.add(-increment)
     # Where a block removes most of the gap, the positive terms are added up instead.
     kept = unequal + geometric_mean(trunk) * gap
     direct = Sum.start(kept + w_branch * branch.gap + w_cross * cross_gap)

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from ntk_resnet._checks import check_count
+from ntk_resnet.reference.branch import branch
 from ntk_resnet.reference.stax_convolution import convolutional_network
 from ntk_resnet.specification.base import Specification, check_network
-from ntk_resnet.specification.blocks import ACTIVATE, INNER
 
 _MOST_LAYERS = 10**7
 
@@ -126,19 +126,8 @@ def _block(spec, scale, width):
 
 
 def _branch(spec, scale, width):
-    """The operations of a layer or branch; the last weights have the scale."""
-    nt_stax = _neural_tangents_stax()
-    layers, square = [], scale**2
-    for operation in reversed(spec.operations):
-        if operation == ACTIVATE:
-            layers.append(spec.activation.stax(nt_stax))
-            continue
-        weight, bias = 1.0, 0.0
-        if operation == INNER:
-            weight, bias = spec.weight_variance, spec.bias_variance
-        layers.append(_dense(width, square * weight, square * bias))
-        square = 1.0
-    return nt_stax.serial(*reversed(layers))
+    dense = lambda _, variance, bias: _dense(width, variance, bias)  # noqa: E731
+    return branch(spec, scale, _neural_tangents_stax(), dense)
 
 
 def _repeated(layers, *, equal):

@@ -7,7 +7,8 @@ from typing import Any
 
 import jax
 
-from ntk_resnet.specification.blocks import ACTIVATE, INNER
+from ntk_resnet.reference.branch import branch
+from ntk_resnet.specification.blocks import INNER
 from ntk_resnet.specification.convolutional import Convolutional
 
 
@@ -51,18 +52,13 @@ class _Layers:
             yield from self.repeated(self.branch(1.0), blocks - 1)
 
     def branch(self, scale, stride=1):
-        """The operations of a layer or branch; the last weights have the scale."""
-        layers, square = [], scale**2
-        for operation in reversed(self.spec.operations):
-            if operation == ACTIVATE:
-                layers.append(self.spec.activation.stax(self.stax))
-            elif operation == INNER:
-                weight, bias = self.spec.weight_variance, self.spec.bias_variance
-                layers.append(self.conv(square * weight, square * bias, stride=stride))
-            else:
-                layers.append(self.conv(square))
-            square = square if operation == ACTIVATE else 1.0
-        return self.stax.serial(*reversed(layers))
+        """A layer or branch; W has the stride."""
+
+        def convolution(operation, variance, bias):
+            own = stride if operation == INNER else 1
+            return self.conv(variance, bias, stride=own)
+
+        return branch(self.spec, scale, self.stax, convolution)
 
     def residual_stages(self):
         stem = self.conv(1.0)

@@ -213,15 +213,7 @@ def _spectral_sections(results) -> Iterable[Section]:
             study.mercer,
             found,
             ["family"],
-            {
-                "family": "network",
-                "exponent": "fitted exponent",
-                "exponent_low": "95 % from",
-                "exponent_high": "to",
-                "predicted_exponent": "predicted",
-                "imbalance": "μ₃ / μ₂",
-                "tail": "beyond the last degree",
-            },
+            tables.MERCER,
         )
     for name, title in (
         ("curves", "Learning curves on the sphere, predicted and measured"),

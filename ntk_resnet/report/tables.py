@@ -10,6 +10,17 @@ import numpy as np
 
 from ntk_resnet.plot.families import full_name
 
+MERCER = {
+    "family": "network",
+    "exponent": "fitted exponent",
+    "exponent_low": "95 % from",
+    "exponent_high": "to",
+    "predicted_exponent": "predicted",
+    "imbalance": "μ₃ / μ₂",
+    "tail": "beyond the last degree",
+}
+"""Columns of the table of eigenvalues on the sphere, of the page and the terminal."""
+
 
 def paper_table(paper):
     """At the cosines nearest to -0.9, -0.5, 0, 0.3, 0.7 and 0.95."""

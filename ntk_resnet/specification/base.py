@@ -115,10 +115,6 @@ class Specification:
         """
         return 0.0
 
-    def trunk_factors(self, scales: Any) -> Any:
-        """The factors of the trunks, where those of the branches are `scales`."""
-        return np.sqrt(self.trunk_square(np.asarray(scales)) + np.zeros_like(scales))
-
     @property
     def nested(self) -> bool:
         """Whether the network is the first blocks of every deeper one."""

@@ -60,9 +60,8 @@ class Programs(NamedTuple):
     """Compiled for networks of one width."""
 
     begin: Callable[[Any], tuple[Start, DescentState]]  # of keys
-    advance: Callable[
-        ..., tuple[DescentState, dict[str, Any]]
-    ]  # start, state, first, count
+    # Of start, state, first step and count.
+    advance: Callable[..., tuple[DescentState, dict[str, Any]]]
 
 
 class History(NamedTuple):

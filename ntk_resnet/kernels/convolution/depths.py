@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ntk_resnet._precision import precision_of
-from ntk_resnet._progress import Progress
+from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.kernels.convolution.kernel import (
     Kernel,
     image_statistics_of_both,
@@ -38,7 +38,7 @@ _SHORT = 16
 
 
 def matrices_at(
-    spec: Convolutional, depths: list[int], x: Any, progress: Progress | None = None
+    spec: Convolutional, depths: list[int], x: Any, progress: Progress = quiet
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """The kernels between images of a family of networks at each of `depths`.
 
@@ -71,8 +71,7 @@ def matrices_at(
         for tile in own:
             raw.put(tile, *_computed(job, wide, tile))
             done += len(job.scales)
-            if progress is not None:
-                progress(done, sum(work), f"depth {depths[job.indices[-1]]}")
+            progress(done, sum(work), f"depth {depths[job.indices[-1]]}")
         for place, index in enumerate(job.indices):
             values = raw.variables(place)
             yield index, {name: v.astype(x.dtype) for name, v in values.items()}
