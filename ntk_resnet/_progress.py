@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 Progress = Callable[[float, float, str], Any]
-"""Called as `progress(done, total, text)`."""
+"""Called as `progress(done, total, text)`; a total of infinity is not known."""
 
 
 def quiet(done: Any, total: Any, text: str) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 import tyro
 
-from ntk_resnet.cli import kernels, studies, terminal
+from ntk_resnet.cli import kernels, reproduce, studies, terminal
 
 COMMANDS: dict[str, Any] = {
+    "reproduce": reproduce.Reproduce,
     "report": studies.Report,
     "depth": studies.Depth,
     "width": studies.Width,
@@ -31,9 +32,9 @@ COMMANDS: dict[str, Any] = {
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code.
 
-    0: done; 1: `doctor` found something broken; 2: an argument or a file cannot be
-    used, or the output cannot be written (one line on standard error says why); 130:
-    interrupted, what was finished is kept.
+    0: done; 1: a claim fails, or `doctor` found something broken; 2: an argument or a
+    file cannot be used, or the output cannot be written (one line on standard error
+    says why); 130: interrupted, what was finished is kept.
     """
     chosen = tyro.extras.subcommand_cli_from_dict(
         COMMANDS,

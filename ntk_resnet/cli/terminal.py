@@ -191,7 +191,8 @@ def progress_bar() -> Iterator[Any]:
         task = bar.add_task("starting", total=None)
 
         def progress(done, total, description):
-            bar.update(task, completed=done, total=total, description=description)
+            known = total if math.isfinite(total) else None
+            bar.update(task, completed=done, total=known, description=description)
 
         yield progress
 
@@ -204,8 +205,7 @@ def _log_lines(console):
         seconds = time.perf_counter() - start
         if description != last or seconds > said + 10:
             last, said = description, seconds
-            console.print(
-                f"{done / total:4.0%} {seconds:4.0f} s  {description}", markup=False
-            )
+            share = f"{done / total:4.0%}" if math.isfinite(total) else "time left ?"
+            console.print(f"{share} {seconds:4.0f} s  {description}", markup=False)
 
     return progress

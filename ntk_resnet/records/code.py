@@ -20,41 +20,47 @@ _ROOT = pathlib.Path(__file__).parent.parent
 
 
 @functools.cache
-def code_digest(*folders: str) -> str:
-    """SHA-256 of the code in some folders of the package and of what it imports.
+def code_digest(*places: str | pathlib.Path) -> str:
+    """SHA-256 of the code in some places and of what it imports of the package.
 
     The same for every layout of the source, comments and docstrings, and on every
     Python that reads it alike.
 
     Args:
-        *folders: of the package; by default all that compute.
+        *places: folders of the package, by default all that compute; or files, there or
+            anywhere.
     """
     known = set[pathlib.Path]()
-    found = [file for folder in folders or COMPUTES for file in _modules(folder)]
+    found = [file for place in places or COMPUTES for file in _modules(place)]
     while found:
         file = found.pop()
         if file not in known:
             known.add(file)
             found += _read(file)[1]
-    return digest(
-        {file.relative_to(_ROOT).as_posix(): _read(file)[0] for file in sorted(known)}
-    )
+    return digest({_name(file): _read(file)[0] for file in sorted(known)})
 
 
-def recipe(about: dict[str, Any], *folders: str) -> str:
+def recipe(about: dict[str, Any], *places: str | pathlib.Path) -> str:
     """What decides a result, as text: those of one recipe are equal.
 
     Args:
         about: what decides it besides the code and the versions, as plain data (JSON).
-        *folders: as in `code_digest`.
+        *places: as in `code_digest`.
     """
     return json.dumps(
-        {**about, "code": code_digest(*folders), **versions()}, sort_keys=True
+        {**about, "code": code_digest(*places), **versions()}, sort_keys=True
     )
 
 
-def _modules(folder):
-    return _ROOT.joinpath(folder).rglob("*.py")
+def _modules(place):
+    path = _ROOT.joinpath(place)
+    return [path] if path.is_file() else path.rglob("*.py")
+
+
+def _name(file):
+    """The path in the package, so that it may lie anywhere."""
+    inside = file.is_relative_to(_ROOT)
+    return file.relative_to(_ROOT).as_posix() if inside else file.name
 
 
 @functools.cache

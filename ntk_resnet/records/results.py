@@ -9,7 +9,7 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,8 @@ def resume(
     path: str | os.PathLike,
     config: dict[str, Any],
     compute: Callable[[], xr.Dataset],
+    *,
+    code: Sequence[str | pathlib.Path] = (),
 ) -> xr.Dataset:
     """The result at `path` if it is the one wanted, else a new one, saved with CSV.
 
@@ -108,23 +110,33 @@ def resume(
         config: what decides the result, as plain data (JSON).
         compute: makes the Dataset; provenance, `config` and the `seconds` it took are
             added to its attributes.
+        code: folders and files whose code decides it, as in `records.code`.
     """
-    wanted = recipe(config)
+    wanted = recipe(config, *code)
+    if (found := load_made_by(wanted, path)) is not None:
+        return found
+    _check_replaceable(pathlib.Path(path))  # before the work, not after it
+    save(made_by(wanted, compute), path, csv=True)
+    return load(path)
+
+
+def load_made_by(wanted: str, path: str | os.PathLike) -> xr.Dataset | None:
+    """The result at `path`, if there is one, intact and of that recipe."""
     with contextlib.suppress(OSError, ValueError):
         found = load(path)
         if found.attrs.get("config") == wanted:
             return found
-    _check_replaceable(pathlib.Path(path))  # before the work, not after it
+    return None
+
+
+def made_by(wanted: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
+    """A new result with its provenance, its recipe and the seconds that it took."""
     start = time.perf_counter()
     dataset = compute()
     seconds = round(time.perf_counter() - start, 1)
-    dataset.attrs = {
-        **provenance(**dataset.attrs),
-        "config": wanted,
-        "seconds": seconds,
-    }
-    save(dataset, path, csv=True)
-    return load(path)
+    about = {"config": wanted, "seconds": seconds}
+    dataset.attrs = {**provenance(**dataset.attrs), **about}
+    return dataset
 
 
 def content_digest(dataset: xr.Dataset) -> str:

@@ -34,7 +34,11 @@ th, td { padding: .4rem .6rem; border-bottom: 1px solid var(--grid);
 #run .numbers td:last-child { white-space: normal; }
 .interval { display: block; color: var(--soft); font-size: .8rem; }
 .holds strong { color: var(--good); } .fails strong { color: var(--bad); }
-.fails { background: var(--panel); }
+.fails, .inconclusive { background: var(--panel); }
+.inconclusive strong, .not-run strong { color: var(--soft); }
+.claims { list-style: none; padding: 0; margin: .75rem 0; font-size: .93rem; }
+.claims li { padding: .35rem .6rem; border-bottom: 1px solid var(--grid); }
+pre { overflow-x: auto; font-size: .82rem; }
 sup { line-height: 0; font-size: .72em; }
 nav { font-size: .9rem; display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; }
 details { margin: .75rem 0; background: var(--panel); border-radius: 6px;
@@ -82,6 +86,62 @@ $runs
 its full provenance in the attributes; the CSV files hold the same numbers.</p>
 $files
 </section>
+</main>
+</body>
+</html>
+""")
+
+
+STUDY = string.Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>$style</style>
+</head>
+<body>
+<main>
+<p class="links"><a href="index.html">All studies</a></p>
+<h1>$question</h1>
+<p class="message">$answer</p>
+$first
+$trouble
+$groups
+$rest
+<section id="paper"><h2>The paper</h2>
+<p>$summary</p>
+<details><summary>Reference</summary><pre>$reference</pre></details>
+</section>
+<section id="verdicts"><h2>All verdicts</h2>
+<details><summary>$counts</summary>
+$verdicts
+</details>
+</section>
+<section id="run"><h2>What was run</h2>
+$runs
+<details><summary>Versions, device and time</summary>$provenance</details>
+</section>
+</main>
+</body>
+</html>
+""")
+
+INDEX = string.Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Claims about residual networks, tested</title>
+<style>$style</style>
+</head>
+<body>
+<main>
+<h1>Claims about residual networks, tested</h1>
+<p class="message">$counts. Each page opens with a paper's question and the figure that
+answers it; a claim holds if the interval of what was measured lies within what is
+predicted, fails if it lies outside, and is inconclusive in between.</p>
+$studies
 </main>
 </body>
 </html>

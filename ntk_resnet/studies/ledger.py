@@ -1,0 +1,212 @@
+"""The ledger: what a paper claims, what was measured of it, and the verdict.
+
+A claim allows a set of values: those within a tolerance of a prediction, or on one side
+of it. A measurement gives an interval. The claim holds if the interval lies in that
+set, fails if it lies outside, and is inconclusive if it is partly inside: an interval
+that is too wide confirms nothing.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from ntk_resnet.analysis.statistics import PowerFit, mean_of
+
+HOLDS, FAILS, INCONCLUSIVE, NOT_RUN = "holds", "fails", "inconclusive", "not run"
+
+KNOWN = {
+    "read": "read in the source",
+    "summary": "as others sum it up",
+    "derived": "derived here",
+}
+"""How we know what is claimed."""
+
+FEWEST_SEEDS = 5
+
+
+class Measured(NamedTuple):
+    """Values, of one shape or single numbers, with the intervals around them."""
+
+    values: Any
+    low: Any
+    high: Any
+    interval: str
+    """What the intervals are."""
+
+
+def exact(values: Any, error: Any, interval: str = "bound of the rounding") -> Measured:
+    """Values of a computation without chance, to an error that is bounded.
+
+    Args:
+        values: numbers.
+        error: no less than what they are off by, one for all or one for each.
+        interval: where the bound comes from.
+    """
+    values = np.asarray(values, float)
+    return Measured(values, values - error, values + error, interval)
+
+
+def over_seeds(values: Any, axis: int = 0, what: str = "seeds") -> Measured:
+    """Means over independent repetitions, with 95 % intervals (Student's t).
+
+    Args:
+        values: with an axis of repetitions.
+        axis: this axis.
+        what: they are repetitions of.
+
+    Raises:
+        ValueError: there are fewer than five, too few for an interval.
+    """
+    values = np.asarray(values, float)
+    count = values.shape[axis]
+    if count < FEWEST_SEEDS:
+        raise ValueError(
+            f"values has {count} {what}; an interval needs {FEWEST_SEEDS} at least."
+        )
+    return Measured(*mean_of(values, axis), f"95 % over {count} {what}")
+
+
+def exponent(fit: PowerFit, interval: str = "95 % of the fit") -> Measured:
+    """The exponent of a fitted power law."""
+    return Measured(fit.exponent, fit.low, fit.high, interval)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One prediction of a paper, how it is measured, and what decides."""
+
+    name: str
+    """As "1e": claims of one name belong together."""
+    statement: str
+    """What is claimed, in a sentence; `{name}` stands for an attribute of the
+    result."""
+    source: str
+    """Where in the paper: a theorem, an equation."""
+    known: Literal["read", "summary", "derived"]
+    of: str
+    """The measurement it is read off."""
+    measure: Callable[[xr.Dataset], Measured]
+    """What was measured, from the result."""
+    predicted: float | Callable[[xr.Dataset], Any]
+    """The prediction, or what makes it from the result's coordinates: one number, or
+    one for each value."""
+    tolerance: float | Callable[[xr.Dataset], Any] = 0.0
+    side: Literal["within", "below", "above"] = "within"
+    """Of the prediction, where the measured values are to be."""
+    reason: str
+    """Where the tolerance, or the bound, comes from."""
+    figure: str = ""
+    """The figure that shows it."""
+
+
+class Entry(NamedTuple):
+    """A line of the ledger."""
+
+    study: str
+    claim: str
+    statement: str
+    source: str
+    predicted: float
+    measured: float
+    low: float
+    high: float
+    tolerance: float
+    verdict: str
+    seconds: float
+    side: str
+    interval: str
+    reason: str
+    figure: str
+
+
+def judge(study: str, claim: Claim, found: xr.Dataset, seconds: float) -> Entry:
+    """The line of a claim, from a result.
+
+    Of several values the one that stands for them is, among those that decide the
+    verdict, the farthest off.
+    """
+    measured = claim.measure(found)
+    values, low, high, predicted, tolerance = (
+        np.ravel(part).astype(float)
+        for part in np.broadcast_arrays(
+            *measured[:3], _of(claim.predicted, found), _of(claim.tolerance, found)
+        )
+    )
+    least, most = predicted - tolerance, predicted + tolerance
+    if claim.side == "below":
+        least = np.full_like(least, -np.inf)
+    elif claim.side == "above":
+        most = np.full_like(most, np.inf)
+    inside = (low >= least) & (high <= most)  # NaN is neither
+    outside = (low > most) | (high < least)
+    if outside.any():
+        verdict, deciding = FAILS, outside
+    elif inside.all():
+        verdict, deciding = HOLDS, inside
+    else:
+        verdict, deciding = INCONCLUSIVE, ~inside
+    excess = np.maximum(values - most, least - values)
+    k = int(np.argmax(np.where(deciding, np.nan_to_num(excess, nan=np.inf), -np.inf)))
+    return Entry(
+        study=study,
+        claim=claim.name,
+        statement=claim.statement.format_map(found.attrs),
+        source=source_of(claim),
+        predicted=float(predicted[k]),
+        measured=float(values[k]),
+        low=float(low[k]),
+        high=float(high[k]),
+        tolerance=float(tolerance[k]),
+        verdict=verdict,
+        seconds=seconds,
+        side=claim.side,
+        interval=measured.interval
+        + (f", worst of {values.size}" if values.size > 1 else ""),
+        reason=claim.reason.format_map(found.attrs),
+        figure=claim.figure,
+    )
+
+
+def not_run(study: str, claim: Claim, why: str) -> Entry:
+    """The line of a claim that could not be measured."""
+    return Entry(
+        study=study,
+        claim=claim.name,
+        statement=claim.statement.format_map(_Blank()),
+        source=source_of(claim),
+        predicted=_number(claim.predicted),
+        measured=math.nan,
+        low=math.nan,
+        high=math.nan,
+        tolerance=_number(claim.tolerance),
+        verdict=NOT_RUN,
+        seconds=0.0,
+        side=claim.side,
+        interval="",
+        reason=why,
+        figure=claim.figure,
+    )
+
+
+def _number(value):
+    return math.nan if callable(value) else float(value)
+
+
+def source_of(claim: Claim) -> str:
+    """Where a claim stands, and how we know."""
+    return f"{claim.source} ({KNOWN[claim.known]})"
+
+
+class _Blank(dict):
+    """Stands for attributes of a result that is not there."""
+
+    def __missing__(self, name):
+        return "…"
+
+
+def _of(value, found):
+    return value(found) if callable(value) else value
