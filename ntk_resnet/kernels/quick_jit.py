@@ -9,6 +9,7 @@ import jax
 # XLA then makes kernels for the CPU without MLIR, in half the time to compile; they
 # run as fast to 20 % (`benchmarks/gram.py peer profile`). Other devices do not mind.
 _OPTIONS = {"xla_cpu_use_fusion_emitters": False}
+_has_options = True  # newer versions of XLA do not; the first call finds that out
 
 
 def quick_jit(function: Callable, **static: Any) -> Callable:
@@ -21,11 +22,14 @@ def quick_jit(function: Callable, **static: Any) -> Callable:
 
     @functools.wraps(function)
     def call(*args):
-        try:
-            return quick(*args)
-        except jax.errors.JaxRuntimeError as error:
-            if "No such compile option" not in str(error):
-                raise
+        global _has_options
+        if _has_options:
+            try:
+                return quick(*args)
+            except jax.errors.JaxRuntimeError as error:
+                if "No such compile option" not in str(error):
+                    raise
+                _has_options = False
         return usual(*args)
 
     return call
