@@ -24,7 +24,7 @@ QUICK := XLA_FLAGS="--xla_cpu_parallel_codegen_split_count=1 \
 PYTEST := -m pytest --numprocesses auto --dist loadfile
 
 help:
-	@echo 'make report    the depth study as a web page: report/index.html (under 10 minutes)'
+	@echo 'make report    claims of Huang et al. and the data, as pages: report/index.html (under 8 minutes)'
 	@echo 'make test      the tests (minutes); make test-all adds the slow statistical ones'
 	@echo 'make test-matrix  the tests on each supported Python that is found'
 	@echo 'make accuracy  how exact the kernels are, against 50 digits and neural-tangents'

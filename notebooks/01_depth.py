@@ -20,7 +20,7 @@
 # connected network with residual ones whose branches are scaled by $L^{-\gamma}$ at
 # depth $L$, after Huang, Wang, Tao and Zhao (2020). As in their paper the first weights
 # of the residual networks and the readouts of all are frozen: `trained="blocks"`, the
-# default of residual networks. `make report` runs the same study at full size.
+# default of residual networks. `ntk-resnet reproduce huang2020` runs it at full size.
 
 # %%
 import os

@@ -1,4 +1,4 @@
-"""The depth study at a size that computes in seconds, for several test modules."""
+"""Three studies at sizes that compute in seconds, for several test modules."""
 
 import fcntl
 import functools
@@ -6,34 +6,53 @@ import os
 import pathlib
 import tempfile
 
-from ntk_resnet.data.datasets import load_data
-from ntk_resnet.studies import depth_claims, depth_study
+import ledger_checks
 
-SIZES = depth_study.Sizes(
-    angles=7,
-    depths=(1, 3, 10, 30),
-    rows=15,
-    train=20,
-    test=20,
-    splits=2,
-    teacher_rows=20,
-    widths=(8, 16),
-    width_seeds=2,
-    dispersion_depths=(1, 2),
-    networks=20,
-    train_widths=(8, 16),
-    train_seeds=2,
-    longest=20_000,
-    spectrum_rows=20,
-    degrees=12,
-    curve_sizes=(5, 10),
-    curve_trials=2,
-    ridges=(0.1, 1.0),
-    image_depths=(1, 2),
-    images=12,
-    image_specs=1,
-    image_networks=8,
-)
+from ntk_resnet.studies import catalogue, runner
+
+_DEPTHS = (1, 3, 10, 30)
+_REGRESSION = {"depths": _DEPTHS, "train": 20, "test": 20, "splits": 5}
+_IMAGES = {"families": ["plain", "γ = 1", "γ = 1/2"], "depths": (1, 2), "rows": 12}
+SIZES = {
+    "huang2020": {
+        "paper": {"cosines": 7},
+        "kernels": {"depths": _DEPTHS, "angles": 7},
+        "rates": {"longest": 20_000},
+        "limit": {"rows": 20},
+        "degeneracy": {"depths": _DEPTHS, "rows": 15},
+        "regression": _REGRESSION,
+        "two_classes": _REGRESSION,
+        "teacher": _REGRESSION | {"rows": 40},
+        "mnist": _REGRESSION,
+        "concentration": {
+            "networks": ["γ = 1", "plain", "γ = 3/4", "γ = 1/2"],
+            "depths": (1, 2),
+            "widths": (8,),
+            "seeds": 5,
+        },
+        "width": {"widths": (8, 16), "seeds": 5},
+        "training": {"widths": (8, 16), "seeds": 2},
+    },
+    "images": {
+        "flattened": _IMAGES | {"splits": 5},
+        "pooled": _IMAGES | {"splits": 5},
+        "rates": {},
+        "agreement": {"networks": ["γ = 1/2"], "seeds": 8, "width": 32},
+    },
+    "digits": {
+        "spectra": {"rows": 100},
+        "ridge": {"ridges": (0.1, 1.0)},
+        "leave_one_out": {"rows": 10, "ridges": (0.1,)},
+    },
+}
+
+
+_study = catalogue.study  # tests may put `study` in its place
+
+
+def study(name):
+    """The study of that name at its small sizes."""
+    return ledger_checks.small(_study(name), **SIZES[name])
 
 
 @functools.cache
@@ -45,17 +64,18 @@ def folder() -> pathlib.Path:
     out.mkdir(exist_ok=True)
     with open(out / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        depth_study.run(out / "data", load_data("digits"), SIZES)
+        runner.run([study(name) for name in SIZES], quick=True, folder=out / "data")
     return out
 
 
 @functools.cache
-def results():
-    """The parts by name; copy before changing one."""
-    return depth_study.run(folder() / "data", load_data("digits"), SIZES)
+def runs():
+    """What became of the studies, by name."""
+    studies = [study(name) for name in SIZES]
+    found = runner.run(studies, quick=True, folder=folder() / "data")
+    return {one.study.name: one for one in found}
 
 
-@functools.cache
-def claims():
-    """The verdicts on them."""
-    return depth_claims.judge(results())
+def results(name="huang2020"):
+    """The results of one of them by measurement; copy before changing one."""
+    return runs()[name].results

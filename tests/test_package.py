@@ -21,13 +21,15 @@ def test_public_names():
         "Activation", "BalancedScale", "ConstantScale", "ConvNet", "ConvResNet",
         "DecreasingScale",
         "DepthScale", "FeedForward", "LeakyReLU", "NTKClassifier", "NTKRegressor",
-        "ResNet", "__version__", "decay_exponent", "diag", "early_stopping", "finite",
+        "ResNet", "__version__", "decay_exponent", "degeneracy", "diag",
+        "early_stopping", "finite", "fit_power",
         "from_json", "gram", "gram_operator", "kernel_distance",
         "kernel_distance_sweep", "kernel_fn",
         "kernel_ridge", "laplace_mercer", "learning_curve", "learning_curve_on_data",
         "learning_curve_on_sphere", "load_data", "mercer", "myrtle", "neural_tangents",
-        "open_gram", "parity_imbalance", "phase", "plot", "predicted_condition_number",
-        "profile", "solve", "spectral_distribution", "spectrum", "stax", "sweep_depth",
+        "one_block_correction", "open_gram", "parity_imbalance", "phase", "plot",
+        "predicted_condition_number", "profile", "solve", "spectral_distribution",
+        "spectrum", "stax", "sweep_depth",
         "to_json", "wide_resnet",
     ]  # fmt: skip
     for name in nr.__all__:

@@ -1,7 +1,6 @@
 """How constant the kernels of deep networks are on real data."""
 
 import ntk_resnet as nr
-from ntk_resnet.analysis.degeneracy import degeneracy
 
 networks = {
     "plain": nr.FeedForward(depth=1, trained="blocks"),
@@ -11,7 +10,7 @@ networks = {
 }
 x = nr.load_data("digits").x[:100]
 depths = [1, 3, 10, 30, 100, 300, 1000]
-found = {name: degeneracy(spec, depths, x) for name, spec in networks.items()}
+found = {name: nr.degeneracy(spec, depths, x) for name, spec in networks.items()}
 axes = nr.plot.new_axes(1, 2)
 nr.plot.degeneracy(found, "distance", ax=axes[0, 0], legend=False)
 nr.plot.degeneracy(found, "nngp_gap", ax=axes[0, 1], legend=False)

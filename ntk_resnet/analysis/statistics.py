@@ -1,5 +1,6 @@
 """Errors and intervals of what is measured several times, and fits of power laws."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,7 +46,10 @@ class PowerFit(NamedTuple):
     constant: float
 
 
-def fit_power(x: Num[ArrayLike, " k"], y: Num[ArrayLike, " k"]) -> PowerFit:
+def fit_power(
+    x: Num[ArrayLike, " k"] | Sequence[float],
+    y: Num[ArrayLike, " k"] | Sequence[float],
+) -> PowerFit:
     """Least squares of ln y on ln x, with the 95 % interval of the slope (Student's t).
 
     The interval takes the residuals for independent and equal in size; it is NaN for

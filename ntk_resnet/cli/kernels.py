@@ -70,7 +70,7 @@ class Spectrum(terminal.Command):
     over = ("family",)
 
     def measure(self, progress):
-        from ntk_resnet.studies import spectrum_measurements as measure
+        from ntk_resnet.studies import comparisons as measure
 
         networks = terminal.networks(self.spec, measure.NETWORKS)
         data = terminal.read_data(self.data, progress, networks.values())
@@ -79,9 +79,9 @@ class Spectrum(terminal.Command):
         )
 
     def draw(self, result):
-        from ntk_resnet.plot import study
+        from ntk_resnet.plot import panels
 
-        return study.spectrum(result)
+        return panels.spectrum(result)
 
     def table(self, result):
         columns = {
@@ -112,7 +112,7 @@ class Mercer(terminal.Command):
     over = ("family",)
 
     def measure(self, progress):
-        from ntk_resnet.studies import spectrum_measurements as measure
+        from ntk_resnet.studies import comparisons as measure
 
         networks = terminal.networks(self.spec, measure.NETWORKS)
         return measure.mercer_spectra(
@@ -124,9 +124,9 @@ class Mercer(terminal.Command):
         )
 
     def draw(self, result):
-        from ntk_resnet.plot import study
+        from ntk_resnet.plot import panels
 
-        return study.mercer(result)
+        return panels.mercer(result)
 
     def table(self, result):
         from ntk_resnet.report import tables
@@ -156,7 +156,7 @@ class LearningCurve(terminal.Command):
     over = ("family", "n")
 
     def measure(self, progress):
-        from ntk_resnet.studies import spectrum_measurements as measure
+        from ntk_resnet.studies import comparisons as measure
 
         networks = terminal.networks(self.spec, measure.NETWORKS)
         data = None
@@ -209,7 +209,7 @@ class Regress(terminal.Command):
     over = ("ridge",)
 
     def measure(self, progress):
-        from ntk_resnet.studies import spectrum_measurements as measure
+        from ntk_resnet.studies import comparisons as measure
 
         spec = measure.DEEP if self.spec is None else terminal.read_spec(self.spec)
         data = terminal.read_data(self.data, progress, [spec])
@@ -218,9 +218,9 @@ class Regress(terminal.Command):
         )
 
     def draw(self, result):
-        from ntk_resnet.plot import study
+        from ntk_resnet.plot import panels
 
-        return study.ridge(result)
+        return panels.ridge(result)
 
     def table(self, result):
         classify = bool(result.attrs["classes"])

@@ -1,71 +1,38 @@
-"""The commands of the depth study, and `doctor`.
+"""The commands that compare networks by depth and width, `report`, and `doctor`.
 
 `run` returns an exit code and what prints the result.
 """
 
 import dataclasses
 import pathlib
-import time
 from typing import Annotated, Literal
 
 import tyro
 
 from ntk_resnet.cli import terminal
+from ntk_resnet.cli.reproduce import reproduce
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """The depth study as a web page, with figures and data beside it."""
+    """The studies of Huang et al. 2020 and of your data as pages, with figures and
+    data beside them."""
 
     out: Annotated[pathlib.Path, tyro.conf.arg(metavar="DIR")] = pathlib.Path("report")
     """Folder for index.html, figures/ and data/; finished parts in it are reused."""
     quick: bool = False
-    """A smaller study, in about two minutes."""
+    """Smaller sizes, in about two minutes."""
     data: terminal.Source = "digits"
     """"digits", "mnist", "cifar10", a .npz file with x and y, or a CSV (target last, or
     named y)."""
     json: bool = False
-    """Print the verdicts as JSON."""
+    """Print the ledger as JSON."""
 
     def run(self):
-        from ntk_resnet.report import report, tables
-        from ntk_resnet.studies import depth_claims, depth_study
+        from ntk_resnet.studies import catalogue
 
-        start = time.perf_counter()
-        with terminal.progress_bar() as progress:
-            data = terminal.read_data(self.data, progress)
-            sizes = depth_study.QUICK if self.quick else depth_study.FULL
-            results = depth_study.run(self.out / "data", data, sizes, progress)
-        claims = depth_claims.judge(results)
-        page = report.write(self.out, results, claims)
-        rows = terminal.rows_of(claims, ["claim"])
-        seconds = round(time.perf_counter() - start, 1)
-
-        def show():
-            if self.json:
-                answer = {"page": str(page), "seconds": seconds, "claims": rows}
-                return terminal.print_json(answer | {"provenance": claims.attrs})
-            columns = {
-                "claim": "claim",
-                "statement": "prediction",
-                "prediction": "predicted",
-                "measured": "measured",
-                "interval": "interval",
-                "holds": "holds",
-            }
-            said = [
-                row
-                | {
-                    "statement": tables.plain(row["statement"]),
-                    "prediction": tables.predicted(row),
-                    "interval": tables.interval(row),
-                }
-                for row in rows
-            ]
-            terminal.print_table(f"the depth study on {data.name}", columns, said)
-            print(f"{page}  ({seconds:.0f} s)")
-
-        return 0, show
+        studies = [catalogue.study(name) for name in ("huang2020", "digits")]
+        return reproduce(self, studies, self.out)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,14 +54,15 @@ class Depth(terminal.Command):
 
     def measure(self, progress):
         from ntk_resnet._checks import check_count
-        from ntk_resnet.studies import depth_measurements as measure
+        from ntk_resnet.studies.comparisons import degeneracy_on_data
+        from ntk_resnet.studies.families import FAMILIES
 
-        families = terminal.networks(self.spec, measure.FAMILIES)
+        families = terminal.networks(self.spec, FAMILIES)
         rows = 40 if terminal.take_images(families.values()) else 300
         if self.rows is not None:
             rows = check_count("rows", self.rows, least=2)
         data = terminal.read_data(self.data, progress, families.values())
-        return measure.degeneracy_on_data(
+        return degeneracy_on_data(
             data,
             depths=self.depths,
             rows=rows,
@@ -103,9 +71,9 @@ class Depth(terminal.Command):
         )
 
     def draw(self, result):
-        from ntk_resnet.plot import study
+        from ntk_resnet.plot import panels
 
-        return study.degeneracy(result)
+        return panels.degeneracy(result)
 
     def table(self, result):
         columns = {
@@ -150,15 +118,13 @@ class Width(terminal.Command):
         from ntk_resnet.finite.dispersion import dispersion_of_families
         from ntk_resnet.specification.base import check_network
         from ntk_resnet.specification.networks import FeedForward
-        from ntk_resnet.studies import finite_measurements as measure
+        from ntk_resnet.studies.huang2020.finite import SPEC, width
 
         depths = check_depths("depths", self.depths)
         check_count("networks", self.networks, least=2)
-        ((name, spec),) = terminal.networks(
-            self.spec, {"residual": measure.WIDTH_SPEC}
-        ).items()
+        ((name, spec),) = terminal.networks(self.spec, {"residual": SPEC}).items()
         check_network(spec)
-        result = measure.agreement_with_width(
+        result = width(
             terminal.read_data(self.data, progress),
             widths=self.widths,
             seeds=self.seeds,
@@ -179,9 +145,9 @@ class Width(terminal.Command):
         return result.merge(dispersion).assign_attrs(dispersion.attrs)
 
     def draw(self, result):
-        from ntk_resnet.plot import study
+        from ntk_resnet.plot import panels
 
-        return study.width_and_dispersion(result)
+        return panels.width_and_dispersion(result)
 
     def table(self, result):
         columns = {"width": "width"}
@@ -259,9 +225,9 @@ class Train(terminal.Command):
         from ntk_resnet._checks import check_count
         from ntk_resnet.data.datasets import split
         from ntk_resnet.specification.base import check_network
-        from ntk_resnet.studies import finite_measurements as measure
+        from ntk_resnet.studies.huang2020.finite import SPEC
 
-        default = {"residual": measure.WIDTH_SPEC}
+        default = {"residual": SPEC}
         (spec,) = terminal.networks(self.spec, default).values()
         check_network(spec)
         data = terminal.read_data(self.data, progress)
@@ -286,9 +252,9 @@ class Train(terminal.Command):
         )
 
     def draw(self, result):
-        from ntk_resnet.plot import study
+        from ntk_resnet.plot import panels
 
-        return study.training(result)
+        return panels.training(result)
 
     def table(self, result):
         return _title_of(result), {

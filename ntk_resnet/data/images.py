@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from ntk_resnet._checks import check_choice
 from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.records.cache import cache_folder
 from ntk_resnet.records.content import write_file
@@ -95,6 +96,25 @@ def data_folder() -> pathlib.Path:
     return cache / "data"
 
 
+def has_images(name: str) -> bool:
+    """Whether the files of `"mnist"` or `"cifar10"` are at hand.
+
+    Raises:
+        ValueError: those of several folders are, or the name is another.
+    """
+    check_choice("name", name, ARCHIVES)
+    anywhere = os.environ.get("NTK_RESNET_DATA") or cache_folder()
+    return bool(anywhere and _local(name))
+
+
+def _local(name):
+    """The paths of the files, or of the archive that holds them; empty without."""
+    archives = [archive.name for archive in ARCHIVES[name]]
+    if name == "mnist":
+        return _together([archive.removesuffix(".gz") for archive in archives])
+    return _together(_CIFAR_PARTS) or _together(archives)
+
+
 def read_images(name: str, progress: Progress = quiet) -> tuple[Images, np.ndarray]:
     """All images of `"mnist"` or `"cifar10"`, the training set first, and labels.
 
@@ -108,8 +128,7 @@ def read_images(name: str, progress: Progress = quiet) -> tuple[Images, np.ndarr
 
 
 def _read_mnist(progress):
-    names = [archive.name.removesuffix(".gz") for archive in ARCHIVES["mnist"]]
-    paths = _together(names) or _download("mnist", progress)
+    paths = _local("mnist") or _download("mnist", progress)
     arrays = [_read_idx(path) for path in paths]
     for images, labels, path in zip(
         arrays[::2], arrays[1::2], paths[1::2], strict=True
@@ -146,13 +165,11 @@ def _read_idx(path):
 
 
 def _read_cifar(progress):
-    paths = _together(_CIFAR_PARTS)
-    if paths:
+    paths = _local("cifar10") or _download("cifar10", progress)
+    if len(paths) > 1:
         parts = {path: _content(path) for path in paths}
     else:
-        (archive,) = ARCHIVES["cifar10"]
-        (path,) = _together([archive.name]) or _download("cifar10", progress)
-        parts = _members(path)
+        parts = _members(paths[0])
     size = 1 + int(np.prod(_CIFAR_SHAPE))
     arrays = []
     for path, content in parts.items():

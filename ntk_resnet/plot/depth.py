@@ -10,7 +10,7 @@ from ntk_resnet.plot.families import Results, by_family, check, looks
 
 _KERNELS = {"ntk": "normalised NTK", "nngp": "normalised NNGP kernel"}
 _SWEEP = "nr.sweep_depth(spec, depths, angles=...)"
-_DEGENERACY = "analysis.degeneracy.degeneracy"
+_DEGENERACY = "nr.degeneracy"
 
 _QUANTITIES = {
     "distance": "rms of NTK − 1/4",
@@ -89,7 +89,7 @@ def degeneracy(
     """How constant kernels are, against depth, beside the predicted asymptote.
 
     Args:
-        found: from `analysis.degeneracy.degeneracy`: the quantity over `depth`; several
+        found: from `nr.degeneracy`: the quantity over `depth`; several
             by label, or with a dimension `family`, are compared.
         quantity: `"distance"` of the NTK to 1/4, `"distance_one_block"`, `"ntk_mean"`,
             `"ntk_spread"`, `"nngp_gap"`, `"condition_number"` or `"effective_rank"`.

@@ -7,7 +7,9 @@ computes, so that it does not count.
 
 import ast
 import functools
+import inspect
 import json
+import marshal
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -15,23 +17,22 @@ from typing import Any
 from ntk_resnet.records.content import digest
 from ntk_resnet.records.provenance import versions
 
-COMPUTES = ("analysis", "finite", "kernels", "studies")
+COMPUTES = ("analysis", "finite", "kernels")
 _ROOT = pathlib.Path(__file__).parent.parent
 
 
 @functools.cache
-def code_digest(*places: str | pathlib.Path) -> str:
-    """SHA-256 of the code in some places and of what it imports of the package.
+def code_digest(*folders: str) -> str:
+    """SHA-256 of the code in some folders of the package and of what it imports.
 
     The same for every layout of the source, comments and docstrings, and on every
     Python that reads it alike.
 
     Args:
-        *places: folders of the package, by default all that compute; or files, there or
-            anywhere.
+        *folders: of the package; by default all that compute.
     """
     known = set[pathlib.Path]()
-    found = [file for place in places or COMPUTES for file in _modules(place)]
+    found = [file for folder in folders or COMPUTES for file in _modules(folder)]
     while found:
         file = found.pop()
         if file not in known:
@@ -40,21 +41,87 @@ def code_digest(*places: str | pathlib.Path) -> str:
     return digest({_name(file): _read(file)[0] for file in sorted(known)})
 
 
-def recipe(about: dict[str, Any], *places: str | pathlib.Path) -> str:
+def recipe(about: dict[str, Any], *folders: str) -> str:
     """What decides a result, as text: those of one recipe are equal.
 
     Args:
         about: what decides it besides the code and the versions, as plain data (JSON).
-        *places: as in `code_digest`.
+        *folders: as in `code_digest`.
     """
     return json.dumps(
-        {**about, "code": code_digest(*places), **versions()}, sort_keys=True
+        {**about, "code": code_digest(*folders), **versions()}, sort_keys=True
     )
 
 
-def _modules(place):
-    path = _ROOT.joinpath(place)
-    return [path] if path.is_file() else path.rglob("*.py")
+def function_digest(function: Any) -> str:
+    """SHA-256 of the code of a function of a module, and of what it names.
+
+    That is what its module defines, and what of this package it imports by name: not
+    the rest of these modules. What it calls of `ntk_resnet` itself is in the folders of
+    `code_digest`. The whole file, where the function is none of its names; its bytecode
+    alone where it stands in no file, as in a notebook.
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    file = pathlib.Path(inspect.getfile(function))
+    if not file.is_file():
+        return digest(marshal.dumps(function.__code__.replace(co_filename="")))
+    found = dict[tuple[pathlib.Path, str], Any]()
+    _follow(file, function.__name__, found)
+    parts = [(_name(file), name, part) for (file, name), part in sorted(found.items())]
+    return digest(parts or _read(file)[0])
+
+
+def _follow(file, name, found):
+    node = _definitions(file).get(name)
+    if node is None or (file, name) in found:
+        return
+    if isinstance(node, ast.ImportFrom):
+        source = _module_of(node.module)
+        names = {alias.asname or alias.name: alias.name for alias in node.names}
+        inside = _module_of(f"{node.module}.{names[name]}")
+        if inside is not None:
+            found[file, name] = _read(inside)[0]
+        elif source is not None:
+            _follow(source, names[name], found)
+        return
+    found[file, name] = repr(_meaning(node))
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name):
+            _follow(file, part.id, found)
+
+
+@functools.cache
+def _definitions(file: pathlib.Path) -> dict[str, ast.AST]:
+    """What a module defines, and what of this package it imports, by name."""
+    found: dict[str, ast.AST] = {}
+    for node in ast.parse(file.read_bytes()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found[node.name] = node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            for target in targets:
+                for part in ast.walk(target):
+                    if isinstance(part, ast.Name):
+                        found[part.id] = node
+        elif isinstance(node, ast.ImportFrom) and _is_ours(node.module):
+            found |= {alias.asname or alias.name: node for alias in node.names}
+    return found
+
+
+def _is_ours(module):
+    return (module or "").split(".")[0] == _ROOT.name
+
+
+def _module_of(name):
+    """The file of a module of this package; `None` if there is none."""
+    path = _ROOT.joinpath(*name.split(".")[1:])
+    files = (path.with_suffix(".py"), path / "__init__.py")
+    return next(filter(pathlib.Path.is_file, files), None)
+
+
+def _modules(folder):
+    return _ROOT.joinpath(folder).rglob("*.py")
 
 
 def _name(file):

@@ -9,7 +9,7 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -97,8 +97,6 @@ def resume(
     path: str | os.PathLike,
     config: dict[str, Any],
     compute: Callable[[], xr.Dataset],
-    *,
-    code: Sequence[str | pathlib.Path] = (),
 ) -> xr.Dataset:
     """The result at `path` if it is the one wanted, else a new one, saved with CSV.
 
@@ -110,9 +108,8 @@ def resume(
         config: what decides the result, as plain data (JSON).
         compute: makes the Dataset; provenance, `config` and the `seconds` it took are
             added to its attributes.
-        code: folders and files whose code decides it, as in `records.code`.
     """
-    wanted = recipe(config, *code)
+    wanted = recipe(config)
     if (found := load_made_by(wanted, path)) is not None:
         return found
     _check_replaceable(pathlib.Path(path))  # before the work, not after it

@@ -1,6 +1,8 @@
 """Lines of the ledger as text, for pages and the terminal."""
 
 import html
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,6 +26,8 @@ def interval(entry: Entry) -> str:
         return entry.interval
     digits = _digits(entry)
     low, high = number(entry.low, digits), number(entry.high, digits)
+    if low == high:  # known to more digits than anyone reads
+        return entry.interval
     return f"[{low}, {high}] {entry.interval}"
 
 
@@ -67,8 +71,18 @@ def item(entry: Entry) -> str:
     return f'<li class="{_class(entry)}">{text}</li>'
 
 
-def items(entries: list[Entry]) -> str:
-    return f'<ul class="claims">{"".join(map(item, entries))}</ul>' if entries else ""
+def items(entries: Sequence[Entry]) -> str:
+    """A list of claims; those that could not be run once for each reason."""
+    run = [item(entry) for entry in entries if entry.verdict != NOT_RUN]
+    others = itertools.groupby(
+        (entry for entry in entries if entry.verdict == NOT_RUN),
+        key=lambda entry: (entry.claim, entry.reason),
+    )
+    for _, alike in others:
+        first, *more = alike
+        text = f" (and {len(more)} more of this kind)" if more else ""
+        run.append(item(first._replace(reason=first.reason + text)))
+    return f'<ul class="claims">{"".join(run)}</ul>' if run else ""
 
 
 def table(entries: list[Entry]) -> str:

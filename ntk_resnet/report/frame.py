@@ -60,38 +60,6 @@ code { font-size: .82rem; overflow-wrap: anywhere; }
     color: var(--soft); } }
 """
 
-PAGE = string.Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>$style</style>
-</head>
-<body>
-<main>
-<h1>$title</h1>
-<p class="message">$message</p>
-<nav>$contents</nav>
-<section id="verdicts"><h2>Predicted and measured: $count</h2>
-$verdicts
-</section>
-$figures
-<section id="run"><h2>What was run</h2>
-$runs
-<details><summary>Versions, device and time</summary>$provenance</details>
-</section>
-<section id="files"><h2>Files beside this page</h2>
-<p>Every result is a zarr store (format 3, opened by <code>xarray.open_zarr</code>) with
-its full provenance in the attributes; the CSV files hold the same numbers.</p>
-$files
-</section>
-</main>
-</body>
-</html>
-""")
-
-
 STUDY = string.Template("""<!doctype html>
 <html lang="en">
 <head>

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ntk_resnet._checks import check_writable
 from ntk_resnet.plot import drawing
 from ntk_resnet.records.content import write_file
 from ntk_resnet.records.provenance import versions
@@ -34,6 +35,7 @@ def write(out: pathlib.Path, runs: Sequence[Run]) -> pathlib.Path:
     Raises:
         OSError: `out` is not writable.
     """
+    check_writable(out / "figures")
     for one in runs:
         write_file(out / f"{one.study.name}.html", _page(out, one))
     return write_file(out / "index.html", _index(runs))
@@ -80,17 +82,20 @@ def _group(out, one, number, name):
     axes = figure.draw(found)
     letter_panels(axes)
     stem = f"{study.name}-{name}"
-    (out / "figures").mkdir(parents=True, exist_ok=True)
     for ending in ("svg", "png"):
         drawing.save(axes, out / "figures" / f"{stem}.{ending}")
     svg = drawing.to_svg(axes, name=stem, title=title)
     own = [entry for entry in one.entries if entry.figure == name]
-    links = " · ".join(
-        _link(f"figures/{stem}.{ending}", ending) for ending in ("svg", "png")
-    )
+    files = [f"figures/{stem}.{ending}" for ending in ("svg", "png")]
+    folder = out / "data" / study.name / one.size
+    files += [
+        path.relative_to(out).as_posix()
+        for path in sorted(folder.glob(f"{figure.of}.*"), key=lambda p: len(p.name))
+    ]
+    links = " · ".join(_link(file, pathlib.Path(file).name) for file in files)
     caption = string.Formatter().vformat(figure.caption, (), found.attrs)
     return (
-        f'<section id="{name}"><h2>{tables.prose(title)}</h2>'
+        f'<section id="figure-{name}"><h2>{tables.prose(title)}</h2>'
         f'<figure><div class="wide plot">{svg}</div><figcaption>'
         f"<strong>Figure {number}.</strong> {tables.prose(caption)}"
         f"</figcaption></figure>{entries.items(own)}"

@@ -7,7 +7,7 @@ import ntk_resnet as nr
 from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.plot import drawing
 from ntk_resnet.plot.families import looks
-from ntk_resnet.studies.ledger import Claim, Measured, exact
+from ntk_resnet.studies.ledger import Claim, Measured, exact, fitted
 from ntk_resnet.studies.study import Budget, Figure, Measurement, Study
 
 HALF, ONE = nr.DepthScale(0.5), nr.DepthScale(1.0)
@@ -78,12 +78,7 @@ _LATE = ["plain, L = 100", "γ = 1, L = 100"]
 
 def _exponents(found, families):
     one = found.sel(family=families).transpose(..., "dim")
-    return _fitted(one, "exponent")
-
-
-def _fitted(found, name):
-    value, low, high = (found[name + end].values for end in ("", "_low", "_high"))
-    return Measured(value, low, high, "95 % of the fit")
+    return fitted(one, "exponent")
 
 
 def _over_laplace(found):
@@ -295,7 +290,7 @@ CLAIMS = [
         source="theorem on the decay of eigenvalues",
         known="summary",
         of="decay",
-        measure=lambda found: _fitted(found, "far_exponent"),
+        measure=lambda found: fitted(found, "far_exponent"),
         predicted=-3.0,
         tolerance=0.02,
         reason="terms of relative order L/k",
@@ -586,5 +581,5 @@ STUDY = Study(
     },
     claims=CLAIMS,
     figures=FIGURES,
-    budget=Budget(quick=30, full=60),
+    budget=Budget(quick=20, full=60),
 )

@@ -5,7 +5,22 @@ import importlib
 from ntk_resnet._checks import check_choice
 from ntk_resnet.studies.study import Study
 
-NAMES = ("belfer2024",)
+NAMES = (
+    "huang2020",
+    "belfer2024",
+    "effective_depth",
+    "hayou2021",
+    "tian2024",
+    "xiao2020",
+    "bietti2021",
+    "hanin2020",
+    "yang2017",
+    "simon2023",
+    "barzilai2023",
+    "scaling2022",
+    "images",
+    "digits",
+)
 
 
 def study(name: str) -> Study:

@@ -70,9 +70,32 @@ def over_seeds(values: Any, axis: int = 0, what: str = "seeds") -> Measured:
     return Measured(*mean_of(values, axis), f"95 % over {count} {what}")
 
 
+def ratio_of_means(over: Any, under: Any, axis: int = 0) -> Measured:
+    """The ratio of two positive means over seeds, with 95 % intervals.
+
+    Of its logarithm, whose error is that of both means relative to them (Student's t,
+    the fewer degrees of freedom).
+
+    Raises:
+        ValueError: there are fewer than five seeds.
+    """
+    means = [over_seeds(values, axis) for values in (over, under)]
+    wide = np.hypot(*((one.high - one.values) / one.values for one in means))
+    ratio = means[0].values / means[1].values
+    count = min(np.shape(over)[axis], np.shape(under)[axis])
+    low, high = ratio * np.exp(-wide), ratio * np.exp(wide)
+    return Measured(ratio, low, high, f"95 % over {count} seeds")
+
+
 def exponent(fit: PowerFit, interval: str = "95 % of the fit") -> Measured:
     """The exponent of a fitted power law."""
     return Measured(fit.exponent, fit.low, fit.high, interval)
+
+
+def fitted(found: xr.Dataset, name: str, interval: str = "95 % of the fit") -> Measured:
+    """A fitted number of a result, with its variables `..._low` and `..._high`."""
+    value, low, high = (found[name + end].values for end in ("", "_low", "_high"))
+    return Measured(value, low, high, interval)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,10 +114,10 @@ class Claim:
     """The measurement it is read off."""
     measure: Callable[[xr.Dataset], Measured]
     """What was measured, from the result."""
-    predicted: float | Callable[[xr.Dataset], Any]
-    """The prediction, or what makes it from the result's coordinates: one number, or
-    one for each value."""
-    tolerance: float | Callable[[xr.Dataset], Any] = 0.0
+    predicted: Any
+    """One number, one for each value, or a function of the result that returns these
+    from its coordinates."""
+    tolerance: Any = 0.0
     side: Literal["within", "below", "above"] = "within"
     """Of the prediction, where the measured values are to be."""
     reason: str
@@ -193,7 +216,7 @@ def not_run(study: str, claim: Claim, why: str) -> Entry:
 
 
 def _number(value):
-    return math.nan if callable(value) else float(value)
+    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def source_of(claim: Claim) -> str:

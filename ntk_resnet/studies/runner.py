@@ -6,7 +6,6 @@ is loaded instead of computed, so that a second run is instant and a killed one 
 
 import contextlib
 import functools
-import inspect
 import json
 import math
 import pathlib
@@ -19,18 +18,18 @@ from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.data.datasets import load_data
 from ntk_resnet.records import results as records
 from ntk_resnet.records.cache import cache_folder
-from ntk_resnet.records.code import recipe
+from ntk_resnet.records.code import function_digest, recipe
 from ntk_resnet.records.content import digest, write_file
 from ntk_resnet.studies.ledger import Entry, judge, not_run
 from ntk_resnet.studies.study import Measurement, NotRun, Results, Study
-
-_CODE = ("analysis", "finite", "kernels")  # that a measurement may call
 
 
 class Run(NamedTuple):
     """What became of a study."""
 
     study: Study
+    size: str
+    """"quick" or "full"."""
     results: Results
     entries: list[Entry]
 
@@ -74,6 +73,7 @@ def run(
     return [
         Run(
             one,
+            size,
             {job.name: value for job, value in found if _is_result(job, one, value)},
             _entries(one, claims, {j.name: v for j, v in found if j.study is one}),
         )
@@ -119,10 +119,8 @@ class _Job(NamedTuple):
         if self.part.data:
             data = _data(self.source, self.part.data == "images")
             about |= {"data": data.name, "data_sha256": digest(data.x, data.y)}
-        function = inspect.unwrap(self.part.measure)
-        while isinstance(function, functools.partial):
-            function = function.func
-        return recipe(about, *_CODE, inspect.getfile(function))
+        about |= {"function": function_digest(self.part.measure)}
+        return recipe(about)
 
     def compute(self, progress):
         images = self.part.data == "images"

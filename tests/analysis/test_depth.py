@@ -26,6 +26,18 @@ FAMILIES = [
 ]
 
 
+@pytest.mark.quick
+def test_the_distance_to_one_block_is_its_correction_over_the_depth():
+    """On a pair at a right angle: L times the distance is |D|, whose power is -1."""
+    spec = nr.ResNet(depth=1, branch_scale=nr.DepthScale(1.0))
+    depths = [1000, 2000]
+    distance = nr.degeneracy(spec, depths, np.eye(2)).distance_one_block.values
+    (predicted,) = np.abs(nr.one_block_correction(np.array([np.pi / 2])))
+    np.testing.assert_allclose(depths * distance, predicted, rtol=5e-3)  # next: 1/L
+    fit = nr.fit_power(np.array(depths, float), distance)
+    assert fit.exponent == pytest.approx(-1, abs=5e-3)
+
+
 @pytest.mark.parametrize(
     "spec", slow_but_for(FAMILIES, [FAMILIES[i] for i in (0, 4, 5)])
 )

@@ -6,18 +6,14 @@ import xarray as xr
 
 import ntk_resnet as nr
 from ntk_resnet.plot.families import _LOOKS, by_family, full_name, looks, tones
-from ntk_resnet.studies import (
-    depth_measurements,
-    finite_measurements,
-    image_measurements,
-    spectrum_measurements,
-)
+from ntk_resnet.studies import comparisons, families
+from ntk_resnet.studies.images import finite, kernels
 
 STUDIES = {
-    "depth": depth_measurements.FAMILIES,
-    "spectra": spectrum_measurements.NETWORKS,
-    "images": image_measurements.FAMILIES,
-    "finite images": finite_measurements.IMAGE_SPECS,
+    "depth": families.FAMILIES,
+    "spectra": comparisons.NETWORKS,
+    "images": kernels.FAMILIES,
+    "finite images": finite.NETWORKS,
 }
 
 

@@ -351,7 +351,7 @@ def test_a_second_call_draws_beside_the_first(spectra):
     ("draw", "message"),
     [
         (nr.plot.kernels, "no 'ntk', 'angle'; pass what nr.sweep_depth(spec, depths"),
-        (nr.plot.degeneracy, "no 'distance'; pass what analysis.degeneracy.degeneracy"),
+        (nr.plot.degeneracy, "no 'distance'; pass what nr.degeneracy"),
         (nr.plot.kernel_distance, "no 'relative_distance'; pass what nr.kernel_dist"),
         (nr.plot.spectrum, "no 'eigenvalue'; pass what nr.spectrum returns"),
         (nr.plot.spectral_distribution, "pass what nr.spectral_distribution returns"),

@@ -341,7 +341,6 @@ def test_all_that_computes_is_in_the_digest(tmp_path, monkeypatch):
         "activations/named.py",
         "specification/networks.py",
         "specification/convolutional.py",
-        "data/datasets.py",
     } <= known
     assert not any(name.startswith(("plot/", "report/")) for name in known)
 
@@ -352,3 +351,78 @@ def test_check_writable(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="cannot write"):
         records.check_writable(tmp_path / "file" / "below")
+
+
+STUDY = '''
+"""A study."""
+import numpy as np
+import ntk_resnet as nr
+from ntk_resnet.records.content import digest as known_by
+from ntk_resnet.plot import drawing
+
+SIZES = (1, 2)
+COLOUR = "red"
+
+
+def measure(*, count, progress):
+    """Words."""
+    return helper(count) + sum(SIZES), known_by
+
+
+def helper(count):
+    return count + 1  # a remark
+
+
+def draw(found):
+    drawing.save(found, COLOUR)
+
+
+CLAIM = {"statement": "it holds", "measure": lambda found: measure}
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changes"),
+    [
+        ("Words.", "Other words.", False),
+        ("# a remark", "# another", False),
+        ('"red"', '"blue"', False),
+        ("it holds", "it may hold", False),
+        ("drawing.save(found", "drawing.save(found, 2", False),
+        ("count + 1", "count + 2", True),
+        ("SIZES = (1, 2)", "SIZES = (1, 3)", True),
+        ("sum(SIZES)", "max(SIZES)", True),
+        ("import digest as", "import write_file as", True),
+    ],
+)
+def test_a_function_is_known_by_its_code_and_what_it_names(tmp_path, old, new, changes):
+    """Not by the figures and the words that stand in its module."""
+    assert old in STUDY
+
+    def known(text, number):
+        path = tmp_path / f"{number}" / "study.py"
+        path.parent.mkdir()
+        path.write_text(text)
+        space: dict = {}
+        exec(compile(text, str(path), "exec"), space)
+        return code.function_digest(space["measure"])
+
+    first, same, other = (
+        known(STUDY, 1),
+        known(STUDY, 2),
+        known(STUDY.replace(old, new), 3),
+    )
+    assert first == same
+    assert (other != first) == changes
+
+
+def test_functions_of_studies_are_followed_into_the_modules_they_import():
+    from ntk_resnet.studies.huang2020 import rates
+
+    found: dict = {}
+    code._follow(pathlib.Path(rates.__file__), "rates", found)
+    names = {(file.stem, name) for file, name in found}
+    assert {("rates", "rates"), ("rates", "continuous_limit")} <= names
+    assert ("families", "FAMILIES") in names
+    assert ("_progress", "part_of") in names
+    assert not {name for _, name in names} & {"CLAIMS", "draw", "FIGURE", "looks"}
