@@ -22,8 +22,8 @@ def answer(results, _):
         f"{trained.attrs['images']} those of {least} have the least error, "
         f"{float(best.min()):.2g}, and those of α = 1 "
         f"{float(best.sel(family='α = 1')):.2g}. On targets with noise of variance "
-        f"{noisy.attrs['noise']} stopping in time leaves {share:.2g} times the error of "
-        "interpolation."
+        f"{noisy.attrs['noise']} stopping in time leaves {share:.2g} times the error "
+        "of interpolation."
     )
 
 
