@@ -191,5 +191,5 @@ STUDY = Study(
     },
     claims=CLAIMS,
     figures=FIGURES,
-    budget=Budget(quick=10, full=30),
+    budget=Budget(quick=9, full=30),
 )

@@ -399,10 +399,10 @@ STUDY = Study(
                 "betas": [0.5, 1.0],
                 "seeds": 1200,
             },
-            quick={"depths": [10, 20, 60], "seeds": 600},
+            quick={"depths": [10, 30, 100], "seeds": 600},
         ),
     },
     claims=CLAIMS,
     figures=FIGURES,
-    budget=Budget(quick=15, full=60),
+    budget=Budget(quick=20, full=60),
 )

@@ -72,5 +72,5 @@ STUDY = Study(
         "ntk": kernels.FIGURES["ntk"],
         "nngp": kernels.FIGURES["nngp"],
     },
-    budget=Budget(quick=75, full=360),
+    budget=Budget(quick=70, full=360),
 )

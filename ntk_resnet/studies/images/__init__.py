@@ -55,5 +55,5 @@ STUDY = Study(
         "rates": rates.FIGURE,
         "agreement": finite.FIGURE,
     },
-    budget=Budget(quick=30, full=240),
+    budget=Budget(quick=25, full=240),
 )
