@@ -180,6 +180,12 @@ def log_axis(axis, steps=(1,)):
     axis.set_minor_locator(ticker.NullLocator())
 
 
+def log_axes(ax):
+    """Both axes logarithmic, with numbers written out at powers of ten."""
+    for axis in (ax.xaxis, ax.yaxis):
+        log_axis(axis)
+
+
 def width_axes(ax, widths):
     """Logarithmic axes with a tick at each width."""
     ax.set_xscale("log")

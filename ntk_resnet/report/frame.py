@@ -40,14 +40,11 @@ th, td { padding: .4rem .6rem; border-bottom: 1px solid var(--grid);
 .claims li { padding: .35rem .6rem; border-bottom: 1px solid var(--grid); }
 pre { overflow-x: auto; font-size: .82rem; }
 sup { line-height: 0; font-size: .72em; }
-nav { font-size: .9rem; display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; }
 details { margin: .75rem 0; background: var(--panel); border-radius: 6px;
   padding: .5rem .9rem; }
 summary { cursor: pointer; font-weight: 600; }
 .links { font-size: .85rem; color: var(--soft); margin: .25rem 0; }
-.specs dt { font-weight: 600; margin-top: .5rem; } .specs dd { margin: 0; }
 code { font-size: .82rem; overflow-wrap: anywhere; }
-.files { columns: 18rem; padding-left: 1.1rem; font-size: .875rem; }
 @media (max-width: 600px) { main { padding: 1.25rem 1rem 3rem; }
   h1 { font-size: 1.5rem; } .message { font-size: 1.02rem; }
   .verdicts { min-width: 0; } .verdicts thead { display: none; }

@@ -437,8 +437,7 @@ def draw_parity(found):
                 markersize=3,
                 label=f"{name}, odd k",
             )
-        for axis in (ax.xaxis, ax.yaxis):
-            drawing.log_axis(axis)
+        drawing.log_axes(ax)
         ax.yaxis.set_major_formatter("{x:.0e}")
         ax.set_xlabel("degree k")
         ax.set_ylabel("eigenvalue μₖ of the NTK, d = 3")
@@ -457,8 +456,7 @@ def draw_decay(found):
             )
             ax.plot(even.degree, 10**ratio, **look | {"marker": ""}, label=name)
             drawing.end_label(ax, even.degree[-1], 10 ** float(ratio[-1]), name)
-        for axis in (ax.xaxis, ax.yaxis):
-            drawing.log_axis(axis)
+        drawing.log_axes(ax)
         ax.set_xlabel("even degree k")
         ax.set_ylabel("μₖ / that of exp(−|x − x′|), d = 3")
     return ax
@@ -473,8 +471,7 @@ def draw_small_angles(found):
             ax.plot(one.depth, one.steepness, **look | {"linestyle": ""}, label=name)
             ax.plot(one.depth, one.predicted, **drawing.THEORY)
         ax.plot([], [], **drawing.THEORY, label="theory")
-        for axis in (ax.xaxis, ax.yaxis):
-            drawing.log_axis(axis)
+        drawing.log_axes(ax)
         ax.set_xlabel("depth L")
         ax.set_ylabel("c = π (1 − NTK) / θ")
         drawing.legend(ax)

@@ -9,7 +9,7 @@ import ntk_resnet as nr
 from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.plot import drawing
 from ntk_resnet.plot.families import looks
-from ntk_resnet.studies.ledger import Claim, Measured, exact
+from ntk_resnet.studies.ledger import Claim, Measured, exact, fitted
 from ntk_resnet.studies.study import Budget, Figure, Measurement, Study
 
 NNGP, NTK, RESIDUAL = "NNGP", "NTK", "γ = 1/2"
@@ -150,8 +150,7 @@ def _exponents(kernel, name, depths=slice(None)):
 
     def measure(found):
         one = found.sel(kernel=kernel, depth=depths).transpose("depth", "dim", ...)
-        value, low, high = (one[name + end].values for end in ("", "_low", "_high"))
-        return Measured(value, low, high, "95 % of the fit")
+        return fitted(one, name)
 
     return measure
 
@@ -344,8 +343,7 @@ def draw_constants(found):
                 ax.plot(one.depth, one[name], **look | {"linestyle": ""}, label=label)
                 known = one[f"predicted_{name}"].values
                 drawing.theory_line(ax, one.depth, known, "theory")
-            for axis in (ax.xaxis, ax.yaxis):
-                drawing.log_axis(axis)
+            drawing.log_axes(ax)
             ax.set_xlabel("depth L")
             ax.set_ylabel(symbol)
         drawing.figure_legend(axes)
@@ -367,8 +365,7 @@ def draw_degrees(found):
                     if (value > 0).all():
                         ax.plot(k, value, **look, linestyle=dashes)
                 drawing.end_label(ax, k[-1], abs(float(one[-1])), label.split(", ")[1])
-            for axis in (ax.xaxis, ax.yaxis):
-                drawing.log_axis(axis)
+            drawing.log_axes(ax)
             ax.set_xlabel("degree k")
             nu = POWERS[kernel]
             power = "d" if nu == 0.5 else f"(d+{2 * nu - 1:g})"

@@ -45,3 +45,8 @@ def some_rows(data: Data, most: int) -> Data:
         return data
     rows, _ = split(data, train=most, test=1, seed=0)
     return data.take(np.sort(rows))
+
+
+def smooth(x: np.ndarray) -> np.ndarray:
+    """A smooth target on the sphere: `x1 + 2.5 x2 x3`."""
+    return x[:, 0] + 2.5 * x[:, 1] * x[:, 2]

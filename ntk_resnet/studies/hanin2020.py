@@ -8,14 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from flax import nnx
-from scipy import stats
 
 import ntk_resnet as nr
 from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.finite.dispersion import exact_dispersion
 from ntk_resnet.plot import drawing
 from ntk_resnet.plot.families import looks
-from ntk_resnet.studies.ledger import Claim, Measured, exact, over_seeds
+from ntk_resnet.studies.ledger import Claim, exact, of_error, over_seeds
 from ntk_resnet.studies.study import Budget, Figure, Measurement, Study
 
 PLAIN = nr.FeedForward(depth=1)
@@ -214,8 +213,7 @@ def _limit(ratio):
 
 def _interval(values, errors, networks):
     """Values with standard errors by the delta method, of so many networks."""
-    wide = stats.t.ppf(0.975, np.asarray(networks) - 1) * errors
-    return Measured(values, values - wide, values + wide, "95 % over networks")
+    return of_error(values, errors, networks, "over networks")
 
 
 def _moment(name, known):

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
+from scipy import stats
 
 from ntk_resnet.analysis.statistics import PowerFit, mean_of
 
@@ -68,6 +69,20 @@ def over_seeds(values: Any, axis: int = 0, what: str = "seeds") -> Measured:
             f"values has {count} {what}; an interval needs {FEWEST_SEEDS} at least."
         )
     return Measured(*mean_of(values, axis), f"95 % over {count} {what}")
+
+
+def of_error(values: Any, errors: Any, count: Any, what: str = "") -> Measured:
+    """Means with standard errors, of so many repetitions: 95 % (Student's t).
+
+    Args:
+        values: the means.
+        errors: their standard errors.
+        count: of repetitions, one number or one for each mean.
+        what: as "over 24 seeds"; by default it does not say how many.
+    """
+    values = np.asarray(values, float)
+    wide = stats.t.ppf(0.975, np.asarray(count) - 1) * np.asarray(errors, float)
+    return Measured(values, values - wide, values + wide, f"95 % {what}".strip())
 
 
 def ratio_of_means(over: Any, under: Any, axis: int = 0) -> Measured:

@@ -12,8 +12,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import xarray as xr
-
 from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.data.datasets import load_data
 from ntk_resnet.records import results as records
@@ -70,19 +68,12 @@ def run(
             place = home and home / one.name / size / f"{name}.zarr"
             jobs.append((job, place))
     found = _results(jobs, progress)
-    return [
-        Run(
-            one,
-            size,
-            {job.name: value for job, value in found if _is_result(job, one, value)},
-            _entries(one, claims, {j.name: v for j, v in found if j.study is one}),
-        )
-        for one in studies
-    ]
-
-
-def _is_result(job, study, value):
-    return job.study is study and isinstance(value, xr.Dataset)
+    runs = []
+    for one in studies:
+        own = {job.name: value for job, value in found if job.study is one}
+        made = {k: value for k, value in own.items() if not isinstance(value, NotRun)}
+        runs.append(Run(one, size, made, _entries(one, claims, own)))
+    return runs
 
 
 def _entries(study, claims, found):

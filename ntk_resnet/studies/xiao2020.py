@@ -438,8 +438,7 @@ def draw_matrices(found):
                 one = found.sel(network=network).dropna("depth")
                 text = network if network == RELU else f"erf, {network}"
                 ax.plot(one.depth, one[name], **look, label=text)
-            for axis in (ax.xaxis, ax.yaxis):
-                drawing.log_axis(axis)
+            drawing.log_axes(ax)
             ax.yaxis.set_major_formatter("{x:.0e}")
             ax.set_xlabel("depth L")
             ax.set_ylabel(label)

@@ -296,8 +296,7 @@ def draw_growth(found):
             left.plot(depth, one.variance, **look, label=name)
             drawing.theory_line(left, depth, float(one.slope) * depth, "theory")
             _against_root(right, depth, one.log_growth.values, look, float(one.rate))
-        for axis in (left.xaxis, left.yaxis):
-            drawing.log_axis(axis)
+        drawing.log_axes(left)
         left.set_xlabel("depth l")
         left.set_ylabel("variance p of the trunk")
         drawing.figure_legend(axes)

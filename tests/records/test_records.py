@@ -422,7 +422,7 @@ def test_functions_of_studies_are_followed_into_the_modules_they_import():
     found: dict = {}
     code._follow(pathlib.Path(rates.__file__), "rates", found)
     names = {(file.stem, name) for file, name in found}
-    assert {("rates", "rates"), ("rates", "continuous_limit")} <= names
+    assert {("rates", "rates"), ("limits", "limits")} <= names
     assert ("families", "FAMILIES") in names
     assert ("_progress", "part_of") in names
     assert not {name for _, name in names} & {"CLAIMS", "draw", "FIGURE", "looks"}

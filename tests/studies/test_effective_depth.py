@@ -8,6 +8,7 @@ import ntk_resnet as nr
 from ntk_resnet.studies import effective_depth
 from ntk_resnet.studies.effective_depth import claims, measurements
 from ntk_resnet.studies.ledger import INCONCLUSIVE, judge
+from ntk_resnet.studies.limits import limits
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_the_limit_is_the_one_of_a_long_recursion():
         kappa1 = u * kappa0 + np.sin(theta) / np.pi
         summed = summed * (1 + square * kappa0) / (1 + square) + kappa1 + u * kappa0
         u = (u + square * kappa1) / (1 + square)
-    limit = measurements.limits("two layers", [total], angles)[0]
+    limit = limits("two layers", [total], angles)[0]
     # The recursion is off by a fifth of T / count at most.
     np.testing.assert_allclose(limit, summed / (2 * count), atol=total / count / 5)
 
@@ -56,7 +57,7 @@ def test_limits_are_those_of_deep_networks(block):
     for total in (0.5, 5.0):
         spec = measurements.BLOCKS[block]
         deep = spec.replace(depth=depth, branch_scale=(total / depth) ** 0.5)
-        limit = measurements.limits(block, [total], angles)[0]
+        limit = limits(block, [total], angles)[0]
         known = nr.profile(deep).ntk(angles)
         np.testing.assert_allclose(limit, known, atol=total / depth / 4)  # next order
 

@@ -12,6 +12,7 @@ from ntk_resnet.studies import comparisons, splits
 from ntk_resnet.studies.families import FAMILIES
 from ntk_resnet.studies.huang2020 import finite, learning, rates
 from ntk_resnet.studies.ledger import FAILS, HOLDS, INCONCLUSIVE, judge
+from ntk_resnet.studies.limits import limits
 from ntk_resnet.studies.study import NotRun
 
 
@@ -43,7 +44,7 @@ def changed(of, **factors):
 def test_limit_of_infinite_depth_has_the_values_of_the_theory():
     # by an independent quadrature, to six digits
     expected = [-0.014441, 0.047345, 0.192847, 0.325310, 0.585624, 0.862631]
-    found = rates.continuous_limit(np.arccos(rates.COSINES))
+    found = limits("two layers", [1.0], np.arccos(rates.COSINES))[0]
     np.testing.assert_allclose(found, expected, atol=5e-7)
 
 
@@ -51,8 +52,10 @@ def test_small_times_and_long_ones_have_the_limits_between_them():
     """One block at time 0, and the quarter at infinity."""
     angles = np.arccos([-0.5, 0.3])
     block = np.asarray(nr.profile(FAMILIES["γ = 1"]).ntk(angles))
-    np.testing.assert_allclose(rates.continuous_limit(angles, 1e-6), block, atol=1e-6)
-    np.testing.assert_allclose(rates.continuous_limit(angles, 1e4), 0.25, atol=1e-3)
+    np.testing.assert_allclose(
+        limits("two layers", [1e-6], angles)[0], block, atol=1e-6
+    )
+    np.testing.assert_allclose(limits("two layers", [1e4], angles)[0], 0.25, atol=1e-3)
 
 
 def test_kernels_by_angle_agree_with_kernel_fn_and_with_the_second_engine():

@@ -104,8 +104,7 @@ def draw_distance(found):
             s = np.array([float(own.step.min()), 1.0])
             size = 0.1 if what == "distance" else 1.0
             drawing.theory_line(ax, s, size * s, "theory, ∝ s")
-            for axis in (ax.xaxis, ax.yaxis):
-                drawing.log_axis(axis)
+            drawing.log_axes(ax)
             ax.set_xlabel("size of the next order, s = Σa⁴ / Σa²")
         panels[0, 0].set_ylabel("sup |NTK − Ω⁽ᵀ⁾|")
         panels[0, 1].set_ylabel("|test error / limit's − 1|")
@@ -127,8 +126,7 @@ def draw_blocks(found):
                 ax.plot(x, y, **mark, color=colour, label=label)
             s = np.array([float(found.step.min()), 1.0])
             drawing.theory_line(ax, s, 0.1 * s, "theory, ∝ s")
-            for axis in (ax.xaxis, ax.yaxis):
-                drawing.log_axis(axis)
+            drawing.log_axes(ax)
             ax.set_title(name)
             ax.set_xlabel("s = Σa⁴ / Σa²")
         panels[0, 0].set_ylabel("sup |NTK − Ω⁽ᵀ⁾|")

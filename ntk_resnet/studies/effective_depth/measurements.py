@@ -10,6 +10,8 @@ from scipy import integrate, interpolate
 
 import ntk_resnet as nr
 from ntk_resnet._progress import Progress, part_of, quiet
+from ntk_resnet.studies.families import smooth
+from ntk_resnet.studies.limits import limits
 
 BLOCKS = {
     "two layers": nr.ResNet(depth=1, branch_scale=1.0),
@@ -21,7 +23,7 @@ BLOCKS = {
 }
 ANGLE = np.pi / 4  # at which kernels are drawn
 
-# ---------------------------------------------------------------- branches and limits
+# ----------------------------------------------------------------------------- scales
 
 
 def profile_of(name: str, depth: int) -> np.ndarray:
@@ -38,67 +40,6 @@ def profile_of(name: str, depth: int) -> np.ndarray:
 
 
 PROFILES = ("uniform", "rising", "falling", "one in two", "at random")
-
-
-def limits(block: str, times, angles) -> np.ndarray:
-    r"""The normalised NTK at each T as depth grows and all scales vanish, `(T, angle)`.
-
-    .. math::
-        \dot u = k(u) - u, \quad \dot S = (s(u) - 1) S + g(u), \quad
-        \bar\Omega^{(T)} = S_T / (n T),
-
-    with the kernel k and the slope s of a branch, and the gradients g with respect to
-    its n matrices, by a Runge-Kutta method of order 8 to about 1e-10.
-    """
-    branch, matrices = _BRANCHES[block]
-    count = len(angles)
-
-    def slope(_, state):
-        u, s = np.split(state, 2)
-        kernel, back, gradients = branch(u)
-        return np.concatenate([kernel - u, (back - 1) * s + gradients])
-
-    start = np.concatenate([np.cos(angles), np.zeros(count)])
-    wanted, place = np.unique(np.asarray(times, float), return_inverse=True)
-    solved = integrate.solve_ivp(
-        slope,
-        (0, wanted[-1]),
-        start,
-        method="DOP853",
-        t_eval=wanted,
-        rtol=1e-10,
-        atol=1e-12,
-    )
-    return (solved.y[count:] / (matrices * wanted)).T[place]
-
-
-def _arc_cosine(u):
-    theta = np.arccos(np.clip(u, -1, 1))
-    kappa0 = 1 - theta / np.pi
-    return kappa0, u * kappa0 + np.sin(theta) / np.pi
-
-
-def _two_layers(u):
-    kappa0, kappa1 = _arc_cosine(u)
-    return kappa1, kappa0, kappa1 + u * kappa0
-
-
-def _preactivation(u):
-    kappa0, kappa1 = _arc_cosine(u)
-    return kappa1, kappa0, kappa1
-
-
-def _full_preactivation(u):
-    kappa0, kappa1 = _arc_cosine(u)
-    inner0, inner1 = _arc_cosine(kappa1)
-    return inner1, kappa0 * inner0, inner1 + kappa1 * inner0
-
-
-_BRANCHES = {
-    "two layers": (_two_layers, 2),
-    "pre-activation": (_preactivation, 1),
-    "full pre-activation": (_full_preactivation, 2),
-}
 
 
 def kernels(spec, scales: list, angles, progress: Progress = quiet):
@@ -248,7 +189,7 @@ def _errors(grid, values, seeds, train, progress):
         progress(seeds + seed, 2 * seeds, "regression")
         x = np.random.default_rng(seed).normal(size=(train + 500, 5))
         x /= np.linalg.norm(x, axis=1, keepdims=True)
-        y = x[:, 0] + 2.5 * x[:, 1] * x[:, 2]
+        y = smooth(x)
         y = (y - y.mean()) / y.std()
         theta = np.arccos(np.clip(x @ x[:train].T, -1, 1))
         np.fill_diagonal(theta, 0)

@@ -9,7 +9,7 @@ from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.plot import drawing
 from ntk_resnet.plot.families import looks
 from ntk_resnet.studies.hayou2021.schemes import SCHEMES, squares_of
-from ntk_resnet.studies.ledger import Claim, Measured, exact
+from ntk_resnet.studies.ledger import Claim, exact, fitted
 from ntk_resnet.studies.study import Figure, Measurement
 
 UNIFORM, STANDARD = SCHEMES["γ = 1/2"], SCHEMES["α = 1"]
@@ -213,8 +213,7 @@ def draw_correlations(found):
             share = alpha**2 / (1 + alpha**2)
             ax.plot(depth, 9 * np.pi**2 / (2 * share**2 * depth**2), **drawing.THEORY)
         ax.axhline(float(one.flow), **drawing.THEORY, label="theory")
-        for axis in (ax.xaxis, ax.yaxis):
-            drawing.log_axis(axis)
+        drawing.log_axes(ax)
         ax.set_ylim(1e-8, 4)
         ax.yaxis.set_major_formatter("{x:.0e}")
         ax.set_xlabel("depth L")
@@ -235,8 +234,7 @@ def draw_smallest(found):
             ax.plot(found.depth, values[:, 0], **own, label=labels[name])
             ax.plot(found.depth, values[:, 1:], **own)
         ax.plot(found.depth, found.predicted, **drawing.THEORY, label="theory, 18π²/L²")
-        for axis in (ax.xaxis, ax.yaxis):
-            drawing.log_axis(axis)
+        drawing.log_axes(ax)
         ax.yaxis.set_major_formatter("{x:.0e}")
         ax.set_xlabel("depth L")
         ax.set_ylabel("smallest eigenvalue")
@@ -276,12 +274,7 @@ CLAIMS = [
         source="correlations tend to 1 as Θ(L^(−2))",
         known="summary",
         of="correlations",
-        measure=lambda found: Measured(
-            found.exponent.values,
-            found.exponent_low.values,
-            found.exponent_high.values,
-            "95 % of the fit",
-        ),
+        measure=lambda found: fitted(found, "exponent"),
         predicted=-2.0,
         tolerance=0.02,
         reason="next term of relative order ln L / (a L)",

@@ -171,8 +171,7 @@ def draw_growth(found):
             ax.plot(at.depth, at.log_moment, **look | {"linestyle": ""}, label=name)
             ax.plot(at.depth, at.predicted_moment, **drawing.THEORY)
         ax.plot([], [], **drawing.THEORY, label="theory, Σ ln(1 + λ²)")
-        for axis in (ax.xaxis, ax.yaxis):
-            drawing.log_axis(axis)
+        drawing.log_axes(ax)
         ax.set_xlabel("depth L")
         ax.set_ylabel("ln of the second moment")
         drawing.legend(ax)

@@ -14,7 +14,14 @@ from ntk_resnet.plot import drawing
 from ntk_resnet.plot.families import full_name, looks
 from ntk_resnet.plot.panels import training as draw_training
 from ntk_resnet.studies.families import some_rows
-from ntk_resnet.studies.ledger import Claim, Measured, over_seeds, ratio_of_means
+from ntk_resnet.studies.ledger import (
+    Claim,
+    Measured,
+    fitted,
+    of_error,
+    over_seeds,
+    ratio_of_means,
+)
 from ntk_resnet.studies.study import Figure, Measurement
 
 SPEC = nr.ResNet(depth=3, branch_scale=nr.DepthScale(0.5))
@@ -107,9 +114,8 @@ def training(
 
 def _fitted(name):
     def measure(found):
-        value, low, high = (float(found[name + end]) for end in ("", "_low", "_high"))
         count = found.sizes["seed"]
-        return Measured(value, low, high, f"95 % of the fit, {count} networks a width")
+        return fitted(found, name, f"95 % of the fit, {count} networks a width")
 
     return measure
 
@@ -119,10 +125,9 @@ def _bias(name):
 
     def measure(found):
         last = found.isel(width=-1)
-        value, error = float(last[f"{name}_shift"]), float(last[f"{name}_shift_sem"])
-        wide = 2.02 * error  # Student's t for 40 networks
         count = found.sizes["seed"]
-        return Measured(value, value - wide, value + wide, f"95 % over {count} seeds")
+        mean, error = last[f"{name}_shift"], last[f"{name}_shift_sem"]
+        return of_error(mean, error, count, f"over {count} seeds")
 
     return measure
 

@@ -11,7 +11,7 @@ from ntk_resnet.data.datasets import Data
 from ntk_resnet.data.images import has_images
 from ntk_resnet.plot import panels
 from ntk_resnet.studies.comparisons import degeneracy_on_data
-from ntk_resnet.studies.families import FAMILIES, some_rows, stack
+from ntk_resnet.studies.families import FAMILIES, smooth, some_rows, stack
 from ntk_resnet.studies.ledger import Claim, exact, over_seeds
 from ntk_resnet.studies.splits import (
     RIDGE,
@@ -171,7 +171,7 @@ def smooth_target(rows: int) -> Data:
     """`x1 + 2.5 x2 x3` at random points of the sphere in five dimensions."""
     x = np.random.default_rng(0).normal(size=(rows, 5))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    return Data(x, x[:, 0] + 2.5 * x[:, 1] * x[:, 2], None, "a smooth target")
+    return Data(x, smooth(x), None, "a smooth target")
 
 
 def two_classes(data: Data, *, progress: Progress = quiet, **sizes) -> xr.Dataset:

@@ -1,7 +1,5 @@
 """Limits of both kernels and how fast they are reached: claims 1a to 1g."""
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 
@@ -12,6 +10,7 @@ from ntk_resnet.plot.drawing import THEORY
 from ntk_resnet.plot.families import looks
 from ntk_resnet.studies.families import FAMILIES
 from ntk_resnet.studies.ledger import Claim, exact, exponent
+from ntk_resnet.studies.limits import limits
 from ntk_resnet.studies.study import Figure
 
 COSINES = (-0.9, -0.5, 0.0, 0.3, 0.7, 0.95)
@@ -67,7 +66,7 @@ def rates(*, longest: int, progress: Progress = quiet) -> xr.Dataset:
             "plain_nngp_gap": (("plain_depth", "cosine"), plain[0].nngp_gap.values),
             **{f"{key}_ntk": (over, found.ntk.values) for key, found in named.items()},
             "constant_nngp_gap": (over, named["constant"].nngp_gap.values),
-            "half_limit": ("cosine", continuous_limit(angles)),
+            "half_limit": ("cosine", limits("two layers", [1.0], angles)[0]),
             "block_ntk": ("cosine", np.asarray(one.ntk(angles))),
             "shallow_distance": (("exponent", "block_depth"), np.array(distance)),
         },
@@ -93,38 +92,6 @@ _NAMES = {
 def _late(depth):
     """The last decade of depths, over which slopes are taken."""
     return depth[depth >= depth[-1] / 10]
-
-
-def continuous_limit(angles: Any, time: float = 1.0) -> np.ndarray:
-    r"""The normalised NTK of a residual network of many small blocks.
-
-    .. math::
-        \dot u = \kappa_1(u) - u,\ u_0 = \cos\theta; \qquad
-        \dot S = -(1 - \kappa_0(u)) S + \kappa_1(u) + u\,\kappa_0(u),\ S_0 = 0; \qquad
-        \bar\Omega = S_T / (2T)
-
-    with T the sum of the squared scales: 1 at gamma = 1/2 (the recursion with steps
-    T/L, read as Euler's method), by a Runge-Kutta method of order 8 to about 1e-12.
-
-    Args:
-        angles: in [0, pi], `(k,)`.
-        time: T > 0.
-
-    Returns:
-        `(k,)`, float64.
-    """
-    from scipy.integrate import solve_ivp
-
-    def slope(_, state):
-        u, s = np.split(state, 2)
-        theta = np.arccos(np.clip(u, -1, 1))
-        kappa0 = 1 - theta / np.pi
-        kappa1 = u * kappa0 + np.sin(theta) / np.pi
-        return np.concatenate([kappa1 - u, (kappa0 - 1) * s + kappa1 + u * kappa0])
-
-    start = np.concatenate([np.cos(angles), np.zeros(len(angles))])
-    solved = solve_ivp(slope, (0, time), start, method="DOP853", rtol=1e-12, atol=1e-13)
-    return solved.y[len(angles) :, -1] / (2 * time)
 
 
 # ------------------------------------------------------------------ plain networks

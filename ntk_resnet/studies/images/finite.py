@@ -11,7 +11,7 @@ from ntk_resnet.data.datasets import Data
 from ntk_resnet.plot import drawing
 from ntk_resnet.plot.families import looks
 from ntk_resnet.studies.images.rates import small_images
-from ntk_resnet.studies.ledger import Claim, Measured
+from ntk_resnet.studies.ledger import Claim, of_error
 from ntk_resnet.studies.study import Figure, Measurement
 
 _HALF = nr.ConvResNet(depth=3, branch_scale=nr.DepthScale(0.5))
@@ -57,11 +57,8 @@ def agreement(
 
 
 def _shift(found):
-    wide = 2 * found.sem
-    interval = f"95 % over {found.attrs['seeds']} networks"
-    return Measured(
-        found["shift"], found["shift"] - wide, found["shift"] + wide, interval
-    )
+    count = found.attrs["seeds"]
+    return of_error(found["shift"], found["sem"], count, f"over {count} networks")
 
 
 CLAIMS = [

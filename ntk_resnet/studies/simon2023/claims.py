@@ -1,9 +1,8 @@
 """What the framework predicts, and what is measured of it."""
 
 import numpy as np
-from scipy import stats
 
-from ntk_resnet.studies.ledger import Claim, Measured, exact, over_seeds
+from ntk_resnet.studies.ledger import Claim, Measured, exact, of_error, over_seeds
 from ntk_resnet.studies.simon2023.measurements import POWER
 
 
@@ -56,9 +55,8 @@ def data_ratio(found):
     """Measured over predicted, with 95 % intervals over trials (Student's t)."""
     trials = found.attrs["trials"]
     ratio = found.measured_test_mse / found.test_mse
-    wide = stats.t.ppf(0.975, trials - 1) * found.measured_test_mse_error
-    wide = wide / found.test_mse
-    return Measured(ratio, ratio - wide, ratio + wide, f"95 % over {trials} trials")
+    error = found.measured_test_mse_error / found.test_mse
+    return of_error(ratio, error, trials, f"over {trials} trials")
 
 
 # ------------------------------------------------------------------------------ claims

@@ -114,8 +114,7 @@ def draw_depths(found):
         one = float(found.best.sel(family="γ = 1").isel(depth=0).mean())
         ax.axhline(one, **drawing.THEORY, label="theory")
         drawing.note(ax, 0.75, 0.75 * one, "kernel of one block")
-        for axis in (ax.xaxis, ax.yaxis):
-            drawing.log_axis(axis)
+        drawing.log_axes(ax)
         ax.set_ylim(0.6 * one, 2)
         ax.set_xlabel("depth L")
         ax.set_ylabel("test error at the best time / variance")
