@@ -47,8 +47,8 @@ class PowerFit(NamedTuple):
 
 
 def fit_power(
-    x: Num[ArrayLike, " k"] | Sequence[float],
-    y: Num[ArrayLike, " k"] | Sequence[float],
+    x: Num[ArrayLike, " k"] | Sequence[float | int],
+    y: Num[ArrayLike, " k"] | Sequence[float | int],
 ) -> PowerFit:
     """Least squares of ln y on ln x, with the 95 % interval of the slope (Student's t).
 

@@ -24,6 +24,7 @@ from ntk_resnet.kernels.convolution.depths import matrices_at
 from ntk_resnet.kernels.engines import log_diagonals
 from ntk_resnet.kernels.gram.gram import in_memory
 from ntk_resnet.kernels.gram.make_plan import device_of, plan_on
+from ntk_resnet.kernels.gram.plan import check_finite
 from ntk_resnet.kernels.pairs import angle_gaps, distances, gaps, prepare, symmetric
 from ntk_resnet.kernels.profile.composed import composes
 from ntk_resnet.records.provenance import provenance
@@ -75,8 +76,9 @@ def sweep_depth(
         input. `ntk` is NaN where nothing is trained (all scales zero).
 
     Raises:
-        ValueError: bad inputs, neither or both of `angles` and `x`, or a convolutional
-            network with `angles` or of several stages.
+        ValueError: bad inputs, neither or both of `angles` and `x`, a convolutional
+            network with `angles` or of several stages, or kernels that are not a number
+            (a variance beyond the quadrature of the activation).
 
     Accuracy: that of `kernel_fn` (`tests/kernels/test_recursion.py`,
     `tests/analysis/test_depth.py`, `tests/kernels/convolution/test_image_depths.py`).
@@ -134,6 +136,14 @@ def kernels_by_depth(
     spec: Any, depths: list[int], angles: Any, x: Any, progress: Progress
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """The index into `depths` and the variables of `sweep_depth`, in no set order."""
+    for index, values in _by_depth(spec, depths, angles, x, progress):
+        deep = spec.replace(depth=depths[index])
+        for name in ("nngp",) if spec.trains_nothing else ("nngp", "ntk"):
+            check_finite(values[f"{name}_gap"], name, True, deep)
+        yield index, values
+
+
+def _by_depth(spec, depths, angles, x, progress):
     if spec.takes_images:
         yield from matrices_at(spec, depths, x, progress)
         return

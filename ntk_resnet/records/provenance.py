@@ -49,11 +49,17 @@ def provenance(**extra: Any) -> dict[str, str | int | float]:
 
 def versions() -> dict[str, str]:
     """Versions of this package, of Python and of the packages that compute."""
-    result = {"ntk_resnet": _version.__version__, "python": platform.python_version()}
+    here = {"ntk_resnet": _version.__version__, "python": platform.python_version()}
+    return here | _installed()
+
+
+@functools.cache  # a file of each package is read
+def _installed():
+    found = {}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            result[package.replace("-", "_")] = importlib.metadata.version(package)
-    return result
+            found[package.replace("-", "_")] = importlib.metadata.version(package)
+    return found
 
 
 def as_attribute(value):

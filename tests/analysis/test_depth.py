@@ -148,6 +148,15 @@ def test_user_activations_can_be_swept():
     assert "sin" in sweep.attrs["spec"]
 
 
+def test_kernels_beyond_the_quadrature_are_refused():
+    """A tanh network whose variance grows with depth: the first three are numbers."""
+    spec = nr.ResNet(depth=1, activation="tanh", branch_scale=1.0)
+    assert np.isfinite(nr.sweep_depth(spec, [1, 3], x=X).ntk).all()
+    for call in (nr.sweep_depth, nr.degeneracy):
+        with pytest.raises(ValueError, match=r"the nngp of ResNet\(depth=20, .* not a n"):
+            call(spec, [1, 20], x=X)
+
+
 def test_degeneracy_describes_the_matrix():
     spec = nr.FeedForward(depth=1)
     table = degeneracy(spec, [1, 100], X)

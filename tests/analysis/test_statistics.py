@@ -36,6 +36,7 @@ def test_fit_power_recovers_exponent_and_covers_it():
     x = np.geomspace(1, 100, 9)
     exact = fit_power(x, 3 * x**-0.5)
     np.testing.assert_allclose([exact.exponent, exact.constant], [-0.5, 3], rtol=1e-12)
+    assert fit_power([1, 2, 4], [3, 6, 12]).exponent == pytest.approx(1)
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(400):

@@ -6,6 +6,7 @@ import pytest
 
 import ntk_resnet as nr
 from ntk_resnet.studies import barzilai2023
+from ntk_resnet.studies.barzilai2023 import measurements
 from ntk_resnet.studies.ledger import INCONCLUSIVE, judge
 
 TWO = ["plain", "γ = 1/2"]
@@ -39,7 +40,7 @@ def test_eigenvalues_are_those_of_the_gram_matrix_of_a_grid():
     grid = np.stack(np.meshgrid(angle, angle, indexing="ij"), axis=-1)
     x = np.stack([np.cos(grid), np.sin(grid)], axis=-1).reshape(-1, 1, 2, 2)
     dense = np.linalg.eigvalsh(np.asarray(nr.gram(spec, x)) / count**2)
-    half = barzilai2023.torus(spec, count // 2 + 1)
+    half = measurements.torus(spec, count // 2 + 1)
     # Frequencies between 0 and half the count stand for a cosine and a sine.
     times = np.array([1, 2, 2, 2, 1])
     known = np.repeat(half.ravel(), np.outer(times, times).ravel())

@@ -8,6 +8,7 @@ import pytest
 
 import ntk_resnet as nr
 from ntk_resnet.studies import belfer2024
+from ntk_resnet.studies.belfer2024 import claims, measurements
 from ntk_resnet.studies.ledger import FAILS, HOLDS, judge
 
 
@@ -44,7 +45,7 @@ def test_a_spectrum_of_noise_settles_no_exponent():
     ends = {"": fit.exponent, "_low": fit.low, "_high": fit.high}
     found = ledger_checks.dataset(
         {f"exponent{end}": (("family", "dim"), [[v]] * 3) for end, v in ends.items()},
-        {"family": belfer2024._SOON, "dim": [3]},
+        {"family": claims._SOON, "dim": [3]},
         degree=120,
     )
     assert judge("", claim, found, 0.0).verdict == "inconclusive"
@@ -57,8 +58,8 @@ def test_steepness_is_the_slope_of_the_recursion():
         for _ in range(depth):
             # Theta <- rho + kappa0 Theta, kappa0 = 1 - theta/pi to first order.
             slope, layers = slope + layers / np.pi, layers + 1
-        assert belfer2024._steepness("plain, all trained", depth) == pytest.approx(
+        assert measurements._steepness("plain, all trained", depth) == pytest.approx(
             np.pi * slope / layers
         )
         frozen = np.pi * slope / (layers - 1)
-        assert belfer2024._steepness("plain", depth) == pytest.approx(frozen)
+        assert measurements._steepness("plain", depth) == pytest.approx(frozen)

@@ -10,6 +10,7 @@ from flax import nnx
 
 import ntk_resnet as nr
 from ntk_resnet.studies import hanin2020
+from ntk_resnet.studies.hanin2020 import networks
 from ntk_resnet.studies.ledger import FAILS, HOLDS, judge
 
 
@@ -65,7 +66,7 @@ def test_heavy_numbers_have_the_moments_of_their_density():
     """Of a = mean of 2 relu(g)^2: E a^3 / E a^2, by hand; of 1 / a: E a / E a^2."""
     width = 3
     keys = jax.random.split(jax.random.key(0), 40_000)
-    g = np.asarray(jax.vmap(lambda key: hanin2020._heavy(key, width))(keys))
+    g = np.asarray(jax.vmap(lambda key: networks._heavy(key, width))(keys))
     a = np.mean(2 * np.maximum(g, 0) ** 2, axis=1)
     n = width  # 2 relu(g)^2 has the moments 1, 6 and 60
     third = (60 * n + 3 * 6 * n * (n - 1) + n * (n - 1) * (n - 2)) / n**3
@@ -77,7 +78,7 @@ def test_heavy_numbers_have_the_moments_of_their_density():
 def test_tilting_changes_weights_up_to_a_layer_and_along_its_features():
     model = nr.finite.build(nr.FeedForward(depth=3), 1, 8, rngs=nnx.Rngs(0))
     before = np.asarray(model.weights[...])
-    hanin2020.tilt(model, jax.random.key(1), 2)
+    networks.tilt(model, jax.random.key(1), 2)
     h = np.asarray(model.hidden(np.ones((1, 1), np.float32)))[:, 0]
     change = np.asarray(model.weights[...]) - before
     across = change[0] - np.outer(h[0], h[0] @ change[0]) / (h[0] @ h[0])
@@ -88,8 +89,8 @@ def test_tilting_changes_weights_up_to_a_layer_and_along_its_features():
 
 def test_mean_of_residual_kernels_by_hand():
     """One block has 2 a^2, and another adds (1 + a^2) times that to its own."""
-    assert hanin2020._mean_ntk(1, 0.5) == 0.5
-    assert hanin2020._mean_ntk(2, 0.5) == 2 * 0.5 * 1.25
+    assert networks._mean_ntk(1, 0.5) == 0.5
+    assert networks._mean_ntk(2, 0.5) == 2 * 0.5 * 1.25
 
 
 def test_growth_of_residual_networks_can_fail():

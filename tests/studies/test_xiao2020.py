@@ -8,6 +8,7 @@ import pytest
 
 from ntk_resnet.studies import xiao2020
 from ntk_resnet.studies.ledger import FAILS, judge
+from ntk_resnet.studies.xiao2020 import claims, measurements
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +49,8 @@ def test_a_smooth_network_does_not_have_the_limit_of_relu(one):
 
 
 def test_weight_variances_have_their_slopes():
-    for slope in xiao2020.SLOPES.values():
-        q, weight = xiao2020.variance_of(slope), xiao2020.weight_of(slope)
+    for slope in measurements.SLOPES.values():
+        q, weight = measurements.variance_of(slope), measurements.weight_of(slope)
         second = 2 / np.pi * np.arcsin(2 * q / (1 + 2 * q))
         assert weight * second + 0.3 == pytest.approx(q, rel=1e-13)
         own = weight * 4 / np.pi / np.sqrt((1 + 2 * q) ** 2 - 4 * q * q)
@@ -60,7 +61,7 @@ def test_shortfall_agrees_with_an_own_recursion(one):
     """To the rounding that a kernel of 1000 layers carries without its gap."""
     found = one.results["approach"]
     for angle in found.angle.values:
-        own = own_kernel(xiao2020.weight_of(1.0), 1.0, math.cos(angle), 1000)
+        own = own_kernel(measurements.weight_of(1.0), 1.0, math.cos(angle), 1000)
         shortfall = float(found.shortfall.sel(depth=1000, angle=angle))
         assert shortfall == pytest.approx(1 / 3 - own, abs=1e-9)
 
@@ -69,8 +70,8 @@ def test_condition_number_and_entries_are_those_of_an_own_matrix(one):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(20, 10))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    slope = xiao2020.SLOPES["chaotic"]
-    weight, inputs = xiao2020.weight_of(slope), xiao2020.input_kernel(slope)
+    slope = measurements.SLOPES["chaotic"]
+    weight, inputs = measurements.weight_of(slope), measurements.input_kernel(slope)
     cosine = np.minimum(x[:16] @ x[:16].T, 1)
     own = np.vectorize(lambda u: own_kernel(weight, inputs, u, 15))(cosine)
     found = one.results["matrices"].sel(network="chaotic", depth=15)
@@ -87,7 +88,7 @@ def test_rates_and_powers_of_what_is_known():
         {"prediction": (("network", "depth"), [values, depth**-2.0])},
         {"network": ["ordered", "critical"], "depth": depth},
     )
-    assert xiao2020._ordered_end(found).values == pytest.approx(5 / 3)
-    assert xiao2020._power_of("critical")(found).values == pytest.approx(-2)
-    rate = xiao2020._rate_over("prediction", "ordered", 2.0)(found)
+    assert claims._ordered_end(found).values == pytest.approx(5 / 3)
+    assert claims._power_of("critical")(found).values == pytest.approx(-2)
+    rate = claims._rate_over("prediction", "ordered", 2.0)(found)
     assert rate.values == pytest.approx(math.log(5 / 3) / 20 / 2)
