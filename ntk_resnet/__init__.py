@@ -57,7 +57,13 @@ _HOME = {
     "stax": "reference.stax",
     "neural_tangents": "reference.neural_tangents",
 }
-_MODULES = ("finite", "plot")
+_MODULES = {
+    "finite": "finite",
+    "plot": "plot",
+    "curvature": "analysis.curvature",
+    "bounds": "analysis.bounds",
+    "signal": "analysis.signal",
+}
 
 __all__ = ["__version__", *_HOME, *_MODULES]
 
@@ -66,7 +72,7 @@ def __getattr__(name):
     if name in _HOME:
         value = getattr(importlib.import_module(f"ntk_resnet.{_HOME[name]}"), name)
     elif name in _MODULES:
-        value = importlib.import_module(f"ntk_resnet.{name}")
+        value = importlib.import_module(f"ntk_resnet.{_MODULES[name]}")
     else:
         raise AttributeError(f"module 'ntk_resnet' has no attribute {name!r}")
     globals()[name] = value

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from public import MODULES, public_in
 
 import ntk_resnet as nr
 
@@ -90,10 +91,9 @@ def test_both_columns_give_the_same():
 
 def public_names():
     """Names that users see, as the API pages write them."""
-    yield from (f"ntk_resnet.{name}" for name in nr.__all__ if name != "finite")
-    for name, value in vars(nr.finite).items():
-        if callable(value) and not name.startswith("_"):
-            yield f"ntk_resnet.finite.{name}"
+    yield from (f"ntk_resnet.{name}" for name in nr.__all__ if name not in MODULES)
+    for module in MODULES:
+        yield from (f"ntk_resnet.{module}.{name}" for name in public_in(module))
 
 
 def test_every_public_name_is_on_an_api_page():

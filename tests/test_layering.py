@@ -24,6 +24,7 @@ ORDER = (
     "_inputs",
     "records",
     "data",
+    "models",
     "reference",
     "neural_tangents",
     "kernels",

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from public import MODULES, public_in
 
 import ntk_resnet as nr
 
@@ -21,14 +22,16 @@ def test_public_names():
         "Activation", "BalancedScale", "ConstantScale", "ConvNet", "ConvResNet",
         "DecreasingScale",
         "DepthScale", "FeedForward", "LeakyReLU", "NTKClassifier", "NTKRegressor",
-        "ResNet", "__version__", "decay_exponent", "degeneracy", "diag",
+        "ResNet", "__version__", "bounds", "curvature", "decay_exponent", "degeneracy",
+        "diag",
         "early_stopping", "finite", "fit_power",
         "from_json", "gram", "gram_operator", "kernel_distance",
         "kernel_distance_sweep", "kernel_fn",
         "kernel_ridge", "laplace_mercer", "learning_curve", "learning_curve_on_data",
         "learning_curve_on_sphere", "load_data", "mercer", "myrtle", "neural_tangents",
         "one_block_correction", "open_gram", "parity_imbalance", "phase", "plot",
-        "predicted_condition_number", "profile", "solve", "spectral_distribution",
+        "predicted_condition_number", "profile", "signal", "solve",
+        "spectral_distribution",
         "spectrum", "stax", "sweep_depth",
         "to_json", "wide_resnet",
     ]  # fmt: skip
@@ -141,10 +144,6 @@ def used_by_quick_tests(path):
 def test_quick_tests_try_each_public_function():
     tests = pathlib.Path(__file__).parent.rglob("test_*.py")
     used = set().union(*map(used_by_quick_tests, tests))
-    modules = {"__version__", "finite", "plot", "stax", "neural_tangents"}
-    finite = {
-        name
-        for name, value in vars(nr.finite).items()
-        if callable(value) and not name.startswith("_")
-    }
-    assert not {*nr.__all__, *finite} - modules - used
+    modules = {"__version__", "stax", "neural_tangents", *nr._MODULES}
+    inside = {name for module in MODULES for name in public_in(module)}
+    assert not {*nr.__all__, *inside} - modules - used - {"Curvature"}

@@ -22,11 +22,11 @@ from ntk_resnet._inputs import check_depths
 from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.analysis.statistics import standard_error
 from ntk_resnet.finite.empirical.kernel import ntk_block
-from ntk_resnet.finite.empirical.models import as_function
 from ntk_resnet.finite.ensembles import over_seeds, seed_keys
 from ntk_resnet.finite.networks import build, check_spec
 from ntk_resnet.finite.width import check_widths, memory_of_kernels
 from ntk_resnet.kernels.depths import sweep_depth
+from ntk_resnet.models.functions import as_function
 from ntk_resnet.records.provenance import provenance
 from ntk_resnet.specification.base import TRAINED, Specification
 from ntk_resnet.specification.networks import FeedForward

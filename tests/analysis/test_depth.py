@@ -153,7 +153,9 @@ def test_kernels_beyond_the_quadrature_are_refused():
     spec = nr.ResNet(depth=1, activation="tanh", branch_scale=1.0)
     assert np.isfinite(nr.sweep_depth(spec, [1, 3], x=X).ntk).all()
     for call in (nr.sweep_depth, nr.degeneracy):
-        with pytest.raises(ValueError, match=r"the nngp of ResNet\(depth=20, .* not a n"):
+        with pytest.raises(
+            ValueError, match=r"the nngp of ResNet\(depth=20, .* not a n"
+        ):
             call(spec, [1, 20], x=X)
 
 

@@ -25,11 +25,8 @@ from ntk_resnet.finite.empirical.contractions import (
     wide,
 )
 from ntk_resnet.finite.empirical.model_checks import check_apart, checked_network
-from ntk_resnet.finite.empirical.models import (
-    TracedNetwork,
-    as_function,
-    bytes_of_a_row,
-)
+from ntk_resnet.finite.empirical.models import TracedNetwork, bytes_of_a_row
+from ntk_resnet.models.functions import as_function
 
 OUTPUTS = ("full", "trace", "mean", "diagonal")
 FACTOR_BYTES = 2**29

@@ -12,8 +12,9 @@ from jax.extend import core
 from jaxtyping import Array
 
 from ntk_resnet._precision import is_traced
-from ntk_resnet.finite.empirical.models import TracedNetwork, as_function
+from ntk_resnet.finite.empirical.models import TracedNetwork
 from ntk_resnet.finite.empirical.tracing import Program
+from ntk_resnet.models.functions import as_function, check_params
 
 
 def checked_network(model: Any, x: Array | np.ndarray) -> TracedNetwork:
@@ -24,7 +25,7 @@ def checked_network(model: Any, x: Array | np.ndarray) -> TracedNetwork:
             real outputs of its own; the last is found out in eager calls only.
     """
     apply, params, rest = as_function(model, x)
-    _check_params(params)
+    check_params(params)
     shape = _check_outputs(apply, params, rest, x)
     network = TracedNetwork.of(apply, params, rest, x)
     if network.program.outputs.size != np.prod(shape.shape[1:]):
@@ -85,17 +86,6 @@ def _dtypes(jaxpr):
         yield from (getattr(v.aval, "dtype", None) for v in equation.outvars)
         for inner in core.jaxprs_in_params(equation.params):
             yield from _dtypes(inner)
-
-
-def _check_params(params):
-    leaves = jax.tree.leaves(params)
-    if not all(
-        hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
-        for leaf in leaves
-    ):
-        raise ValueError("the parameters of model must all be arrays of a float dtype.")
-    if not sum(leaf.size for leaf in leaves):
-        raise ValueError("model has no trained parameters (nnx.Param).")
 
 
 def _check_outputs(apply, params, rest, x):

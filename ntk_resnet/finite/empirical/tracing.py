@@ -26,6 +26,7 @@ from ntk_resnet.finite.empirical.layers import (
     Parameters,
     layer_of,
 )
+from ntk_resnet.models.jaxprs import bind, opened, parts_of_loop, read, shape_of
 
 Path = tuple[int, ...]
 """Of an equation: its number in the program, after those of the ones around it."""
@@ -86,13 +87,13 @@ class Program:
     @property
     def outputs(self) -> jax.ShapeDtypeStruct:
         """Of one row, `(k,)`."""
-        return _shape(self.jaxpr.outvars[0])
+        return shape_of(self.jaxpr.outvars[0])
 
     @property
     def arguments(self) -> tuple[list[jax.ShapeDtypeStruct], jax.ShapeDtypeStruct]:
         """Shapes of the values, and of the row."""
-        *given, row = map(_shape, self.jaxpr.invars)
-        return [*given, *map(_shape, self.jaxpr.constvars)], row
+        *given, row = map(shape_of, self.jaxpr.invars)
+        return [*given, *map(shape_of, self.jaxpr.constvars)], row
 
     def zeros(self) -> dict[Path, Array]:
         """Perturbations of all `y`."""
@@ -129,10 +130,6 @@ def trace(
         others.add(min(range(len(leaves)), key=lambda leaf: leaves[leaf].size))
     layers = {path: layer for path, layer in found if layer.leaf not in others}
     return Program(jaxpr, layers, tuple(sorted(others))), list(closed.consts)
-
-
-def _shape(variable):
-    return jax.ShapeDtypeStruct(variable.aval.shape, variable.aval.dtype)
 
 
 # ------------------------------------------------------------------------- the walk
@@ -183,40 +180,13 @@ def _use(equation, held, loops):
 
 def _call(equation, held):
     """The program in an equation; `None`: a weight in it is used at many steps."""
-    program, _ = _opened(equation.params["jaxpr"])
+    program, _ = opened(equation.params["jaxpr"])
     weights = {v: w for v, w in zip(program.invars, held, strict=True) if w}
     if equation.primitive.name != "scan":
         return Call(program, weights, ())
-    same, carried = _parts_of_loop(equation)
+    same, carried = parts_of_loop(equation)
     steps = (operator.index(equation.params["length"]),)
     return None if any(held[: same + carried]) else Call(program, weights, steps)
-
-
-def _parts_of_loop(equation):
-    """How many operands of a `scan` are the same at every step, and how many carried.
-
-    By their axes, since parameters say it in a way that depends on the version of JAX:
-    what has one more outside than inside is sliced, or stacked, and comes last.
-    """
-    program, _ = _opened(equation.params["jaxpr"])
-    before = _more_axes(equation.invars, program.invars)
-    after = _more_axes(equation.outvars, program.outvars)
-    carried, same = after.count(0), before.count(0) - after.count(0)
-    first = [_shape(v) for v in program.invars[same : same + carried]]
-    last = [_shape(v) for v in program.outvars[:carried]]
-    known = sorted(before) == before and sorted(after) == after and first == last
-    if not known or {*before, *after} - {0, 1}:
-        raise ValueError("the operands of scan are in another order")
-    return same, carried
-
-
-def _more_axes(outside, inside):
-    return [a.aval.ndim - b.aval.ndim for a, b in zip(outside, inside, strict=True)]
-
-
-def _opened(program):
-    """A program that may be closed over constants, and these."""
-    return getattr(program, "jaxpr", program), getattr(program, "consts", ())
 
 
 def _moved(equation, held):
@@ -243,31 +213,31 @@ def _run(layers, jaxpr, consts, values, perturbations, path):
     seen = {}
     for number, equation in enumerate(jaxpr.eqns):
         here = (*path, number)
-        operands = [_read(known, atom) for atom in equation.invars]
+        operands = [read(known, atom) for atom in equation.invars]
         below = {p: e for p, e in perturbations.items() if p[: len(here)] == here}
         if here in below:
-            (y,) = _bind(equation, operands)
+            (y,) = bind(equation, operands)
             results = [y + below[here]]
             seen[here] = operands[1 - layers[here].operand]
         elif not below:
-            results = _bind(equation, operands)
+            results = bind(equation, operands)
         else:
             run = _run_loop if equation.primitive.name == "scan" else _run_call
             results, more = run(layers, equation, operands, below, here)
             seen |= more
         known |= zip(equation.outvars, results, strict=True)
-    return [_read(known, atom) for atom in jaxpr.outvars], seen
+    return [read(known, atom) for atom in jaxpr.outvars], seen
 
 
 def _run_call(layers, equation, operands, perturbations, path):
-    jaxpr, consts = _opened(equation.params["jaxpr"])
+    jaxpr, consts = opened(equation.params["jaxpr"])
     return _run(layers, jaxpr, consts, operands, perturbations, path)
 
 
 def _run_loop(layers, equation, operands, perturbations, path):
     params = equation.params
-    jaxpr, constants = _opened(params["jaxpr"])
-    first, carried = _parts_of_loop(equation)
+    jaxpr, constants = opened(params["jaxpr"])
+    first, carried = parts_of_loop(equation)
     same, rest = operands[:first], operands[first:]
     carry, sliced = rest[:carried], rest[carried:]
 
@@ -281,14 +251,3 @@ def _run_loop(layers, equation, operands, perturbations, path):
     how = {name: params[name] for name in ("length", "reverse", "unroll")}
     carry, (stacked, seen) = jax.lax.scan(step, carry, (sliced, perturbations), **how)
     return [*carry, *stacked], seen
-
-
-def _read(known, atom):
-    return atom.val if isinstance(atom, core.Literal) else known[atom]
-
-
-def _bind(equation, operands):
-    primitive = equation.primitive
-    params = primitive.get_bind_params(equation.params)
-    results = primitive.bind(*operands, **params)
-    return results if primitive.multiple_results else [results]

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from ntk_resnet.finite.empirical.fingerprints import fingerprint, is_key
-from ntk_resnet.finite.training.losses import Loss
+from ntk_resnet.models.losses import Loss
 from ntk_resnet.records import results as records
 from ntk_resnet.records.content import digest, write_file
 

@@ -4,8 +4,8 @@ import numpy as np
 
 from ntk_resnet.finite.training import prediction
 from ntk_resnet.finite.training.descent import History
-from ntk_resnet.finite.training.losses import values_of
 from ntk_resnet.finite.training.setup import TrainingRun
+from ntk_resnet.models.losses import values_of
 
 POINTS = 8
 """Rows whose outputs are kept."""

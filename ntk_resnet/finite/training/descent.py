@@ -17,8 +17,8 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ntk_resnet.finite.empirical.kernel import ntk_against, ntk_block
-from ntk_resnet.finite.empirical.models import as_function
 from ntk_resnet.finite.ensembles import seed_batches
+from ntk_resnet.models.functions import as_function
 
 
 class Task(NamedTuple):

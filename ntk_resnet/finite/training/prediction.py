@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ntk_resnet.analysis.regression import gradient_flow
-from ntk_resnet.finite.training.losses import mse
+from ntk_resnet.models.losses import mse
 
 
 def descent_path(

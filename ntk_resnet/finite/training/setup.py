@@ -10,10 +10,10 @@ from flax import nnx
 
 from ntk_resnet._checks import check_count, check_number
 from ntk_resnet._inputs import check_array, check_inputs
-from ntk_resnet.finite.empirical.models import as_function
 from ntk_resnet.finite.training import checkpoints, descent
-from ntk_resnet.finite.training.losses import Loss, make_loss, mse
 from ntk_resnet.kernels.function import kernel_fn
+from ntk_resnet.models.functions import as_function
+from ntk_resnet.models.losses import Loss, make_loss, mse
 from ntk_resnet.records.code import code_digest
 from ntk_resnet.records.provenance import provenance, versions
 from ntk_resnet.specification.base import Specification

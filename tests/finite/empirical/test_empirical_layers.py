@@ -12,7 +12,8 @@ from models import CONVOLUTIONS, DENSE, convolutions, dense, normal
 
 from ntk_resnet.finite import empirical_ntk, empirical_ntk_operator, ntk_methods
 from ntk_resnet.finite.empirical import contractions, models, tracing
-from ntk_resnet.finite.empirical.models import TracedNetwork, as_function
+from ntk_resnet.finite.empirical.models import TracedNetwork
+from ntk_resnet.models.functions import as_function
 
 pytestmark = pytest.mark.quick
 

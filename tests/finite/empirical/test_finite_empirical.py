@@ -20,7 +20,7 @@ from ntk_resnet.finite import (
     ntk_methods,
 )
 from ntk_resnet.finite.empirical.kernel import ntk_of_rows
-from ntk_resnet.finite.empirical.models import as_function
+from ntk_resnet.models.functions import as_function
 
 pytestmark = pytest.mark.quick
 

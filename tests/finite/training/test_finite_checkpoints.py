@@ -20,7 +20,7 @@ import ntk_resnet as nr
 from ntk_resnet.finite import train_study
 from ntk_resnet.finite.empirical.fingerprints import is_key
 from ntk_resnet.finite.training import checkpoints, descent
-from ntk_resnet.finite.training.losses import make_loss
+from ntk_resnet.models.losses import make_loss
 
 ROOT = pathlib.Path(nr.__file__).parents[1]
 SPEC = nr.FeedForward(depth=1)

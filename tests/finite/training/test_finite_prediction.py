@@ -7,9 +7,9 @@ import pytest
 import scipy.integrate
 
 from ntk_resnet.analysis.regression import gradient_flow
-from ntk_resnet.finite.training import losses
-from ntk_resnet.finite.training.losses import make_loss
 from ntk_resnet.finite.training.prediction import descent_path, flow_path
+from ntk_resnet.models import losses
+from ntk_resnet.models.losses import make_loss
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.normal(size=(7, 9))

@@ -1,5 +1,6 @@
 r"""What training minimises: a mean over rows of a function of outputs and targets."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -54,6 +55,7 @@ def make_loss(loss: Any, y: np.ndarray) -> Loss:
         ValueError: there is no such loss, or the targets do not fit it.
     """
     if callable(loss):
+        _check_function(loss, y, y)
         name = getattr(loss, "__name__", type(loss).__name__)
         return Loss(name, loss, _curvature(loss, y))
     check_choice("loss", loss, _NAMED)
@@ -61,6 +63,56 @@ def make_loss(loss: Any, y: np.ndarray) -> Loss:
     function, curvature = _NAMED[loss]
     terms = len(y) if loss == "softmax" else y.size
     return Loss(loss, function, curvature / terms)
+
+
+def loss_of_outputs(
+    loss: Any, outputs: jax.ShapeDtypeStruct, y: np.ndarray
+) -> tuple[Callable[[Any, Any], Any], np.ndarray]:
+    """A loss of a model's outputs `(n, ...)` as they are, and targets as it takes them.
+
+    Args:
+        loss: a name, or a function of outputs and targets that returns one number, or
+            one for each row, as Optax's do, of which the mean is taken.
+        outputs: their shape.
+        y: targets `(n, ...)`.
+
+    Raises:
+        ValueError: there is no such loss, the targets do not fit it, or the function
+            cannot be traced or does not return numbers.
+    """
+    if callable(loss):
+        function = _MeanOf(loss)
+        _check_function(function, outputs, y)
+        return function, y
+    check_choice("loss", loss, _NAMED)
+    y = np.asarray(y, float).reshape(len(y), -1)
+    if outputs.size != y.size:
+        raise ValueError(
+            f"y must have one row of targets for each row of outputs {outputs.shape}; "
+            f"got {y.shape}."
+        )
+    _check_targets(loss, y)
+    return _OfRows(_NAMED[loss][0]), y
+
+
+@dataclasses.dataclass(frozen=True)
+class _MeanOf:
+    """A loss of the caller's; equal for equal functions, which compile once."""
+
+    function: Callable[[Any, Any], Any]
+
+    def __call__(self, outputs, y):
+        return jnp.mean(self.function(outputs, y))
+
+
+@dataclasses.dataclass(frozen=True)
+class _OfRows:
+    """A loss of outputs `(n, k)`."""
+
+    function: Callable[[Any, Any], Any]
+
+    def __call__(self, outputs, y):
+        return self.function(outputs.reshape(len(outputs), -1), y)
 
 
 def values_of(loss: Loss, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -85,20 +137,23 @@ def _check_targets(loss, y):
         )
 
 
-def _curvature(function, y):
-    """Largest absolute eigenvalue of the Hessian in the outputs: power method."""
+def _check_function(function, outputs, y):
     try:
-        shape = jax.eval_shape(function, y, y)
-    except jax.errors.JAXTypeError as error:
+        shape = jax.eval_shape(function, outputs, y)
+    except (TypeError, jax.errors.JAXTypeError) as error:
         raise ValueError(
             "loss must be a function that JAX can trace, written with jax.numpy and "
             f"without choices by value; it raised {type(error).__name__}."
         ) from None
     if getattr(shape, "shape", None) != ():
         raise ValueError(
-            f"loss must map outputs {y.shape} and y {y.shape} to one number; got "
+            f"loss must map outputs {outputs.shape} and y {y.shape} to one number; got "
             f"{shape}."
         )
+
+
+def _curvature(function, y):
+    """Largest absolute eigenvalue of the Hessian in the outputs: power method."""
 
     def at(outputs):
         def product(_, v):

@@ -1,0 +1,1 @@
+"""Flax models of anyone's: as functions, with a loss, as programs."""
