@@ -70,3 +70,13 @@ def check_noise_is_inconclusive(claim, found, names, seed=0):
 def dataset(variables, coords, **attrs):
     """A result as measurements return it."""
     return xr.Dataset(variables, coords=coords, attrs=attrs)
+
+
+def check_the_answer_follows_the_verdicts(one):
+    """It says something else where claims fail."""
+    answer = one.study.answer(one.results, one.entries)
+    failing = [entry._replace(verdict=FAILS) for entry in one.entries]
+    holding = [entry._replace(verdict=HOLDS) for entry in one.entries]
+    answers = {one.study.answer(one.results, lines) for lines in (failing, holding)}
+    assert len(answers) == 2
+    assert answer

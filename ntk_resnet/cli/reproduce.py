@@ -42,14 +42,16 @@ class Reproduce:
                 f"name a study, or all; there are {', '.join(catalogue.NAMES)}."
             )
         names = dict.fromkeys(self.studies)
-        if "all" in names:
-            names = dict.fromkeys(catalogue.NAMES)
-        if self.claim and len(names) > 1:
-            raise ValueError(
-                f"--claim is for one study, got {len(names)}; name the study that the "
-                "claims are of."
-            )
+        every = "all" in names
+        names.pop("all", None)
         studies = [catalogue.study(name) for name in names]
+        if every:
+            studies = [catalogue.study(name) for name in catalogue.NAMES]
+        if self.claim and len(studies) > 1:
+            raise ValueError(
+                f"--claim is for one study, got {len(studies)}; name the study that "
+                "the claims are of."
+            )
         return reproduce(self, studies, self.out, self.claim)
 
 

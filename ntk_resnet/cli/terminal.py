@@ -205,7 +205,12 @@ def _log_lines(console):
         seconds = time.perf_counter() - start
         if description != last or seconds > said + 10:
             last, said = description, seconds
-            share = f"{done / total:4.0%}" if math.isfinite(total) else "time left ?"
-            console.print(f"{share} {seconds:4.0f} s  {description}", markup=False)
+            share, left = "", "time left unknown"
+            if math.isfinite(total):
+                share = f"{done / total:4.0%} "
+                if done > 0:
+                    left = f"{seconds * (total - done) / done:.0f} s left"
+            text = f"{share}{seconds:4.0f} s, {left}: {description}"
+            console.print(text, markup=False, soft_wrap=True)
 
     return progress

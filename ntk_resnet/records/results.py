@@ -48,11 +48,11 @@ def save(
     path = pathlib.Path(path)
     stored = _storable(dataset)
     stored.attrs[_DIGEST] = content_digest(stored)
-    _check_replaceable(path)
+    check_replaceable(path)
+    if csv:  # before the store, whose being there says that all is
+        to_csv(dataset, path.with_suffix(".csv"))
     with written_whole(path, "write the result") as partial:
         stored.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
-    if csv:
-        to_csv(dataset, path.with_suffix(".csv"))
     return path
 
 
@@ -85,7 +85,8 @@ def load(path: str | os.PathLike) -> xr.Dataset:
     return dataset
 
 
-def _check_replaceable(path):
+def check_replaceable(path: pathlib.Path) -> None:
+    """Raises a `ValueError` where something other than a store is at `path`."""
     if path.exists() and not (path / "zarr.json").is_file():
         raise ValueError(
             f"path {str(path)!r} exists and is not a zarr store; remove it or "
@@ -112,7 +113,7 @@ def resume(
     wanted = recipe(config)
     if (found := load_made_by(wanted, path)) is not None:
         return found
-    _check_replaceable(pathlib.Path(path))  # before the work, not after it
+    check_replaceable(pathlib.Path(path))  # before the work, not after it
     save(made_by(wanted, compute), path, csv=True)
     return load(path)
 

@@ -27,7 +27,8 @@ def interval(entry: Entry) -> str:
     digits = _digits(entry)
     low, high = number(entry.low, digits), number(entry.high, digits)
     if low == high:  # known to more digits than anyone reads
-        return entry.interval
+        wide = max(entry.high - entry.measured, entry.measured - entry.low)
+        return f"± {wide:.1g} {entry.interval}"
     return f"[{low}, {high}] {entry.interval}"
 
 

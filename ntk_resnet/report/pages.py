@@ -20,6 +20,7 @@ from ntk_resnet.records.provenance import versions
 from ntk_resnet.report import entries, frame, tables
 from ntk_resnet.studies.ledger import HOLDS, KNOWN
 from ntk_resnet.studies.runner import Run
+from ntk_resnet.studies.study import NotRun
 
 
 def write(out: pathlib.Path, runs: Sequence[Run]) -> pathlib.Path:
@@ -55,7 +56,7 @@ def _page(out, one):
         style=frame.STYLE,
         title=html.escape(study.title),
         question=html.escape(study.question),
-        answer=tables.prose(study.answer(one.results, one.entries)),
+        answer=tables.prose(_answer(one)),
         counts=entries.counts(one.entries),
         first=first,
         trouble=_trouble(one),
@@ -67,6 +68,21 @@ def _page(out, one):
         runs=_what_was_run(one),
         provenance=_provenance(one),
     )
+
+
+def _answer(one):
+    """The study's answer; where what it is read off was not run, that."""
+    try:
+        return one.study.answer(_Needed(one.results), one.entries)
+    except NotRun as why:
+        return f"Not answered here: {why}"
+
+
+class _Needed(dict):
+    """Results, of which one that is asked for may be missing."""
+
+    def __missing__(self, name):
+        raise NotRun(f"the measurement {name!r} was not run.")
 
 
 def _drawn(one):
@@ -171,7 +187,7 @@ def _index(runs):
             f"{_link(f'{study.name}.html', study.title)}</h2>"
             f'<p class="links">{study.name}: {entries.counts(one.entries)} '
             f"({sources})</p><p><em>{html.escape(study.question)}</em></p>"
-            f"<p>{tables.prose(study.answer(one.results, one.entries))}</p></section>"
+            f"<p>{tables.prose(_answer(one))}</p></section>"
         )
     everything = [entry for one in runs for entry in one.entries]
     return frame.INDEX.substitute(

@@ -8,7 +8,7 @@ that is too wide confirms nothing.
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -102,6 +102,46 @@ def ratio_of_means(over: Any, under: Any, axis: int = 0) -> Measured:
     return Measured(ratio, low, high, f"95 % over {count} seeds")
 
 
+class CurveSlope(NamedTuple):
+    """The exponent of a power law that a curve without chance follows.
+
+    From `low` to `high` are the slopes on both halves of the points.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def curve_slope(x: Any, y: Any) -> CurveSlope:
+    """Least squares of ln y on ln x, and how much the slope changes along the curve.
+
+    Where there is no chance the residuals are curvature, which their size says nothing
+    about: slopes of both halves do.
+
+    Args:
+        x, y: at least six points, x ascending, all positive.
+    """
+    x, y = (np.log(np.asarray(v, float)) for v in (x, y))
+    if x.ndim != 1 or x.shape != y.shape or x.size < 6:
+        raise ValueError(
+            f"x and y must have one shape of six points or more, got {x.shape}, "
+            f"{y.shape}."
+        )
+    middle = x.size // 2
+    parts = (slice(None), slice(None, middle + 1), slice(middle, None))
+    slopes = [float(np.polyfit(x[part], y[part], 1)[0]) for part in parts]
+    return CurveSlope(slopes[0], min(slopes), max(slopes))
+
+
+BOTH_HALVES = "slopes of both halves of the curve"
+
+
+def of_curve(slope: CurveSlope) -> Measured:
+    """The exponent of a curve without chance."""
+    return Measured(*slope, BOTH_HALVES)
+
+
 def exponent(fit: PowerFit, interval: str = "95 % of the fit") -> Measured:
     """The exponent of a fitted power law."""
     return Measured(fit.exponent, fit.low, fit.high, interval)
@@ -118,7 +158,8 @@ class Claim:
     """One prediction of a paper, how it is measured, and what decides."""
 
     name: str
-    """As "1e": claims of one name belong together."""
+    """As "1e", its own in the study; those of one theorem share what stands before
+    the first hyphen."""
     statement: str
     """What is claimed, in a sentence; `{name}` stands for an attribute of the
     result."""
@@ -234,16 +275,37 @@ def _number(value):
     return float(value) if isinstance(value, int | float) else math.nan
 
 
+def all_hold(entries: Sequence[Entry], *names: str) -> bool:
+    """Whether the claims of these names, or of names that begin with these, hold.
+
+    Of those that were run; `False` if none was.
+    """
+    own = [e for e in entries if named(e.claim, names) and e.verdict != NOT_RUN]
+    return bool(own) and all(entry.verdict == HOLDS for entry in own)
+
+
+def named(claim: str, names: Sequence[str]) -> bool:
+    """Whether a claim is meant: by its name, or by the part before a hyphen."""
+    return any(claim == name or claim.startswith(f"{name}-") for name in names)
+
+
 def source_of(claim: Claim) -> str:
     """Where a claim stands, and how we know."""
     return f"{claim.source} ({KNOWN[claim.known]})"
+
+
+class _Dots(str):
+    """An ellipsis, however it is to be formatted."""
+
+    def __format__(self, how):
+        return str(self)
 
 
 class _Blank(dict):
     """Stands for attributes of a result that is not there."""
 
     def __missing__(self, name):
-        return "…"
+        return _Dots("…")
 
 
 def _of(value, found):

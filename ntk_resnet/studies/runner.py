@@ -9,6 +9,7 @@ import functools
 import json
 import math
 import pathlib
+import shutil
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -49,7 +50,7 @@ def run(
         claims: names of those to judge, of one study; all if none are named.
         source: of the data, as for `load_data`.
         folder: for the results, `folder/<study>/<quick or full>/<measurement>.zarr` and
-            CSV; by default among what is cached.
+            CSV; they are cached as well, for runs without one.
         progress: its total is in seconds, infinite where it is not known how long
             something takes: that is known of what was measured here before.
 
@@ -58,15 +59,14 @@ def run(
         OSError: the folder is not writable.
     """
     size = "quick" if quick else "full"
-    home = folder or _cached("studies")
     jobs = []
     for one in studies:
         names = dict.fromkeys(claim.of for claim in one.wanted(claims))
         for name in names if claims else one.measurements:
             part = one.measurements[name]
-            job = _Job(one, name, part, part.settings(quick), source, size)
-            place = home and home / one.name / size / f"{name}.zarr"
-            jobs.append((job, place))
+            settings = part.settings(quick)
+            data = part.source or source
+            jobs.append(_Job(one, name, part, settings, data, size, folder))
     found = _results(jobs, progress)
     runs = []
     for one in studies:
@@ -77,14 +77,16 @@ def run(
 
 
 def _entries(study, claims, found):
-    lines = []
-    for claim in study.wanted(claims):
-        value = found[claim.of]
+    return [_entry(study, claim, found[claim.of]) for claim in study.wanted(claims)]
+
+
+def _entry(study, claim, value):
+    try:
         if isinstance(value, NotRun):
-            lines.append(not_run(study.name, claim, str(value)))
-        else:
-            lines.append(judge(study.name, claim, value, value.attrs["seconds"]))
-    return lines
+            raise value
+        return judge(study.name, claim, value, value.attrs["seconds"])
+    except NotRun as why:
+        return not_run(study.name, claim, str(why))
 
 
 # ------------------------------------------------------------------------------ results
@@ -99,66 +101,124 @@ class _Job(NamedTuple):
     settings: dict[str, Any]
     source: Any
     size: str
+    folder: pathlib.Path | None
 
     @property
     def key(self):
         return f"{self.study.name} {self.name} {self.size}"
 
-    def recipe(self):
+    def about(self):
+        """What decides the result besides the code."""
         about: dict[str, Any] = {"study": self.study.name, "measurement": self.name}
         about |= {"settings": self.settings}
         if self.part.data:
-            data = _data(self.source, self.part.data == "images")
+            data = self.data()
             about |= {"data": data.name, "data_sha256": digest(data.x, data.y)}
-        about |= {"function": function_digest(self.part.measure)}
-        return recipe(about)
+        return about
+
+    def recipe(self):
+        return recipe(self.about() | {"function": function_digest(self.part.measure)})
+
+    def data(self):
+        """What the measurement takes, if there is such."""
+        try:
+            rows = _data(self.source, False)
+        except (ValueError, OSError) as error:
+            if not self.part.source:  # what the user asked for
+                raise
+            raise NotRun(str(error)) from None
+        if self.part.data == "rows":
+            return rows
+        try:
+            return _data(self.source, True)
+        except ValueError as error:  # rows that are no images
+            raise NotRun(str(error)) from None
 
     def compute(self, progress):
-        images = self.part.data == "images"
-        inputs = (_data(self.source, images),) if self.part.data else ()
+        inputs = (self.data(),) if self.part.data else ()
         return self.part.measure(*inputs, **self.settings, progress=progress)
 
+    @property
+    def kept(self):
+        """Where the result is kept: in the user's folder, if there is one."""
+        if self.folder is None:
+            return None
+        return self.folder / self.study.name / self.size / f"{self.name}.zarr"
 
-@functools.lru_cache(2)
+    @property
+    def cached(self):
+        """Where it is among what is cached, a place for each data and settings."""
+        home = _cached("studies")
+        if home is None:
+            return None
+        which = digest(json.dumps(self.about(), sort_keys=True))[:12]
+        return home / self.study.name / self.size / f"{self.name}-{which}.zarr"
+
+
+@functools.lru_cache(4)
 def _data(source, images):
     return load_data(source, images=images)
 
 
 def _results(jobs, progress):
     """Each job with its result, or with the `NotRun` that says why there is none."""
-    recipes = [job.recipe() for job, _ in jobs]
-    found = [
-        place and records.load_made_by(wanted, place)
-        for wanted, (_, place) in zip(recipes, jobs, strict=True)
-    ]
+    found = [_known(job) for job in jobs]
     missing = [k for k, value in enumerate(found) if value is None]
+    for k in missing:
+        if (place := jobs[k].kept) is not None:
+            records.check_replaceable(place)  # before the work, not after it
     known = _durations()
-    shares = [max(known.get(jobs[k][0].key, math.nan), 0.1) for k in missing]
+    shares = [max(known.get(jobs[k].key, math.nan), 0.1) for k in missing]
     total, done = math.fsum(shares), 0.0
     if math.isnan(total):  # something was never measured here
         shares, total = [1.0] * len(missing), math.inf
     for k, share in zip(missing, shares, strict=True):
-        job, place = jobs[k]
-        text = f"{job.study.name}, {job.name}"
+        text = f"{jobs[k].study.name}, {jobs[k].name}"
         progress(done, total, text)
         report = part_of(progress, done, share, total, f"{text}: ")
         try:
-            value = records.made_by(recipes[k], functools.partial(job.compute, report))
+            found[k] = _made(jobs[k], report)
         except NotRun as why:
             found[k] = why
-        else:
-            found[k] = _kept(value, place)
-            _remember(job.key, value.attrs["seconds"])
         done += share
     progress(1, 1, "all measured")
-    return [(job, value) for (job, _), value in zip(jobs, found, strict=True)]
+    return list(zip(jobs, found, strict=True))
 
 
-def _kept(value, place):
-    if place is None:
-        return value
-    records.save(value, place, csv=True)
-    return records.load(place)
+def _known(job):
+    """The result from an earlier run, `None`, or the `NotRun` of its data."""
+    try:
+        wanted, places = job.recipe(), (job.kept, job.cached)
+    except NotRun as why:
+        return why
+    for place in places:
+        value = place and records.load_made_by(wanted, place)
+        if value is not None:
+            if place != job.kept and job.kept is not None:
+                records.save(value, job.kept, csv=True)
+            return value
+    return None
+
+
+def _made(job, progress):
+    value = records.made_by(job.recipe(), functools.partial(job.compute, progress))
+    _remember(job.key, value.attrs["seconds"])
+    if job.cached is not None:
+        with contextlib.suppress(OSError):  # it need not be writable
+            _free(job.cached)
+            records.save(value, job.cached)
+    if job.kept is not None:
+        records.save(value, job.kept, csv=True)
+    place = job.kept or job.cached
+    return records.load(place) if place is not None and place.exists() else value
+
+
+def _free(place):
+    """Takes away what is no store from a place of ours."""
+    if place.is_dir() and not (place / "zarr.json").is_file():
+        shutil.rmtree(place)
+    elif place.is_file():
+        place.unlink()
 
 
 # ---------------------------------------------------------------------------- durations

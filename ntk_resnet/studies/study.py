@@ -6,14 +6,17 @@ from typing import Any, Literal, NamedTuple
 
 import xarray as xr
 
-from ntk_resnet.studies.ledger import Claim, Entry
+from ntk_resnet.studies.ledger import Claim, Entry, named
 
 Results = Mapping[str, xr.Dataset]
 """Those of a study's measurements, by name."""
 
 
 class NotRun(Exception):
-    """Raised by a measurement that cannot be made here; the text says why."""
+    """Raised where something cannot be measured here; the text says why.
+
+    By a measurement, or by what reads a claim off its result.
+    """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +30,9 @@ class Measurement:
     quick: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What is smaller in a quick run."""
     data: Literal["", "rows", "images"] = ""
-    """Whether it takes the data of the run, and as what."""
+    """Whether it takes data, and as what."""
+    source: str = ""
+    """The data it takes, for `load_data`; by default those of the run."""
 
     def settings(self, quick: bool) -> dict[str, Any]:
         """Those of a full or a quick run."""
@@ -90,16 +95,15 @@ class Study:
                 )
 
     def wanted(self, names: Sequence[str]) -> list[Claim]:
-        """The claims of these names; all without one.
+        """The claims of these names, or that begin with one; all without any.
 
         Raises:
             ValueError: there is no such claim.
         """
         known = [claim.name for claim in self.claims]
         for name in names:
-            if name not in known:
+            if not any(named(one, [name]) for one in known):
                 raise ValueError(
-                    f"claim {name!r} is none of {self.name}; it has "
-                    f"{', '.join(dict.fromkeys(known))}."
+                    f"claim {name!r} is none of {self.name}; it has {', '.join(known)}."
                 )
-        return [claim for claim in self.claims if not names or claim.name in names]
+        return [c for c in self.claims if not names or named(c.name, names)]

@@ -10,7 +10,7 @@ import pytest
 
 import ntk_resnet as nr
 from ntk_resnet.studies import catalogue
-from ntk_resnet.studies.ledger import KNOWN
+from ntk_resnet.studies.ledger import KNOWN, not_run
 
 PACKAGE = pathlib.Path(nr.__file__).parent
 DOCS = PACKAGE.parent / "docs" / "api"
@@ -82,8 +82,10 @@ def test_each_claim_has_a_source_a_reason_and_a_measurement(name):
         assert claim.statement[-1] not in ".;,"
         if claim.side == "within":
             assert callable(claim.tolerance) or claim.tolerance > 0
-    words = [c.statement for c in study.claims]
-    assert len(words) == len(set(words)), "two claims say the same"
+    for parts in zip(*((c.statement, c.name) for c in study.claims), strict=True):
+        assert len(parts) == len(set(parts)), "two claims of one name, or statement"
+    for claim in study.claims:  # what is said of the result stays open
+        assert "{" not in not_run(name, claim, "no data").statement
 
 
 @NAMES
@@ -99,5 +101,5 @@ def test_words_name_attributes_only(name):
 
 def test_quick_budgets_fit_into_six_minutes_and_full_ones_into_sixty():
     budgets = [catalogue.study(name).budget for name in catalogue.NAMES]
-    assert sum(one.quick for one in budgets) <= 360
+    assert sum(one.quick for one in budgets) < 360
     assert sum(one.full for one in budgets) <= 3600

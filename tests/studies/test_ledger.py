@@ -146,3 +146,33 @@ def test_few_seeds_are_no_interval(function):
 def test_the_exponent_of_a_fit():
     fit = nr.fit_power([1.0, 2.0, 4.0, 8.0], [1.0, 4.1, 15.9, 64.0])
     assert ledger.exponent(fit)[:3] == (fit.exponent, fit.low, fit.high)
+
+
+def test_the_slope_of_a_curve_is_as_certain_as_it_is_straight():
+    x = np.geomspace(1, 100, 9)
+    straight = ledger.curve_slope(x, 3 / x**2)
+    assert straight == pytest.approx((-2, -2, -2))
+    bent = ledger.curve_slope(x, x + 100)  # from 0 to 1
+    assert bent.low < 0.1 < bent.value < 0.4 < bent.high
+    assert ledger.of_curve(bent).interval == ledger.BOTH_HALVES
+    with pytest.raises(ValueError, match="six points"):
+        ledger.curve_slope(x[:5], x[:5])
+
+
+def test_claims_that_belong_together_are_named_by_what_they_share():
+    def entry(name, verdict):
+        return ledger.Entry(
+            "s", name, "", "", 0, 0, 0, 0, 0, verdict, 0, "within", "", "", ""
+        )
+
+    lines = [
+        entry("1a-slope", ledger.HOLDS),
+        entry("1a-limit", ledger.NOT_RUN),
+        entry("1b", ledger.FAILS),
+        entry("2", ledger.NOT_RUN),
+    ]
+    assert ledger.all_hold(lines, "1a")
+    assert ledger.all_hold(lines, "1a-slope")
+    assert not ledger.all_hold(lines, "1a", "1b")
+    assert not ledger.all_hold(lines, "2")
+    assert not ledger.all_hold(lines, "1")

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,18 +110,83 @@ def test_other_sizes_data_and_settings_are_computed_beside(tmp_path):
     assert CALLS[5] == ("squares", 4)
 
 
-def test_a_damaged_result_is_computed_again(tmp_path):
-    run(tmp_path)
-    (tmp_path / "example" / "quick" / "squares.zarr" / "zarr.json").write_text("{")
-    assert verdicts(run(tmp_path)) == ["holds", "fails", "not run"]
+def test_a_damaged_result_is_not_taken(tmp_path):
+    """From the cache, if it is there; else it is computed again."""
+    run(tmp_path / "out")
+    kept = tmp_path / "out" / "example" / "quick" / "squares.zarr" / "zarr.json"
+    whole = kept.read_text()
+    kept.write_text("{")
+    assert verdicts(run(tmp_path / "out")) == ["holds", "fails", "not run"]
+    assert len(CALLS) == 2
+    assert kept.read_text() == whole
+    (cached,) = (tmp_path / "cache" / "studies" / "example" / "quick").glob("sq*.zarr")
+    kept.write_text("{")
+    (cached / "zarr.json").write_text("{")
+    assert verdicts(run(tmp_path / "out")) == ["holds", "fails", "not run"]
     assert CALLS[2:] == [("squares", 3)]
+    for broken in ("folder", "file"):
+        shutil.rmtree(cached)
+        cached.mkdir() if broken == "folder" else cached.write_text("")
+        assert run(None).entries[0].verdict == "holds"
+        assert cached.joinpath("zarr.json").is_file()
+
+
+def test_what_is_no_store_is_told_before_the_work(tmp_path):
+    place = tmp_path / "example" / "quick" / "squares.zarr"
+    place.parent.mkdir(parents=True)
+    place.write_text("mine")
+    with pytest.raises(ValueError, match="is not a zarr store"):
+        run(tmp_path)
+    assert CALLS == []
+
+
+def test_results_without_a_folder_are_those_of_one(tmp_path):
+    run(None)
+    run(tmp_path)
+    assert len(CALLS) == 2
+    assert (tmp_path / "example" / "quick" / "squares.csv").exists()
+
+
+def test_data_that_do_not_suit_are_told(tmp_path):
+    """Rows where images are wanted; the paper's own data, which are not here."""
+
+    def images(data, *, progress):
+        return xr.Dataset({"y": 0.0})
+
+    np.savez(tmp_path / "own.npz", x=np.eye(12), y=np.arange(12.0))
+    parts = {
+        "images": Measurement(measure=images, data="images"),
+        "mnist": Measurement(measure=images, data="rows", source="mnist"),
+    }
+    other = dataclasses.replace(
+        STUDY,
+        measurements=parts,
+        claims=[claim("1", "images"), claim("2", "mnist")],
+    )
+    one = run(tmp_path, other, source=str(tmp_path / "own.npz"))
+    assert verdicts(one) == ["not run", "not run"]
+    assert "images" in one.entries[0].reason
+    assert "mnist" in one.entries[1].reason
+    with pytest.raises(OSError, match="nothing.npz"):
+        run(tmp_path, other, source=str(tmp_path / "nothing.npz"))
+
+
+def test_a_claim_may_be_not_run_by_itself(tmp_path):
+    def refuse(found):
+        raise NotRun("there are no classes")
+
+    own = dataclasses.replace(claim("1", "squares"), measure=refuse)
+    other = dataclasses.replace(STUDY, claims=[own, claim("2", "squares")])
+    one = run(tmp_path, other)
+    assert verdicts(one) == ["not run", "holds"]
+    assert one.entries[0].reason == "there are no classes"
 
 
 def test_without_a_folder_results_are_kept_in_the_cache_if_there_is_one(
     tmp_path, monkeypatch
 ):
     run(None)
-    assert (tmp_path / "cache/studies/example/quick/squares.csv").exists()
+    assert len(list((tmp_path / "cache/studies/example/quick").glob("*.zarr"))) == 2
     run(None)
     assert len(CALLS) == 2
     monkeypatch.setenv("NTK_RESNET_CACHE", "")
@@ -132,6 +198,9 @@ def test_claims_are_chosen_by_name(tmp_path):
     one = run(tmp_path, claims=["1"])
     assert verdicts(one) == ["holds"]
     assert CALLS == [("squares", 3)]
+    several = [claim(name, "squares") for name in ("1", "1-a", "1-b", "10")]
+    one = run(tmp_path, dataclasses.replace(STUDY, claims=several), claims=["1"])
+    assert [entry.claim for entry in one.entries] == ["1", "1-a", "1-b"]
     with pytest.raises(ValueError, match="'9' is none of example; it has 1, 2, 3"):
         run(tmp_path, claims=["9"])
 
@@ -153,11 +222,18 @@ def test_time_left_is_known_from_the_second_time_on(tmp_path):
         measurements={k: STUDY.measurements[k] for k in ("squares", "mean")},
         claims=STUDY.claims[:2],
     )
-    run(tmp_path / "b", done, progress=tell)
+    run(tmp_path / "b", _with_count(done, 4), progress=tell)
     shares = [part / total for part, total, _ in seen]
     assert shares == sorted(shares)
     assert shares[-1] == 1
     assert "example, squares: half" in [text for *_, text in seen]
+
+
+def _with_count(study, count):
+    part = dataclasses.replace(study.measurements["squares"], quick={"count": count})
+    return dataclasses.replace(
+        study, measurements=study.measurements | {"squares": part}
+    )
 
 
 def test_studies_that_name_what_they_do_not_have_are_refused():
