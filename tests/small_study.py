@@ -12,13 +12,14 @@ from ntk_resnet.studies import catalogue, runner
 
 _DEPTHS = (1, 3, 10, 30)
 _REGRESSION = {"depths": _DEPTHS, "train": 20, "test": 20, "splits": 5}
-_IMAGES = {"families": ["plain", "γ = 1", "γ = 1/2"], "depths": (1, 2), "rows": 12}
+_IMAGES = {"families": ["plain", "γ = 1", "γ = 1/2"], "depths": (1, 2), "rows": 15}
 SIZES = {
     "huang2020": {
         "paper": {"cosines": 7},
         "kernels": {"depths": _DEPTHS, "angles": 7},
-        "rates": {"longest": 20_000},
+        "rates": {"longest": 50_000},
         "limit": {"rows": 20},
+        "noise": {"depth": 30, "rows": 20, "seeds": 5},
         "degeneracy": {"depths": _DEPTHS, "rows": 15},
         "regression": _REGRESSION,
         "two_classes": _REGRESSION,
@@ -41,7 +42,7 @@ SIZES = {
     },
     "digits": {
         "spectra": {"rows": 100},
-        "ridge": {"ridges": (0.1, 1.0)},
+        "ridge": {"ridges": (0.1, 1.0), "rows": 50},
         "leave_one_out": {"rows": 10, "ridges": (0.1,)},
     },
 }

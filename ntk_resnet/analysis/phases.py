@@ -134,10 +134,19 @@ def predicted_condition_number(
 def limit_condition_number(
     spec: Specification, points: int, depths: int | Sequence[int]
 ) -> Float[np.ndarray, " depth"]:
-    """`predicted_condition_number` where it is a limit, else NaN.
+    """The limit of the normalised NTK matrix's condition number, of any network.
 
-    That is of networks that are not plain, of a single point, and in the ordered phase,
-    of which the growth is known but not the factor.
+    That of `predicted_condition_number`; NaN of networks that are not plain, of a
+    single point, and in the ordered phase, of which the growth is known but not the
+    factor.
+
+    Args:
+        spec: a network; its depth plays no role.
+        points: distinct inputs of one norm.
+        depths: one or more, whole numbers >= 1.
+
+    Returns:
+        One number for each depth.
     """
     unknown = np.full(np.size(depths), np.nan)
     if not isinstance(spec, FeedForward) or points < 2:

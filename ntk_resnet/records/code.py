@@ -56,9 +56,10 @@ def recipe(about: dict[str, Any], *folders: str) -> str:
 def function_digest(function: Any) -> str:
     """SHA-256 of the code of a function of a module, and of what it names.
 
-    That is what its module defines, and what of this package it imports by name: not
-    the rest of these modules. What it calls of `ntk_resnet` itself is in the folders of
-    `code_digest`. The whole file, where the function is none of its names; its bytecode
+    That is what its module defines, and what of this package it imports, one after the
+    other: names alone, not the rest of their modules, and modules imported as such
+    whole. What it calls of `ntk_resnet` itself is in the folders of `code_digest`. The
+    whole file, where the function is none of its names; its bytecode
     alone where it stands in no file, as in a notebook.
     """
     while isinstance(function, functools.partial):
@@ -73,40 +74,80 @@ def function_digest(function: Any) -> str:
 
 
 def _follow(file, name, found):
-    node = _definitions(file).get(name)
-    if node is None or (file, name) in found:
+    """Adds what makes a name of a module, and what that names in turn."""
+    nodes = _definitions(file).get(name)
+    if nodes is None or (file, name) in found:
         return
-    if isinstance(node, ast.ImportFrom):
-        source = _module_of(node.module)
-        names = {alias.asname or alias.name: alias.name for alias in node.names}
-        inside = _module_of(f"{node.module}.{names[name]}")
-        if inside is not None:
-            found[file, name] = _read(inside)[0]
-        elif source is not None:
-            _follow(source, names[name], found)
-        return
-    found[file, name] = repr(_meaning(node))
-    for part in ast.walk(node):
-        if isinstance(part, ast.Name):
-            _follow(file, part.id, found)
+    found[file, name] = repr(
+        [_meaning(node) for node in nodes if not isinstance(node, _IMPORTS)]
+    )
+    for node in nodes:
+        if isinstance(node, _IMPORTS):
+            _follow_import(node, name, found)
+            continue
+        for part in ast.walk(node):
+            if isinstance(part, ast.Name):
+                _follow(file, part.id, found)
+            elif isinstance(part, _IMPORTS):
+                _follow_import(part, None, found)
+
+
+def _follow_import(node, name, found):
+    """Adds what an import binds to a name, or, without one, all that it binds."""
+    for alias in node.names:
+        if name not in (None, _bound_by(alias)):
+            continue
+        parent = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+        whole = parent + alias.name
+        if not _is_ours(whole) or whole == _ROOT.name:
+            continue
+        if (inside := _module_of(whole)) is not None:
+            for own in _definitions(inside):
+                _follow(inside, own, found)
+        elif (source := _module_of(node.module)) is not None:
+            _follow(source, alias.name, found)
 
 
 @functools.cache
-def _definitions(file: pathlib.Path) -> dict[str, ast.AST]:
-    """What a module defines, and what of this package it imports, by name."""
-    found: dict[str, ast.AST] = {}
+def _definitions(file: pathlib.Path) -> dict[str, list[ast.stmt]]:
+    """The statements at the top of a module that define or change a name, by name."""
+    found: dict[str, list[ast.stmt]] = {}
     for node in ast.parse(file.read_bytes()).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            found[node.name] = node
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            for target in targets:
-                for part in ast.walk(target):
-                    if isinstance(part, ast.Name):
-                        found[part.id] = node
-        elif isinstance(node, ast.ImportFrom) and _is_ours(node.module):
-            found |= {alias.asname or alias.name: node for alias in node.names}
+        for name in dict.fromkeys(_bound(node)):
+            found.setdefault(name, []).append(node)
     return found
+
+
+_IMPORTS = (ast.Import, ast.ImportFrom)
+_ASSIGNMENTS = (ast.Assign, ast.AnnAssign, ast.AugAssign)
+
+
+def _bound(node: ast.AST) -> Iterator[str]:
+    """The names that a statement may define or change; of blocks, all inside."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield node.name
+    elif isinstance(node, _IMPORTS):
+        yield from map(_bound_by, node.names)
+    elif isinstance(node, _ASSIGNMENTS):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        for target in targets:
+            yield from _names_in(target)
+    elif isinstance(node, ast.Expr):  # as NAMES.update(...)
+        yield from _names_in(node)
+    elif isinstance(node, ast.Name):
+        if isinstance(node.ctx, ast.Store):  # of a loop, or of "with ... as"
+            yield node.id
+    else:
+        for part in ast.iter_child_nodes(node):
+            yield from _bound(part)
+
+
+def _bound_by(alias):
+    return alias.asname or alias.name.split(".")[0]
+
+
+def _names_in(node):
+    return (part.id for part in ast.walk(node) if isinstance(part, ast.Name))
 
 
 def _is_ours(module):

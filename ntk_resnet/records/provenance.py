@@ -14,7 +14,16 @@ import numpy as np
 
 from ntk_resnet import _version
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "neural-tangents", "numpy", "xarray")
+_PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "neural-tangents",
+    "numpy",
+    "scipy",
+    "xarray",
+)
 
 
 def provenance(**extra: Any) -> dict[str, str | int | float]:

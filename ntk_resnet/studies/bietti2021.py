@@ -2,6 +2,7 @@
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -9,7 +10,15 @@ import ntk_resnet as nr
 from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.plot import drawing
 from ntk_resnet.plot.families import looks
-from ntk_resnet.studies.ledger import Claim, Measured, exact, fitted
+from ntk_resnet.studies.ledger import (
+    BOTH_HALVES,
+    Claim,
+    Measured,
+    all_hold,
+    curve_slope,
+    exact,
+    fitted,
+)
 from ntk_resnet.studies.study import Budget, Figure, Measurement, Study
 
 NNGP, NTK, RESIDUAL = "NNGP", "NTK", "γ = 1/2"
@@ -32,12 +41,12 @@ def eigenvalues(
 
     Of the kernels of `KERNELS`, the NTK not normalised. Over (`kernel`, `dim`,
     `depth`): `even`, the exponent of k + (d-2)/2 over even degrees of the second half,
-    with its interval `even_low`, `even_high`, and `odd` likewise; of eigenvalues over
-    those of one layer, `beyond`; `near` and `far`, the constants at angle 0 and at pi
-    that the last degrees tell, and `predicted_near`, `predicted_far`. Over (`kernel`,
-    `depth`, `degree`), of the first of `dims`: `scaled`, eigenvalues over C(d, nu) (k +
-    (d-2)/2)^(1-d-2nu), which tends to the sum of both constants (even), or their
-    difference.
+    with the slopes of both its halves, `even_low`, `even_high`, and `odd` likewise; of
+    eigenvalues over those of one layer, `beyond`; `near` and `far`, the constants at
+    angle 0 and at pi that the last degrees tell, and `predicted_near`,
+    `predicted_far`. Over (`kernel`, `depth`, `degree`), of the first of `dims`:
+    `scaled`, eigenvalues over C(d, nu) (k + (d-2)/2)^(1-d-2nu), which tends to the sum
+    of both constants (even), or their difference.
     """
     cells = [(name, dim) for name in KERNELS for dim in dims]
     rows = []
@@ -66,9 +75,9 @@ def _by_depth(name, dim, depths, degree, progress):
         first = one if first is None else first
         ratio = one.log10_eigenvalue - first.log10_eigenvalue
         fits = {
-            "even": _fit(one, "even"),
-            "odd": _fit(one, "odd"),
-            "beyond": _fit(one.assign(log10_eigenvalue=ratio), "even"),
+            "even": _fit(one.log10_eigenvalue, dim, 0),
+            "odd": _fit(one.log10_eigenvalue, dim, 1),
+            "beyond": _fit(ratio, dim, 0),
         }
         size = depth + 1 if name == NTK else 1  # the NTK's diagonal
         scaled = size * _scaled(one, dim, POWERS[name])
@@ -81,12 +90,17 @@ def _by_depth(name, dim, depths, degree, progress):
     return xr.concat(rows, "depth").assign_coords(degree=np.arange(degree + 1))
 
 
-def _fit(spectrum, parity):
-    """The exponent and its interval; NaN where eigenvalues of that parity vanish."""
-    last = int(spectrum.degree[-1])
-    if not np.isfinite(spectrum.log10_eigenvalue.values[-2:]).all() and parity == "odd":
+def _fit(logs, dim, parity):
+    """The exponent over the second half of degrees, and those of its halves.
+
+    NaN where eigenvalues of that parity vanish.
+    """
+    k = logs.degree.values
+    k = k[(k >= k[-1] // 2) & (k % 2 == parity)]
+    logs = logs.sel(degree=k).values
+    if not np.isfinite(logs).all():
         return (math.nan,) * 3
-    return nr.decay_exponent(spectrum, (last // 2, last), parity=parity)[:3]
+    return curve_slope(k + (dim - 2) / 2, 10 ** (logs - logs[-1]))
 
 
 def _scaled(spectrum, dim, nu):
@@ -142,6 +156,57 @@ def _predicted(name, depth):
     return power * share * depth, power * share * passed
 
 
+# -------------------------------------------------------------------- step activation
+
+
+def steps(
+    *, depths: list[int], angles: list[float], progress: Progress = quiet
+) -> xr.Dataset:
+    r"""NNGP kernels of plain networks of the step function, at small angles.
+
+    One layer has the kernel :math:`1 - \theta/\pi`. Over (`depth`, `angle`): `gap`, one
+    minus the kernel. Over `depth`: `power`, that of 1 - cos(angle) in it, with the
+    slopes of both halves, `power_low`, `power_high`.
+    """
+    u = np.cos([0.0, *angles]), np.sin([0.0, *angles])
+    x = np.stack(u, axis=1)
+    gaps, slopes = [], []
+    for done, depth in enumerate(depths):
+        progress(done, len(depths), f"step, depth {depth}")
+        spec = nr.FeedForward(depth=depth, activation=STEP, weight_variance=1.0)
+        kernel = np.asarray(nr.kernel_fn(spec)(x[:1], x, get="nngp"))[0]
+        gaps.append(1 - kernel[1:] / kernel[0])
+        slopes.append(curve_slope(2 * np.sin(np.array(angles) / 2) ** 2, gaps[-1]))
+    value, low, high = np.transpose(slopes)
+    return xr.Dataset(
+        {
+            "gap": (("depth", "angle"), np.array(gaps)),
+            "power": ("depth", value),
+            "power_low": ("depth", low),
+            "power_high": ("depth", high),
+        },
+        coords={"depth": depths, "angle": angles},
+        attrs={"deepest": depths[-1]},
+    )
+
+
+def _step(z):
+    """Of mean square one."""
+    return math.sqrt(2) * jnp.heaviside(z, 0.5)
+
+
+def _step_dual(p1, p2, c):
+    """One minus angle over pi; quotients, that the angle is exactly 0 at p1 = p2 = c.
+
+    Its root of eps would else be seen.
+    """
+    cosine = jnp.sign(c) * jnp.sqrt((c / p1) * (c / p2))
+    return 1 - jnp.arccos(jnp.clip(cosine, -1, 1)) / jnp.pi
+
+
+STEP = nr.Activation(_step, _step_dual)
+
+
 # ------------------------------------------------------------------------------ claims
 
 
@@ -150,27 +215,24 @@ def _exponents(kernel, name, depths=slice(None)):
 
     def measure(found):
         one = found.sel(kernel=kernel, depth=depths).transpose("depth", "dim", ...)
-        return fitted(one, name)
+        return fitted(one, name, BOTH_HALVES)
 
     return measure
 
 
-def _over(name, kernels):
-    """Constants that the last degrees tell, over the predicted ones."""
+def _over(name, kernel):
+    """Constants that the last degrees tell, over the predicted ones.
+
+    Eigenvalues are right to 1e-14; half the sum and half the difference of even and odd
+    ones are off by that of the larger constant.
+    """
 
     def measure(found):
-        one = found.sel(kernel=kernels)
-        return exact(one[name] / one[f"predicted_{name}"], 1e-6)
-
-    return measure
-
-
-def _growth(kernel):
-    """The constant at angle 0 over that of one layer, by depth."""
-
-    def measure(found):
-        one = found.near.sel(kernel=kernel).transpose("dim", "depth")
-        return exact(one / one.isel(depth=0), 1e-6)
+        one = found.sel(kernel=kernel)
+        largest = np.maximum(abs(one.predicted_near), abs(one.predicted_far))
+        known = one[f"predicted_{name}"]
+        error = 1e-14 * largest / abs(known)
+        return exact(one[name] / known, error, "bound of the rounding of eigenvalues")
 
     return measure
 
@@ -182,7 +244,7 @@ PAPER = "theorem on kernels that are singular at ±1, and its corollaries"
 
 CLAIMS = [
     Claim(
-        name="11.2",
+        name="nngp-even",
         statement="NNGP kernels fall like k^(−d−2), at any depth up to {deepest}: "
         f"exponent over even ones of {FIT}",
         source=PAPER,
@@ -195,8 +257,9 @@ CLAIMS = [
         figure="degrees",
     ),
     Claim(
-        name="11.2",
-        statement=f"the same over odd ones of {FIT}, from two layers on",
+        name="nngp-odd",
+        statement="NNGP kernels of two layers or more fall like k^(−d−2) over odd "
+        f"degrees too: exponent over odd ones of {FIT}",
         source=PAPER,
         known="read",
         of="eigenvalues",
@@ -207,7 +270,7 @@ CLAIMS = [
         figure="degrees",
     ),
     Claim(
-        name="11.2",
+        name="ntk-of-any-depth",
         statement="NTKs of all depths fall alike: the exponent of their eigenvalues "
         f"over those of one layer, over even ones of {FIT}",
         source=PAPER,
@@ -220,9 +283,9 @@ CLAIMS = [
         figure="degrees",
     ),
     Claim(
-        name="11.2",
+        name="ntk-over-nngp",
         statement="the NTK falls by two powers less than the NNGP kernel: exponent of "
-        "it less that, odd degrees, from two layers on",
+        "the NTK less that of the NNGP kernel, odd degrees, from two layers on",
         source=PAPER,
         known="read",
         of="eigenvalues",
@@ -233,59 +296,55 @@ CLAIMS = [
         figure="degrees",
     ),
     Claim(
-        name="11.2",
-        statement="even eigenvalues have the constant (c₁ + c₋₁) C(d, ν), odd ones "
-        "(c₁ − c₋₁) C(d, ν): c₁ of NNGP and NTK over predicted",
-        source=PAPER + "; the constants by our recursion",
-        known="derived",
+        name="nngp-near",
+        statement="NNGP kernels: the constant at angle 0 is c₁ = L (2√2/3π), linear in "
+        "depth: half the sum of even and odd μₖ/(C(d, ν) k^(1−d−2ν)), over that",
+        source=PAPER + "; constants by depth",
+        known="read",
         of="eigenvalues",
-        measure=_over("near", [NNGP, NTK]),
+        measure=_over("near", NNGP),
         predicted=1.0,
         tolerance=0.01,
         reason=TERMS,
         figure="constants",
     ),
     Claim(
-        name="11.2",
-        statement="c₋₁ of NNGP and NTK over predicted",
-        source=PAPER + "; the constants by our recursion",
-        known="derived",
+        name="ntk-near",
+        statement="NTKs, not normalised: the constant at angle 0 is c₁ = −(√2/π) "
+        "L(L+1)/2, quadratic in depth: half the sum of even and odd "
+        "μₖ/(C(d, ν) k^(1−d−2ν)), over that",
+        source=PAPER + "; constants by depth, the formula derived here",
+        known="read",
         of="eigenvalues",
-        measure=_over("far", [NNGP, NTK]),
+        measure=_over("near", NTK),
         predicted=1.0,
         tolerance=0.01,
         reason=TERMS,
         figure="constants",
     ),
-    Claim(
-        name="11.2",
-        statement="the constant c₁ of NNGP kernels grows linearly with depth: over "
-        "that of one layer",
-        source="constants by depth",
-        known="read",
-        of="eigenvalues",
-        measure=_growth(NNGP),
-        predicted=lambda found: found.depth.values,
-        tolerance=lambda found: 0.01 * found.depth.values,
-        reason=TERMS,
-        figure="constants",
+    *(
+        Claim(
+            name=f"{name}-far",
+            statement=f"{text}: the constant at angle π, c₋₁, is that of the first "
+            "layer times the slopes of the layers above: half the difference of even "
+            "and odd μₖ/(C(d, ν) k^(1−d−2ν)), over that",
+            source=PAPER + "; the recursion derived here",
+            known="derived",
+            of="eigenvalues",
+            measure=_over("far", kernel),
+            predicted=1.0,
+            tolerance=0.01,
+            reason=TERMS,
+            figure="constants",
+        )
+        for name, text, kernel in (
+            ("nngp", "NNGP kernels", NNGP),
+            ("ntk", "NTKs, not normalised", NTK),
+        )
     ),
     Claim(
-        name="11.2",
-        statement="that of the NTK, not normalised, grows quadratically, as L(L+1)/2: "
-        "over that of one layer",
-        source="constants by depth; the formula is ours",
-        known="read",
-        of="eigenvalues",
-        measure=_growth(NTK),
-        predicted=lambda found: _triangle(found),
-        tolerance=lambda found: 0.01 * _triangle(found),
-        reason=TERMS,
-        figure="constants",
-    ),
-    Claim(
-        name="11.2",
-        statement="NNGP kernels of residual networks, γ = 1/2, fall by the same power: "
+        name="residual-even",
+        statement="NNGP kernels of residual networks, γ = 1/2, fall like k^(−d−2): "
         f"exponent over even ones of {FIT}",
         source="our extension to residual networks",
         known="derived",
@@ -297,17 +356,32 @@ CLAIMS = [
         figure="degrees",
     ),
     Claim(
-        name="11.2",
-        statement="and their constants do not grow: c₁ = L/(L+1) times that of one "
-        "plain layer; c₁ over predicted",
+        name="residual-near",
+        statement="NNGP kernels of residual networks, γ = 1/2: the constant at angle 0 "
+        "does not grow with depth, c₁ = L/(L+1) times that of one plain layer: c₁ over "
+        "that",
         source="our extension to residual networks",
         known="derived",
         of="eigenvalues",
-        measure=_over("near", [RESIDUAL]),
+        measure=_over("near", RESIDUAL),
         predicted=1.0,
         tolerance=0.01,
         reason=TERMS,
         figure="constants",
+    ),
+    Claim(
+        name="step",
+        statement="step activation: depth does change the power: the NNGP kernel of L "
+        "layers up to {deepest} (a network of depth L + 1) is 1 − c (1 − u)^ν near "
+        "angle 0, ν = 1/2^L: ν",
+        source="theorem for the step activation, ν = 1/2^(depth − 1)",
+        known="read",
+        of="steps",
+        measure=lambda found: fitted(found, "power", BOTH_HALVES),
+        predicted=lambda found: 0.5**found.depth.values,
+        tolerance=1e-3,
+        reason="terms of relative order x/12, x the gap that the layer before leaves, "
+        "below 0.1 at the angles taken",
     ),
 ]
 
@@ -319,13 +393,8 @@ def _apart(found):
         (ntk.odd - nngp.odd).values,
         (ntk.odd_low - nngp.odd_high).values,
         (ntk.odd_high - nngp.odd_low).values,
-        "95 % of both fits",
+        "slopes of both halves of either curve",
     )
-
-
-def _triangle(found):
-    depth = found.depth.values
-    return depth * (depth + 1) / 2
 
 
 # ----------------------------------------------------------------------------- figures
@@ -392,22 +461,27 @@ FIGURES = {
 }
 
 
-def answer(results, _):
+def answer(results, entries):
     """From the exponents and the constants."""
-    if "eigenvalues" not in results:
-        return "Not measured."
     found = results["eigenvalues"].isel(dim=0)
     deep = found.isel(depth=-1)
     depth, d = int(deep.depth), int(deep.dim)
     exponent = {k: float(deep.even.sel(kernel=k)) for k in (NNGP, NTK)}
     growth = found.near / found.near.isel(depth=0)
     times = {k: float(growth.sel(kernel=k, depth=depth)) for k in (NNGP, NTK)}
+    same = all_hold(entries, "nngp-even", "nngp-odd", "ntk-of-any-depth")
+    grow = all_hold(entries, "nngp-near", "ntk-near")
+    step = results["steps"].isel(depth=-1)
+    halved = "is halved" if all_hold(entries, "step") else "is not halved"
     return (
-        f"Not in the power by which eigenvalues fall: on the sphere in {d} dimensions "
-        f"it is {exponent[NTK]:.3f} for the NTK and {exponent[NNGP]:.3f} for the NNGP "
-        f"kernel of {depth} layers, as for one. Depth shows in the constant, which is "
-        f"{times[NTK]:.4g} and {times[NNGP]:.4g} times that of one layer, and in the "
-        "degrees from which on the power is reached."
+        f"{'Not in' if same else 'Also in'} the power by which eigenvalues of ReLU "
+        f"kernels fall: on the sphere in {d} dimensions it is {exponent[NTK]:.3f} for "
+        f"the NTK and {exponent[NNGP]:.3f} for the NNGP kernel of {depth} layers"
+        f"{', as for one' if same else ', unlike one'}. The constant is "
+        f"{times[NTK]:.4g} and {times[NNGP]:.4g} times that of one layer, "
+        f"{'as' if grow else 'not as'} predicted. With the step activation the power "
+        f"ν of 1 − u {halved} by each layer: it is {float(step.power):.4g} with "
+        f"{int(step.depth)}."
     )
 
 
@@ -426,14 +500,22 @@ STUDY = Study(
     "singularities at angles 0 and π, and composing ReLU layers does not change their "
     "power: kernels of any depth have the spaces of functions of a shallow one. What "
     "depth changes are constants: of the NNGP kernel (of random features) linearly, of "
-    "the NTK quadratically. The step activation, of which the paper says that depth "
-    "does change the power, is not covered.",
+    "the NTK quadratically. With the step activation each layer halves the power, so "
+    "that depth does change it; here at angle 0, not in eigenvalues.",
     answer=answer,
     measurements={
         "eigenvalues": Measurement(
             measure=eigenvalues,
             full={"dims": [3, 5], "depths": [1, 2, 3, 5, 10, 20], "degree": 600},
             quick={"dims": [3], "depths": [1, 2, 5, 10], "degree": 200},
+        ),
+        "steps": Measurement(
+            measure=steps,
+            full={
+                "depths": [1, 2, 3, 4],
+                "angles": [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
+            },
+            quick={"depths": [1, 3]},
         ),
     },
     claims=CLAIMS,

@@ -20,6 +20,7 @@ NAMES = (
     "scaling2022",
     "images",
     "digits",
+    "li2016",
 )
 
 

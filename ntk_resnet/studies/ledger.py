@@ -39,7 +39,7 @@ class Measured(NamedTuple):
     """What the intervals are."""
 
 
-def exact(values: Any, error: Any, interval: str = "bound of the rounding") -> Measured:
+def exact(values: Any, error: Any, interval: str) -> Measured:
     """Values of a computation without chance, to an error that is bounded.
 
     Args:

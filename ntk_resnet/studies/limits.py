@@ -19,15 +19,27 @@ def limits(block: str, times, angles) -> np.ndarray:
         times: T > 0, the sum of the squared scales: 1 for those of L^(-1/2).
         angles: between inputs, in [0, pi].
     """
-    branch, matrices = _BRANCHES[block]
-    count = len(angles)
+    matrices = _BRANCHES[block][1]
+    times = np.asarray(times, float)
+    gradients = _solved(block, times, angles)[:, 1]
+    return gradients / (matrices * times[:, None])
+
+
+def features(block: str, times, angles) -> np.ndarray:
+    """The cosines of features at each T, `(T, angle)`: u of `limits`."""
+    return _solved(block, times, angles)[:, 0]
+
+
+def _solved(block, times, angles):
+    """u and S at each T, `(T, 2, angle)`."""
+    branch = _BRANCHES[block][0]
 
     def slope(_, state):
         u, s = np.split(state, 2)
         kernel, back, gradients = branch(u)
         return np.concatenate([kernel - u, (back - 1) * s + gradients])
 
-    start = np.concatenate([np.cos(angles), np.zeros(count)])
+    start = np.concatenate([np.cos(angles), np.zeros(len(angles))])
     wanted, place = np.unique(np.asarray(times, float), return_inverse=True)
     solved = solve_ivp(
         slope,
@@ -38,7 +50,7 @@ def limits(block: str, times, angles) -> np.ndarray:
         rtol=1e-12,
         atol=1e-13,
     )
-    return (solved.y[count:] / (matrices * wanted)).T[place]
+    return solved.y.T.reshape(len(wanted), 2, len(angles))[place]
 
 
 def _arc_cosine(u):

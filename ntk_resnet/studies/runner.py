@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.data.datasets import load_data
+from ntk_resnet.data.images import ARCHIVES, has_images
 from ntk_resnet.records import results as records
 from ntk_resnet.records.cache import cache_folder
 from ntk_resnet.records.code import function_digest, recipe
@@ -120,13 +121,13 @@ class _Job(NamedTuple):
         return recipe(self.about() | {"function": function_digest(self.part.measure)})
 
     def data(self):
-        """What the measurement takes, if there is such."""
-        try:
-            rows = _data(self.source, False)
-        except (ValueError, OSError) as error:
-            if not self.part.source:  # what the user asked for
-                raise
-            raise NotRun(str(error)) from None
+        """What the measurement takes, if there is such; nothing is downloaded."""
+        if self.part.source in ARCHIVES and not has_images(self.part.source):
+            raise NotRun(
+                f"the files of {self.part.source} are not here; --data "
+                f"{self.part.source} would fetch them."
+            )
+        rows = _data(self.source, False)
         if self.part.data == "rows":
             return rows
         try:

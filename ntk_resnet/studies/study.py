@@ -26,7 +26,10 @@ class Measurement:
     measure: Callable[..., xr.Dataset]
     """Called as `measure(**settings, progress=progress)`, where it takes data with
     these before."""
-    full: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    full: Mapping[str, Any] | Callable[[], Mapping[str, Any]] = dataclasses.field(
+        default_factory=dict
+    )
+    """Its arguments, or what returns them, where they depend on the device."""
     quick: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What is smaller in a quick run."""
     data: Literal["", "rows", "images"] = ""
@@ -36,7 +39,8 @@ class Measurement:
 
     def settings(self, quick: bool) -> dict[str, Any]:
         """Those of a full or a quick run."""
-        return dict(self.full) | (dict(self.quick) if quick else {})
+        full = self.full() if callable(self.full) else self.full
+        return dict(full) | (dict(self.quick) if quick else {})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,14 @@ import ntk_resnet as nr
 from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.plot import drawing
 from ntk_resnet.plot.families import looks
-from ntk_resnet.studies.ledger import Claim, exact
+from ntk_resnet.studies.ledger import (
+    BOTH_HALVES,
+    Claim,
+    all_hold,
+    curve_slope,
+    exact,
+    fitted,
+)
 from ntk_resnet.studies.study import Budget, Figure, Measurement, Study
 
 BLOCKS = {  # variances of W, its bias, V and its bias
@@ -120,33 +127,58 @@ def _variance_and_growth(spec, depths, progress):
 
 
 def correlations(
-    *, depths: list[int], outer_bias: list[float], progress: Progress = quiet
+    *,
+    depths: list[int],
+    outer_bias: list[float],
+    starts: list[float],
+    progress: Progress = quiet,
 ) -> xr.Dataset:
-    """Correlations in blocks of the error function with a bias after V, by recursion.
+    r"""Correlations in blocks of the error function with a bias after V, by recursion.
 
-    Over (`outer_bias`, `depth`), variances: `correlation`, from a half on; over
-    `outer_bias`: `fixed_point` e* < 1 of :math:`(1 + a)\\,e = (2/\\pi) \\arcsin e + a`.
+    Near the fixed point e* of :math:`C(e) = (1 + a)\,e`, C(e) = (2/pi) asin e + a, it
+    is :math:`de/d\ln l = (C(e) - (1 + a) e)/(1 + a)` plus what the variance lacks, of
+    order 1/sqrt(l): so that
+
+    .. math:: e - e^* = A\, l^{-s} + K\, l^{-1/2} + \dots, \quad
+        s = 1 - C'(e^*)/(1 + a) < 1/2
+
+    where K is the same from any first correlation. Differences of two have no K.
+
+    Over (`outer_bias`, `start`, `depth`), variances and first correlations, of which
+    there are two: `correlation`; over (`outer_bias`, `start`): `extrapolated`, by both
+    powers. Over `outer_bias`: `fixed_point` e* < 1, `power`, -s, and `second`, C''(e*)
+    over 1 + a; `apart`, the power of depth by which correlations of the two starts
+    approach each other, with the slopes of both halves, `apart_low`, `apart_high`.
     """
-    rows = [_correlation(a, max(depths)) for a in outer_bias]
+    rows, last = [], max(depths)
+    for a in outer_bias:
+        fixed, power, second = _fixed_point(a)
+        own = np.array([_correlation(a, last, start) for start in starts])[:, depths]
+        slope = curve_slope(depths, np.abs(own[1] - own[0]))
+        row = {"correlation": (("start", "depth"), own), "fixed_point": fixed}
+        weights = _weights(depths, power)
+        row |= {"extrapolated": ("start", own @ weights)}
+        row |= {"rounding": np.finfo(float).eps * last * np.abs(weights).sum()}
+        row |= {"power": power, "second": second, "apart": slope.value}
+        row |= {"apart_low": slope.low, "apart_high": slope.high}
+        rows.append(xr.Dataset(row))
     progress(1, 1, "correlations")
-    off = lambda e, a: 2 / math.pi * math.asin(e) + a - (1 + a) * e  # noqa: E731
-    fixed = [optimize.brentq(off, 1e-9, 1 - 1e-9, args=(a,)) for a in outer_bias]
-    return xr.Dataset(
-        {
-            "correlation": (
-                ("outer_bias", "depth"),
-                np.array(rows)[:, depths],
-            ),
-            "fixed_point": ("outer_bias", fixed),
-        },
-        coords={"outer_bias": outer_bias, "depth": depths},
-        attrs={"last": depths[-1]},
-    )
+    coords = {"outer_bias": outer_bias, "start": starts, "depth": depths}
+    attrs = {"first": depths[0], "last": depths[-1]}
+    return xr.concat(rows, "outer_bias").assign_coords(coords).assign_attrs(attrs)
 
 
-def _correlation(a, depth):
+def _fixed_point(a):
+    """e*, the power of depth of the approach, and C'' over 1 + a there."""
+    off = lambda e: 2 / math.pi * math.asin(e) + a - (1 + a) * e  # noqa: E731
+    fixed = optimize.brentq(off, 1e-9, 1 - 1e-9)
+    slope = 2 / math.pi / math.sqrt(1 - fixed**2) / (1 + a)
+    return fixed, slope - 1, slope * fixed / (1 - fixed**2)
+
+
+def _correlation(a, depth, start):
     """The correlation at every depth from 0 on."""
-    p, covariance, found = 1.0, 0.5, []
+    p, covariance, found = 1.0, start, []
     for _ in range(depth + 1):
         found.append(covariance / p)
         q, c = WEIGHT * p + BIAS, WEIGHT * covariance + BIAS
@@ -155,129 +187,188 @@ def _correlation(a, depth):
     return found
 
 
+def _weights(depths, power):
+    """Of values at depths, for the limit of a constant, l^power and 1/sqrt(l).
+
+    Through three of them.
+    """
+    at = [0, len(depths) // 2, -1]
+    depth = np.array(depths, float)[at]
+    terms = np.stack([depth**0, depth**power, depth**-0.5])
+    weights = np.zeros(len(depths))
+    weights[at] = np.linalg.solve(terms, [1.0, 0.0, 0.0])
+    return weights
+
+
 # ----------------------------------------------------------------------------- claims
 
+EPS = np.finfo(float).eps
+ROUNDING = "bound of the rounding of so many layers"
 
-def _slope(values, power, dim="depth"):
-    """Of values against a power of depth, between the last two depths."""
+
+def _slope(values, power, over=1.0, dim="depth"):
+    """Of values against a power of depth, between the last two depths, over another.
+
+    Values are sums over layers; growths also lose the share that the first layer has in
+    the NTK, one of as many: rounding is below eps times the square of depth.
+    """
     last = values.isel({dim: [-2, -1]})
-    steps = np.diff(last[dim].values.astype(float) ** power)[0]
-    return last.diff(dim).isel({dim: 0}).values / steps
+    depth = last[dim].values.astype(float)
+    scale = np.diff(depth**power)[0] * np.asarray(over)
+    slope = last.diff(dim).isel({dim: 0}).values / scale
+    return exact(slope, 2 * EPS * depth[-1] ** 2 / scale, ROUNDING)
 
 
 def _exponent(values):
-    """The power of depth by which values grow, between the last two depths."""
+    """The power of depth by which correlations fall, between the last two depths."""
     last = values.isel(depth=[-2, -1])
-    return np.diff(np.log(last.values)) / np.diff(np.log(last.depth.values))
+    steps = np.diff(np.log(last.depth.values))
+    error = 2 * EPS * last.depth.values[-1] / last.values[-1] / steps
+    return exact(np.diff(np.log(last.values)) / steps, error, ROUNDING)
 
 
 ERF_RATE = 4 / math.pi * math.sqrt(WEIGHT)
 SIGN = 1 - 2 / math.pi
 EXPLOSION = math.log1p(WEIGHT / 2)
+"""Of ReLU, by block."""
 
 
-def _explosion(name):
-    """The rate of a logarithm of ReLU's, by block, over the predicted one."""
-    return lambda found: exact(_slope(found[name], 1, "relu_depth") / EXPLOSION, 1e-9)
+def _lacking(found):
+    """|e - e*| at the first depth."""
+    return abs(found.correlation.isel(depth=0) - found.fixed_point)
 
+
+def _terms_of_the_power(found):
+    """How far the power is off where e is not at e*, and by what the variance lacks."""
+    lacking = _lacking(found).max("start")
+    return (found.second * lacking).values + found.attrs["first"] ** -0.5
+
+
+ROOT_TERMS = "2 %, for terms of relative order 1/√l"
+BLOCKS_OF = "full residual blocks of tanh; derived here too"
+BOUNDED = "the recursion of the error function, derived here"
+APPROACH = "polynomial approach to the fixed point; the recursion, derived here"
 
 CLAIMS = [
     Claim(
-        name="11.5",
+        name="tanh-variance",
         statement="tanh: the variance grows linearly, by σ_v² + σₐ² a block: its slope "
         "over that, from {first} to {last} blocks",
-        source="full residual blocks of tanh; derived here too",
+        source=BLOCKS_OF,
         known="summary",
         of="tanh_blocks",
-        measure=lambda found: exact(_slope(found.variance, 1) / found.slope, 1e-9),
+        measure=lambda found: _slope(found.variance, 1, found.slope),
         predicted=1.0,
         tolerance=0.02,
-        reason="2 %, for terms of relative order 1/√l",
+        reason=ROOT_TERMS,
         figure="growth",
     ),
     Claim(
-        name="11.5",
+        name="tanh-gradients",
         statement="tanh: squared gradients grow as exp(A√l), A = (4/3)√(2/π) σ_v² σ_w "
         "/ √(σ_v² + σₐ²): the slope of ln against √l over A, from {first} to {last}",
-        source="full residual blocks of tanh; derived here too",
+        source=BLOCKS_OF,
         known="summary",
         of="tanh_blocks",
-        measure=lambda found: exact(_slope(found.log_growth, 0.5) / found.rate, 1e-9),
+        measure=lambda found: _slope(found.log_growth, 0.5, found.rate),
         predicted=1.0,
         tolerance=0.02,
-        reason="2 %, for terms of relative order 1/√l",
+        reason=ROOT_TERMS,
         figure="growth",
     ),
     Claim(
-        name="11.5",
+        name="erf-variance",
         statement="erf: the variance grows linearly: its slope, from {first} to {last} "
         "blocks, over σ_v²",
-        source="the same for another bounded activation",
+        source=BOUNDED,
         known="derived",
         of="networks",
-        measure=lambda found: exact(_slope(found.variance, 1), 1e-6),
+        measure=lambda found: _slope(found.variance, 1),
         predicted=1.0,
         tolerance=0.02,
-        reason="2 %, for terms of relative order 1/√l",
+        reason=ROOT_TERMS,
     ),
     Claim(
-        name="11.5",
+        name="erf-gradients",
         statement="erf: squared gradients grow as exp(A√l), A = (4/π) σ_v σ_w: the "
         "slope of ln against √l over A, from {first} to {last}",
-        source="the same for another bounded activation",
+        source=BOUNDED,
         known="derived",
         of="networks",
-        measure=lambda found: exact(_slope(found.log_growth, 0.5) / ERF_RATE, 1e-6),
+        measure=lambda found: _slope(found.log_growth, 0.5, ERF_RATE),
         predicted=1.0,
         tolerance=0.02,
-        reason="2 %, for terms of relative order 1/√l",
+        reason=ROOT_TERMS,
         figure="networks",
     ),
-    *(
-        Claim(
-            name="11.5",
-            statement=f"ReLU: {what} grows exponentially, by ln(1 + σ_v² σ_w²/2) a "
-            "block: its rate over that, up to {relu_last} blocks",
-            source="blocks of ReLU",
-            known="summary",
-            of="networks",
-            measure=_explosion(name),
-            predicted=1.0,
-            tolerance=1e-6,
-            reason="exact but for the bias, whose share falls exponentially",
-            figure="networks" if "growth" in name else "",
-        )
-        for what, name in (
-            ("the variance", "relu_log_variance"),
-            ("the square of gradients", "relu_log_growth"),
-        )
+    Claim(
+        name="relu-variance",
+        statement="ReLU: the variance grows exponentially, by ln(1 + σ_v² σ_w²/2) a "
+        "block: its rate over that, up to {relu_last} blocks",
+        source="blocks of ReLU",
+        known="summary",
+        of="networks",
+        measure=lambda found: _slope(
+            found.relu_log_variance, 1, EXPLOSION, "relu_depth"
+        ),
+        predicted=1.0,
+        tolerance=1e-6,
+        reason="exact but for the bias, whose share falls exponentially",
     ),
     Claim(
-        name="11.5",
-        statement="bounded activation, no bias after V: correlations fall to 0 as a "
-        "power of depth, −(1 − 2/π): the power from {first} to {last}",
-        source="polynomial approach to the fixed point; the exponent is ours",
+        name="relu-gradients",
+        statement="ReLU: squared gradients grow exponentially, by ln(1 + σ_v² σ_w²/2) "
+        "a block: their rate over that, up to {relu_last} blocks",
+        source="blocks of ReLU",
+        known="summary",
+        of="networks",
+        measure=lambda found: _slope(found.relu_log_growth, 1, EXPLOSION, "relu_depth"),
+        predicted=1.0,
+        tolerance=1e-6,
+        reason="exact but for the bias, whose share falls exponentially",
+        figure="networks",
+    ),
+    Claim(
+        name="correlation-power",
+        statement="erf, no bias after V: correlations fall to 0 as a power of depth, "
+        "−(1 − 2/π): the power from {first} to {last} blocks",
+        source=APPROACH,
         known="derived",
         of="networks",
-        measure=lambda found: exact(_exponent(found.correlation), 1e-9),
+        measure=lambda found: _exponent(found.correlation),
         predicted=-SIGN,
         tolerance=lambda found: found.attrs["first"] ** -0.5,
         reason="term of order 1/√l at {first}",
         figure="networks",
     ),
     Claim(
-        name="11.5",
-        statement="with a bias after V they approach e* < 1, (1 + σₐ²) e* = (2/π) "
-        "asin e* + σₐ² at σ_v = 1: e* less them at {last} blocks",
-        source="polynomial approach to the fixed point",
+        name="fixed-point",
+        statement="erf, a bias after V: correlations tend to e* < 1, (1 + σₐ²) e* = "
+        "(2/π) asin e* + σₐ² at σ_v = 1: their limit, extrapolated from {first} to "
+        "{last} blocks",
+        source=APPROACH,
         known="derived",
         of="correlations",
         measure=lambda found: exact(
-            found.fixed_point - found.correlation.isel(depth=-1), 1e-9
+            found.extrapolated, found.rounding.values[:, None], ROUNDING
         ),
-        predicted=0.0,
-        tolerance=lambda found: 2 * found.attrs["last"] ** -SIGN,
-        reason="they approach no more slowly than by the power above",
+        predicted=lambda found: found.fixed_point.values[:, None],
+        tolerance=lambda found: _lacking(found).values ** 2,
+        reason="what is left out is of second order: the square of e − e* at {first}",
+    ),
+    Claim(
+        name="fixed-point-power",
+        statement="erf, a bias after V: correlations approach e* as a power of depth, "
+        "−(1 − (2/π) (1 − e*²)^(−1/2)/(1 + σₐ²)): that by which two of them approach "
+        "each other, from {first} to {last} blocks",
+        source=APPROACH,
+        known="derived",
+        of="correlations",
+        measure=lambda found: fitted(found, "apart", BOTH_HALVES),
+        predicted=lambda found: found.power.values,
+        tolerance=_terms_of_the_power,
+        reason="second order of the map of correlations times e − e* at {first}, and "
+        "1/√l there",
     ),
 ]
 
@@ -358,20 +449,24 @@ FIGURES = {
 }
 
 
-def answer(results, _):
+def answer(results, entries):
     """From the gradients of tanh, and of ReLU."""
-    if "tanh_blocks" not in results or "networks" not in results:
-        return "Not measured."
     tanh, nets = results["tanh_blocks"], results["networks"]
-    ratio = _slope(tanh.log_growth, 0.5) / tanh.rate
-    relu = float(_slope(nets.relu_log_growth, 1, "relu_depth"))
+    ratio = _slope(tanh.log_growth, 0.5, tanh.rate).values
+    relu = float(_slope(nets.relu_log_growth, 1, dim="relu_depth").values)
     depth = tanh.attrs["last"]
     growth = float(tanh.log_growth.isel(block=0, depth=-1))
+    bounded = all_hold(entries, "tanh-gradients", "erf-gradients")
+    linear = all_hold(entries, "relu-gradients")
+    near = all_hold(entries, "correlation-power", "fixed-point")
     return (
-        f"With a bounded activation like exp(A√l): over {depth} blocks of tanh squared "
-        f"gradients grow by e^{growth:.0f}, at {float(ratio.min()):.3f} to "
-        f"{float(ratio.max()):.3f} times the predicted A. With ReLU they grow "
-        f"exponentially, by e^{relu:.2f} a block."
+        f"With a bounded activation {'' if bounded else 'not '}like exp(A√l): over "
+        f"{depth} blocks of tanh squared gradients grow by e^{growth:.0f}, at "
+        f"{float(ratio.min()):.3f} to {float(ratio.max()):.3f} times the predicted A. "
+        f"With ReLU they {'grow' if linear else 'do not grow'} exponentially at the "
+        f"predicted rate: by e^{relu:.2f} a block. Correlations of bounded activations "
+        f"{'approach' if near else 'do not approach'} their fixed point by the "
+        "predicted power of depth."
     )
 
 
@@ -408,13 +503,14 @@ STUDY = Study(
         "correlations": Measurement(
             measure=correlations,
             full={
-                "depths": [10, 100, 1000, 10000, 100000],
+                "depths": [10000, 15000, 20000, 30000, 50000, 70000, 100000],
                 "outer_bias": [0.25, 0.5, 1.0],
+                "starts": [0.1, 0.9],
             },
-            quick={"depths": [10, 100, 1000, 10000]},
+            quick={"depths": [1000, 1500, 2000, 3000, 5000, 7000, 10000]},
         ),
     },
     claims=CLAIMS,
     figures=FIGURES,
-    budget=Budget(quick=12, full=60),
+    budget=Budget(quick=11, full=60),
 )

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shutil
+import textwrap
 
 import jax.numpy as jnp
 import numpy as np
@@ -361,7 +362,16 @@ from ntk_resnet.records.content import digest as known_by
 from ntk_resnet.plot import drawing
 
 SIZES = (1, 2)
+SIZES += (5,)
 COLOUR = "red"
+UNITS = {}
+UNITS.update(mass=1)
+
+try:
+    import faster
+    FACTOR = 3
+except ImportError:
+    FACTOR = 4
 
 
 def measure(*, count, progress):
@@ -370,7 +380,7 @@ def measure(*, count, progress):
 
 
 def helper(count):
-    return count + 1  # a remark
+    return FACTOR * count + len(UNITS) + 1  # a remark
 
 
 def draw(found):
@@ -389,7 +399,10 @@ CLAIM = {"statement": "it holds", "measure": lambda found: measure}
         ('"red"', '"blue"', False),
         ("it holds", "it may hold", False),
         ("drawing.save(found", "drawing.save(found, 2", False),
-        ("count + 1", "count + 2", True),
+        ("UNITS) + 1", "UNITS) + 2", True),
+        ("FACTOR = 3", "FACTOR = 5", True),
+        ("SIZES += (5,)", "SIZES += (6,)", True),
+        ("mass=1", "mass=2", True),
         ("SIZES = (1, 2)", "SIZES = (1, 3)", True),
         ("sum(SIZES)", "max(SIZES)", True),
         ("import digest as", "import write_file as", True),
@@ -414,6 +427,50 @@ def test_a_function_is_known_by_its_code_and_what_it_names(tmp_path, old, new, c
     )
     assert first == same
     assert (other != first) == changes
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from ntk_resnet.studies import first",
+        "import ntk_resnet.studies.first as first",
+        "try:\n    from ntk_resnet.studies import first\nexcept ImportError:\n    pass",
+    ],
+)
+@pytest.mark.parametrize("place", ["top", "inside"])
+@pytest.mark.parametrize("changed", ["first", "second"])
+def test_a_module_counts_with_what_it_imports(
+    tmp_path, monkeypatch, line, place, changed
+):
+    """Imported as a whole, at the top of the module or in the function."""
+
+    def known(number, **changes):
+        root = tmp_path / f"{number}" / "ntk_resnet"
+        (root / "studies").mkdir(parents=True)
+        monkeypatch.setattr(code, "_ROOT", root)
+        texts = {
+            "first": "from ntk_resnet.studies.second import two\nONE = two() + 1\n",
+            "second": "def two():\n    return 2\n",
+        } | changes
+        for name, text in texts.items():
+            (root / "studies" / f"{name}.py").write_text(text)
+        body = "    return first.ONE\n"
+        if place == "top":
+            text = f"{line}\ndef measure():\n{body}"
+        else:
+            text = f"def measure():\n{textwrap.indent(line, ' ' * 4)}\n{body}"
+        path = root / "studies" / "study.py"
+        path.write_text(text)
+        space: dict = {}  # the code is read in the file, and not run
+        exec(compile("def measure(): pass", str(path), "exec"), space)
+        return code.function_digest(space["measure"])
+
+    other = {
+        "first": "from ntk_resnet.studies.second import two\nONE = two() + 3\n",
+        "second": "def two():\n    return 4\n",
+    }
+    assert known(1) == known(2)
+    assert known(3, **{changed: other[changed]}) != known(4)
 
 
 def test_functions_of_studies_are_followed_into_the_modules_they_import():

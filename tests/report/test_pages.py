@@ -220,7 +220,7 @@ def test_digits_are_those_that_the_interval_leaves():
     assert entries.interval(LINE) == "[2.25, 2.5] 95 % of the fit"
     sharp = LINE._replace(low=2.3333333 - 1e-9, high=2.3333333 + 1e-9)
     assert entries.measured(sharp) == "2.33333"
-    assert entries.interval(sharp) == "95 % of the fit"
+    assert entries.interval(sharp) == "± 1e-09 95 % of the fit"
     wide = LINE._replace(low=-20.0, high=30.0)
     assert entries.measured(wide) == "2.3"
     assert entries.interval(LINE._replace(low=np.nan)) == "95 % of the fit"

@@ -33,6 +33,10 @@ def test_wrong_predictions_fail(one):
     ledger_checks.check_wrong_predictions_fail(one)
 
 
+def test_the_answer_follows_the_verdicts(one):
+    ledger_checks.check_the_answer_follows_the_verdicts(one)
+
+
 def test_eigenvalues_are_those_of_the_gram_matrix_of_a_grid():
     """On all images of a grid of the torus, by a dense eigensolver."""
     spec, count = nr.ConvResNet(depth=2, branch_scale=1.0, readout="flatten"), 8
@@ -61,8 +65,9 @@ def test_condition_numbers_are_those_of_kernels_one_by_one(one):
 
 def test_eigenvalues_of_noise_settle_no_exponent(one):
     found = one.results["decay"].copy()
-    for end, off in (("_low", -3), ("_high", 3)):
-        found[f"exponent{end}"] = found.exponent + off
+    for name in ("exponent", "difference"):
+        for end, off in (("_low", -3), ("_high", 3)):
+            found[name + end] = found[name] + off
     for claim in barzilai2023.CLAIMS:
         if claim.of == "decay":
             assert judge("", claim, found, 0.0).verdict == INCONCLUSIVE

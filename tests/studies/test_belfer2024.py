@@ -18,6 +18,8 @@ def one():
         belfer2024.STUDY,
         decay={"dims": [3], "far": 400},
         parity={},
+        imbalance={},
+        bias={},
         small_angles={"depths": [1, 10]},
         descent={"points": 64},
     )
@@ -28,8 +30,12 @@ def test_wrong_predictions_fail(one):
     ledger_checks.check_wrong_predictions_fail(one)
 
 
+def test_the_answer_follows_the_verdicts(one):
+    ledger_checks.check_the_answer_follows_the_verdicts(one)
+
+
 def test_another_dimension_s_exponent_fails(one):
-    claim = next(c for c in belfer2024.CLAIMS if c.name == "8a")
+    claim = next(c for c in belfer2024.CLAIMS if c.name == "8a-soon")
     found = one.results["decay"]
     assert judge("", claim, found, 0.0).verdict == HOLDS
     wrong = dataclasses.replace(claim, predicted=lambda found: 1.0 - found.dim.values)
@@ -40,9 +46,9 @@ def test_a_spectrum_of_noise_settles_no_exponent():
     rng = np.random.default_rng(0)
     spectrum = nr.mercer(nr.FeedForward(depth=1), dim=3, max_degree=120)
     noise = spectrum.log10_eigenvalue + rng.normal(size=spectrum.degree.size)
-    fit = nr.decay_exponent(spectrum.assign(log10_eigenvalue=noise), (40, 120))
-    claim = next(c for c in belfer2024.CLAIMS if c.name == "8a")
-    ends = {"": fit.exponent, "_low": fit.low, "_high": fit.high}
+    fit = measurements.exponent(spectrum.assign(eigenvalue=10**noise), 40, 120)
+    claim = next(c for c in belfer2024.CLAIMS if c.name == "8a-soon")
+    ends = {"": fit.value, "_low": fit.low, "_high": fit.high}
     found = ledger_checks.dataset(
         {f"exponent{end}": (("family", "dim"), [[v]] * 3) for end, v in ends.items()},
         {"family": claims._SOON, "dim": [3]},

@@ -16,7 +16,9 @@ from ntk_resnet.studies.ledger import FAILS, HOLDS, INCONCLUSIVE, judge
 @pytest.fixture(scope="module")
 def one():
     study = ledger_checks.small(
-        bietti2021.STUDY, eigenvalues={"dims": [3], "depths": [1, 3], "degree": 80}
+        bietti2021.STUDY,
+        eigenvalues={"dims": [3], "depths": [1, 3], "degree": 80},
+        steps={"depths": [1, 3]},
     )
     return ledger_checks.run(study)
 
@@ -26,23 +28,56 @@ def test_wrong_predictions_fail(one):
     ledger_checks.check_wrong_predictions_fail(one, share=0.1)
 
 
+def test_the_answer_follows_the_verdicts(one):
+    ledger_checks.check_the_answer_follows_the_verdicts(one)
+
+
+def claim_of(name):
+    return next(c for c in bietti2021.CLAIMS if c.name == name)
+
+
 def test_constants_of_another_depth_fail(one):
-    claim = next(c for c in bietti2021.CLAIMS if "c₁ of NNGP" in c.statement)
     found = one.results["eigenvalues"].copy(deep=True)
     found["predicted_near"] = found.predicted_near.roll(depth=1)
-    assert judge("", claim, found, 0.0).verdict == FAILS
+    for name in ("nngp-near", "ntk-near"):
+        assert judge("", claim_of(name), found, 0.0).verdict == FAILS
+
+
+def test_a_power_that_depth_does_not_change_fails(one):
+    found = one.results["steps"].copy(deep=True)
+    for end in ("", "_low", "_high"):
+        found[f"power{end}"][:] = 0.5
+    assert judge("", claim_of("step"), found, 0.0).verdict == FAILS
 
 
 def test_a_spectrum_of_noise_settles_no_exponent(one):
     rng = np.random.default_rng(0)
     spectrum = nr.mercer(nr.FeedForward(depth=3), dim=3, max_degree=80, get="nngp")
     noise = spectrum.log10_eigenvalue + rng.normal(size=spectrum.degree.size)
-    fit = bietti2021._fit(spectrum.assign(log10_eigenvalue=noise), "even")
+    fit = bietti2021._fit(noise, 3, 0)
     found = one.results["eigenvalues"].copy(deep=True)
     for end, value in zip(("", "_low", "_high"), fit, strict=True):
         found[f"even{end}"][:] = value
-    claim = next(c for c in bietti2021.CLAIMS if "NNGP kernels fall" in c.statement)
-    assert judge("", claim, found, 0.0).verdict == INCONCLUSIVE
+    assert judge("", claim_of("nngp-even"), found, 0.0).verdict == INCONCLUSIVE
+
+
+def test_fits_are_of_one_parity_in_the_second_half_of_degrees():
+    k = np.arange(41)
+    power = np.where(k % 2 == 0, -3.0, -2.0)
+    logs = power * np.log10(k + 0.5) + np.where(k < 20, 5.0, 0.0)
+    logs = ledger_checks.dataset({"y": ("degree", logs)}, {"degree": k}).y
+    np.testing.assert_allclose(bietti2021._fit(logs, 3, 0), -3, rtol=1e-12)
+    np.testing.assert_allclose(bietti2021._fit(logs, 3, 1), -2, rtol=1e-12)
+    assert np.isnan(bietti2021._fit(logs.where(k % 2 == 0, -np.inf), 3, 1)).all()
+
+
+def test_step_kernels_are_compositions_of_one():
+    """1 - angle/pi, the angle that of the layer before; gaps to a few eps absolute."""
+    angles = np.geomspace(1e-2, 1, 6)
+    found = bietti2021.steps(depths=[2], angles=list(angles))
+    own = np.arccos(1 - angles / np.pi) / np.pi
+    eps = np.finfo(float).eps
+    np.testing.assert_allclose(found.gap.values[0], own, rtol=16 * eps / angles[0] ** 2)
 
 
 @pytest.mark.parametrize("nu", [0.5, 1.5])

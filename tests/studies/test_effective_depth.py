@@ -7,8 +7,7 @@ import pytest
 import ntk_resnet as nr
 from ntk_resnet.studies import effective_depth
 from ntk_resnet.studies.effective_depth import claims, measurements
-from ntk_resnet.studies.ledger import INCONCLUSIVE, judge
-from ntk_resnet.studies.limits import limits
+from ntk_resnet.studies.limits import features, limits
 
 
 @pytest.fixture(scope="module")
@@ -18,20 +17,28 @@ def one():
         effective_depth.STUDY,
         scalings={
             "depths": depths,
-            "profile_depths": [16, 32, 64],
+            "profile_depths": [16, 24, 32, 48, 64, 96],
             "times": [0.25],
             "angles": 60,
             "train": 40,
         },
-        blocks={"depths": [16, 32, 64], "times": [0.25], "angles": 30},
-        degeneracy={"times": [1e4, 1e5], "deep": [10**5, 10**6], "depth": 5},
-        means={"depths": [64, 128, 256, 512], "times": [0.25], "angles": 20},
+        blocks={"depths": [16, 24, 32, 48, 64, 96], "times": [0.25], "angles": 30},
+        degeneracy={"times": [1e4, 1e5], "deep": [10**5, 10**6]},
+        means={
+            "depths": [64, 96, 128, 192, 256, 384, 512],
+            "times": [0.25],
+            "angles": 21,
+        },
     )
     return ledger_checks.run(study)
 
 
 def test_wrong_predictions_fail(one):
     ledger_checks.check_wrong_predictions_fail(one)
+
+
+def test_the_answer_follows_the_verdicts(one):
+    ledger_checks.check_the_answer_follows_the_verdicts(one)
 
 
 def test_the_limit_is_the_one_of_a_long_recursion():
@@ -46,6 +53,8 @@ def test_the_limit_is_the_one_of_a_long_recursion():
         kappa1 = u * kappa0 + np.sin(theta) / np.pi
         summed = summed * (1 + square * kappa0) / (1 + square) + kappa1 + u * kappa0
         u = (u + square * kappa1) / (1 + square)
+    cosines = features("two layers", [total], angles)[0]
+    np.testing.assert_allclose(cosines, u, atol=total / count)
     limit = limits("two layers", [total], angles)[0]
     # The recursion is off by a fifth of T / count at most.
     np.testing.assert_allclose(limit, summed / (2 * count), atol=total / count / 5)
@@ -107,10 +116,7 @@ def test_images_are_those_of_kernels_one_by_one():
     assert found.log_growth.item() == pytest.approx(sizes[0] - sizes[1], abs=1e-8)
 
 
-def test_noise_settles_no_exponent(one):
-    found = one.results["scalings"].copy()
-    rng = np.random.default_rng(0)
-    noise = np.exp(5 * rng.normal(size=found.sizes["network"]))
-    found["distance"] = "network", noise
-    claim = next(c for c in claims.CLAIMS if c.measure is claims._distance_law)
-    assert judge("", claim, found, 0.0).verdict == INCONCLUSIVE
+def test_noise_is_inconclusive(one):
+    claim = next(c for c in claims.CLAIMS if c.name == "error-collapse")
+    found = one.results["scalings"]
+    ledger_checks.check_noise_is_inconclusive(claim, found, ["error"])

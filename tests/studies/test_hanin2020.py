@@ -10,7 +10,7 @@ from flax import nnx
 
 import ntk_resnet as nr
 from ntk_resnet.studies import hanin2020
-from ntk_resnet.studies.hanin2020 import networks
+from ntk_resnet.studies.hanin2020 import SCALES, networks
 from ntk_resnet.studies.ledger import FAILS, HOLDS, judge
 
 
@@ -21,16 +21,21 @@ def one():
         limit={"widths": [32, 4096], "ratios": [0.25, 0.5]},
         moments={"depths": [2], "width": 32, "networks": 10_000},
         tilted={"cells": [[2, 16]], "networks": 2000},
+        residual={"depths": [2, 4], "width": 8, "networks": dict.fromkeys(SCALES, 50)},
     )
     return ledger_checks.run(study)
 
 
-def claim_of(text):
-    return next(c for c in hanin2020.CLAIMS if text in c.statement)
+def claim_of(name):
+    return next(c for c in hanin2020.CLAIMS if c.name == name)
 
 
 def test_wrong_predictions_fail(one):
     ledger_checks.check_wrong_predictions_fail(one)
+
+
+def test_the_answer_follows_the_verdicts(one):
+    ledger_checks.check_the_answer_follows_the_verdicts(one)
 
 
 def test_tilted_networks_have_the_exact_dispersion(one):
@@ -47,16 +52,16 @@ def test_the_limit_without_what_the_gradients_share_fails(one):
     found = one.results["limit"].copy(deep=True)
     r = found.ratio
     found["limit"] = np.exp(5 * r) * (1 / (2 * r) - (1 - np.exp(-4 * r)) / (8 * r**2))
-    claim = claim_of("as both grow it tends")
+    claim = claim_of("limit")
     assert judge("", claim, one.results["limit"], 0.0).verdict == HOLDS
     assert judge("", claim, found, 0.0).verdict == FAILS
 
 
 def test_noise_is_inconclusive(one):
     ledger_checks.check_noise_is_inconclusive(
-        claim_of("of plain networks, L/m up to"), one.results["tilted"], ["share"]
+        claim_of("dispersion"), one.results["tilted"], ["share"]
     )
-    claim = claim_of("the mean NTK on the diagonal")
+    claim = claim_of("mean")
     found = one.results["moments"].copy(deep=True)
     found["ntk_mean_sem"][:] = 10.0
     assert judge("", claim, found, 0.0).verdict == "inconclusive"
@@ -107,11 +112,28 @@ def test_growth_of_residual_networks_can_fail():
         shallow=4,
         deep=16,
     )
-    claims = [c for c in hanin2020.CLAIMS if c.of == "residual"][:4]
-    for claim in claims:
+    flat, grows, below = (
+        claim_of(f"residual-{name}") for name in ("flat-half", "grows", "below-plain")
+    )
+    for claim in (flat, grows, below, claim_of("residual-flat-one")):
         assert judge("", claim, found, 0.0).verdict == HOLDS
     swapped = found.isel(family=[2, 1, 0]).assign_coords(family=found.family)
-    assert judge("", claims[0], swapped, 0.0).verdict == FAILS
-    assert judge("", claims[2], swapped, 0.0).verdict == FAILS
-    far = dataclasses.replace(claims[3], predicted=1.5)
+    for claim in (flat, grows):
+        assert judge("", claim, swapped, 0.0).verdict == FAILS
+    far = dataclasses.replace(below, predicted=1.5)
     assert judge("", far, found, 0.0).verdict == FAILS
+
+
+def test_phases_can_fail_and_have_their_slopes():
+    """Few small networks; the verdicts of a result by hand, and of one swapped."""
+    phases = {"ordered": 1.0, "chaotic": 4.0}
+    found = networks.phases(
+        depths=[1, 2], width=8, networks=10, weight_variances=phases
+    )
+    assert found.attrs["ordered"] < 1 < found.attrs["chaotic"]
+    found["dispersion"][:] = [[1.2, 1.2], [1.4, 2.8]]
+    found["dispersion_sem"][:] = 0.003
+    swapped = found.isel(family=[1, 0]).assign_coords(family=found.family)
+    for name in ("phase-ordered", "phase-chaotic"):
+        assert judge("", claim_of(name), found, 0.0).verdict == HOLDS
+        assert judge("", claim_of(name), swapped, 0.0).verdict == FAILS

@@ -19,9 +19,9 @@ def one():
         hayou2021.STUDY,
         growth={"depths": [1, 4, 100]},
         networks={"depth": 2, "width": 64, "networks": 400},
-        correlations={"cosines": COSINES, "first": 1000, "last": 10_000, "count": 4},
+        correlations={"cosines": COSINES, "first": 1000, "last": 10_000, "count": 6},
         smallest={"points": 6, "draws": 2},
-        decreasing={"cosines": COSINES[:1], "depths": [100, 1000, 10_000]},
+        decreasing={"cosines": COSINES, "depths": [100, 1000, 10_000]},
     )
     return ledger_checks.run(study)
 
@@ -42,6 +42,10 @@ def kernels_by_hand(scales, cosine):
 
 def test_wrong_predictions_fail(one):
     ledger_checks.check_wrong_predictions_fail(one)
+
+
+def test_the_answer_follows_the_verdicts(one):
+    ledger_checks.check_the_answer_follows_the_verdicts(one)
 
 
 def test_growth_is_that_of_an_own_recursion(one):

@@ -21,12 +21,9 @@ def one():
     return small_study.runs()["huang2020"]
 
 
-def verdict(found, of, name, text):
-    """Of the one claim of that name and words, on another result."""
-    claims = small_study.study("huang2020").claims
-    (claim,) = [
-        c for c in claims if (c.of, c.name) == (of, name) and text in c.statement
-    ]
+def verdict(found, name):
+    """Of the claim of that name, on another result."""
+    (claim,) = [c for c in small_study.study("huang2020").claims if c.name == name]
     return judge("", claim, found, 0.0).verdict
 
 
@@ -104,6 +101,9 @@ def test_tiny_data_sets_are_enough_and_real_targets_have_no_accuracy():
     assert found.accuracy.isnull().all()
     with pytest.raises(NotRun, match="tiny has real targets"):
         learning.two_classes(tiny, depths=(1,), train=5, test=5, splits=5)
+    (claim,) = [c for c in learning.CLAIMS if c.name == "1j-regression-accuracy-kept"]
+    with pytest.raises(NotRun, match="no classes"):
+        judge("", claim, found, 0.0)
 
 
 def test_two_classes_are_the_pair_and_told_apart():
@@ -113,10 +113,24 @@ def test_two_classes_are_the_pair_and_told_apart():
     assert float(found.accuracy.max()) > 0.8
 
 
-def test_published_images_that_are_not_here_are_not_fetched(tmp_path, monkeypatch):
-    monkeypatch.setenv("NTK_RESNET_DATA", str(tmp_path))
-    with pytest.raises(NotRun, match="files of mnist are not here; --data mnist"):
-        learning.two_classes_of(source="mnist", depths=(1,), train=5, test=5, splits=5)
+def test_published_images_are_taken_from_their_source():
+    parts = learning.MEASUREMENTS
+    assert [parts[name].source for name in ("mnist", "cifar10")] == ["mnist", "cifar10"]
+    assert parts["mnist"].data == "rows"
+
+
+def test_errors_of_finite_networks_are_in_the_units_of_the_theorems():
+    """Root mean squares by an independent computation: .096 and .083, of 24 networks.
+
+    The root mean square of n Gaussian numbers is off by 1/sqrt(2 n): four of these, of
+    both.
+    """
+    found = finite.concentration(
+        networks=["γ = 1"], depths=(4, 16), widths=(128,), seeds=64
+    )
+    rms = np.sqrt((found.error**2).mean("seed")).values.ravel()
+    spread = 4 * np.sqrt(1 / 48 + 1 / 128)
+    np.testing.assert_allclose(np.log(rms), np.log([0.096, 0.083]), atol=spread)
 
 
 def test_what_is_compared_trains_the_same_weights():
@@ -129,12 +143,15 @@ def test_what_is_compared_trains_the_same_weights():
 
 
 def test_the_rates_and_the_limit_kernel_hold(one):
-    names = ("figure", "engines", "1a", "1b", "1c", "1d", "1e", "1f", "1g")
+    of = ("paper", "kernels", "rates", "limit")
+    names = {claim.name for claim in one.study.claims if claim.of in of}
     lines = [e for e in one.entries if e.claim in names]
-    assert len(lines) == 17
+    assert len(lines) == 22
     assert [e.statement for e in lines if e.verdict != HOLDS] == []
-    limit = [e for e in one.entries if e.claim == "1i"][:4]
-    assert [e.verdict for e in limit] == [HOLDS] * 4
+
+
+def test_the_answer_follows_the_verdicts(one):
+    ledger_checks.check_the_answer_follows_the_verdicts(one)
 
 
 def test_wrong_predictions_fail(one):
@@ -146,52 +163,70 @@ def test_wrong_predictions_fail(one):
 def test_a_wrong_plain_kernel_fails_in_its_convention_alone(trained, factor, name):
     wrong = changed("rates")
     wrong["plain_ntk"].loc[{"trained": trained}] *= factor
-    for kept, words in (("blocks", "readout frozen"), ("all", "readout trained")):
+    for kept in ("blocks", "all"):
         expected = FAILS if kept == trained else HOLDS
-        assert verdict(wrong, "rates", name, words) == expected
+        assert verdict(wrong, f"{name}-{kept}") == expected
 
 
 @pytest.mark.parametrize(
-    ("of", "variable", "factor", "name", "text"),
+    ("of", "variable", "factor", "name"),
     [
-        ("kernels", "deviation", 1e4, "engines", "neural-tangents"),
-        ("rates", "plain_nngp_gap", 1.03, "1c", "plain"),
-        ("rates", "constant_nngp_gap", 1.03, "1c", "α = 1"),
-        ("rates", "half_limit", 1.001, "1f", "L = 1000"),
-        ("rates", "quarter_ntk", 1.1, "1g", "γ = 1/4"),
-        ("rates", "constant_ntk", 1.1, "1g", "α = 1"),
-        ("rates", "one_ntk", 1.001, "1e", "coefficient D"),
-        ("degeneracy", "condition_number", 3.0, "1i", "the data"),
-        ("regression", "mse", 0.1, "1j", "near chance"),
-        ("two_classes", "mse", 0.1, "1j", "near chance"),
-        ("teacher", "mse", 0.01, "1j", "target, plain"),
-        ("limit", "on_data", 1.001, "1i", "3/(4λ+3)"),
-        ("limit", "uncentred", 1.001, "1i", "any targets"),
+        ("paper", "minimum", 1.001, "figure-minima"),
+        ("paper", "plain", 1.001, "figure-values"),
+        ("paper", "ntk", 1.2, "figure-residual"),
+        ("kernels", "deviation", 1e4, "engines"),
+        ("rates", "opposite_ntk", 1.1, "1a-opposite"),
+        ("rates", "plain_nngp_gap", 1.03, "1c"),
+        ("rates", "half_limit", 1.001, "1f-limit"),
+        ("rates", "quarter_ntk", 1.1, "1g-gamma-1/4"),
+        ("rates", "constant_ntk", 1.1, "1g-constant"),
+        ("rates", "one_ntk", 1.001, "1e"),
+        ("degeneracy", "condition_number", 3.0, "1i-data"),
+        ("noise", "condition_number", 3.0, "1i-sphere-plain"),
+        ("regression", "mse", 0.1, "1j-regression-mse-plain"),
+        ("two_classes", "mse", 0.1, "1j-two-classes-mse-plain"),
+        ("teacher", "mse", 0.01, "1j-smooth-plain"),
+        ("limit", "on_data", 1.001, "1i-on-data"),
+        ("limit", "uncentred", 1.001, "1i-uncentred"),
     ],
 )
-def test_a_wrong_measurement_fails(of, variable, factor, name, text):
-    assert verdict(changed(of, **{variable: factor}), of, name, text) == FAILS
+def test_a_wrong_measurement_fails(of, variable, factor, name):
+    assert verdict(changed(of, **{variable: factor}), name) == FAILS
 
 
 def test_wrong_exponents_fail():
     found = small_study.results()["rates"]
     slower = changed("rates", shallow_distance=found.block_depth**0.05)
-    assert verdict(slower, "rates", "1d", "γ = 1:") == FAILS
-    for of, variable, name, text in (
-        ("width", "ntk_exponent", "1h", "NTK: relative"),
-        ("training", "drift_exponent", "training", "change"),
+    assert verdict(slower, "1d-gamma-1") == FAILS
+    for of, variable, name in (
+        ("width", "ntk_exponent", "1h-ntk-exponent"),
+        ("training", "drift_exponent", "training-drift"),
     ):
         other = small_study.results()[of].copy(deep=True)
         for end, value in (("", -0.25), ("_low", -0.3), ("_high", -0.2)):
             other[variable + end] = value
-        assert verdict(other, of, name, text) == FAILS
+        assert verdict(other, name) == FAILS
 
 
 def test_a_wide_interval_confirms_no_exponent():
     width = small_study.results()["width"].copy(deep=True)
     for end, value in (("", -0.5), ("_low", -0.9), ("_high", -0.1)):
         width["ntk_exponent" + end] = value
-    assert verdict(width, "width", "1h", "NTK: relative") == INCONCLUSIVE
+    assert verdict(width, "1h-ntk-exponent") == INCONCLUSIVE
+
+
+def test_a_curve_that_bends_confirms_no_exponent():
+    found = small_study.results()["rates"]
+    bent = changed("rates", shallow_distance=1 + 100 * np.exp(-found.block_depth / 300))
+    assert verdict(bent, "1d-gamma-1") != HOLDS
+
+
+def at_the_bound(claim, found):
+    """How much the error grows with depth where the claim just holds."""
+    if callable(claim.predicted):  # a power
+        times = found.attrs["deep"] / found.attrs["shallow"]
+        return times ** claim.predicted(found)
+    return claim.predicted
 
 
 @pytest.mark.parametrize("of", ["concentration", "regression", "teacher"])
@@ -199,16 +234,17 @@ def test_noise_settles_nothing(of, one):
     """But by chance, one time in twenty."""
     rng, found = np.random.default_rng(1), one.results[of]
     for claim in one.study.claims:
-        if claim.of == of and "accuracy" not in claim.statement:
+        if claim.of == of and "accuracy" not in claim.name:
             verdicts = []
             for _ in range(40):
                 if of == "concentration":
-                    noise = np.exp(2 * rng.normal(size=found.error.shape))
+                    noise = np.exp(0.5 * rng.normal(size=found.error.shape))
                     noisy = found.assign(error=(found.error.dims, noise))
+                    noisy.error[{"depth": 1}] *= at_the_bound(claim, found)
                 else:
                     noise = claim.predicted + 10 * rng.normal(size=found.mse.shape)
                     noisy = found.assign(mse=(found.mse.dims, noise))
-                    if "over that" in claim.statement:  # relative to the first depth
+                    if "flat" in claim.statement:  # relative to the first depth
                         noisy.mse[{"depth": 0}] = 1.0
                 verdicts.append(judge("", claim, noisy, 0.0).verdict)
             assert verdicts.count(INCONCLUSIVE) >= 30, (claim.statement, verdicts)
@@ -222,24 +258,47 @@ def test_accuracy_at_chance_fails(deepest_only):
         guessing = guessing * 0 + 0.1
     regression["accuracy"] = xr.where(guessing < 1, guessing, regression.accuracy)
     expected = FAILS if deepest_only else INCONCLUSIVE  # 0 of 0 is nothing
-    assert verdict(regression, "regression", "1j", "collapse") == expected
+    assert verdict(regression, "1j-regression-accuracy-kept") == expected
+
+
+def test_accuracy_of_two_classes_falls_or_stays_as_claimed_or_fails():
+    found = small_study.results()["two_classes"].copy(deep=True)
+    falling = 0.9 - 0.1 * (found.depth > 1) + 0 * found.accuracy
+    for family, falls, flat in (
+        ("plain", HOLDS, FAILS),
+        ("gamma-1", FAILS, HOLDS),
+        ("gamma-1/2", FAILS, HOLDS),
+    ):
+        name = f"1j-two-classes-accuracy-{family}"
+        assert verdict(found.assign(accuracy=falling), name) == falls
+        level = found.assign(accuracy=1 - 0.0 * falling)
+        if family == "plain":
+            level = found.assign(accuracy=1.7 - falling)
+        assert verdict(level, name) == flat
+
+
+def test_a_target_of_noise_that_the_residual_kernel_fits_better_fails():
+    found = small_study.results()["noise"].copy(deep=True)
+    worse = xr.where(found.family == "plain", 2.0, 1.0) * (1 + 0.01 * found.seed)
+    assert verdict(found.assign(mse=worse), "1i-noise") == FAILS
+    assert verdict(found.assign(mse=1 / worse), "1i-noise") == HOLDS
 
 
 def test_rising_error_of_a_residual_network_fails():
     regression = small_study.results()["regression"].copy(deep=True)
     rising = xr.where(regression.family == "γ = 1/2", regression.depth**0.5, 1.0)
     regression["mse"] = regression.mse * rising
-    assert verdict(regression, "regression", "1j", "γ = 1/2: test MSE") == FAILS
+    assert verdict(regression, "1j-regression-mse-gamma-1/2") == FAILS
 
 
-def test_growth_with_depth_fails_theorem_4():
+def test_growth_with_depth_fails_the_theorems():
     found = changed("concentration")
-    assert verdict(found, "concentration", "theorem 4", "no growth") != FAILS
+    assert verdict(found, "theorem 4-no-growth") != FAILS
     growing = found.assign(error=found.error * xr.where(found.depth > 1, 8.0, 1.0))
-    assert verdict(growing, "concentration", "theorem 4", "no growth") == FAILS
-    assert verdict(growing, "concentration", "theorem 4", "γ = 1/2") == FAILS
-    assert verdict(growing, "concentration", "theorem 5", "it grows") == HOLDS
-    assert verdict(growing, "concentration", "theorem 5", "at most 3/2") == FAILS
+    assert verdict(growing, "theorem 4-no-growth") == FAILS
+    assert verdict(growing, "theorem 4-gamma-1/2") == FAILS
+    assert verdict(growing, "theorem 5-growth") == HOLDS
+    assert verdict(growing, "theorem 5-bound") == FAILS
 
 
 def test_the_answer_has_the_numbers_of_the_run(one):

@@ -1,7 +1,6 @@
 """The study of Marion et al. 2022: its measurements, and that its verdicts can fail."""
 
 import dataclasses
-import functools
 
 import ledger_checks
 import numpy as np
@@ -34,23 +33,51 @@ def test_the_mean_square_is_the_product_of_what_blocks_add(one):
 
 
 def test_the_signal_is_that_of_a_loop_over_blocks():
-    """Smooth weights by NumPy, from the same two pairs of matrices."""
+    """By NumPy: the weights of a built network, and such as turn with depth."""
     import jax
 
-    key, width, depth = jax.random.key(3), 4, 6
-    scales = np.float32([0.3])
+    width, depth, beta = 4, 6, 0.7
     start = np.arange(1, width + 1, dtype=np.float32)
-    given = start[None]
-    step = jax.jit(functools.partial(scaling2022._step, "smooth", depth, scales, key))
-    for block in range(depth):
-        given = step(given, block)
-    ends = np.asarray(jax.random.normal(key, (2, 2, width, width), np.float32))
+    model = scaling2022.network(width, depth, beta, width, jax.random.key(3))
+    inner, outer, first = (
+        np.asarray(part[...], float)
+        for part in (model.weights, model.outer_weights, model.input_weight)
+    )
+    h = start @ first / np.sqrt(width)
+    for w, v in zip(inner, outer, strict=True):
+        h = h + np.maximum(h @ w, 0) @ v / width / depth**beta
+    given = model.features(start[None])[0]
+    np.testing.assert_allclose(given, h, rtol=1e-5)  # float32, a few blocks
+
+    ends = np.random.default_rng(0).normal(size=(2, 2, width, width))
+    ends = ends.astype(np.float32) / 2
+    given = scaling2022.smooth(start[None], ends, np.float32([[0.3]]), depth)[0]
     h = start.astype(float)
     for block in range(depth):
         phase = np.pi * (block + 0.5) / depth
-        w, v = (np.cos(phase) * ends[0] + np.sin(phase) * ends[1]) / np.sqrt(width)
+        w, v = np.cos(phase) * ends[0] + np.sin(phase) * ends[1]
         h = h + 0.3 * v @ np.maximum(w @ h, 0)
-    np.testing.assert_allclose(given[0], h, rtol=1e-5)  # float32, a few blocks
+    np.testing.assert_allclose(given, h, rtol=1e-5)
+
+
+def test_a_law_of_another_shape_fails(one):
+    """Of the same mean and deviation: the logarithm of an exponential law."""
+    found = one.results["law"].copy()
+    skew = np.log(np.random.default_rng(0).exponential(size=found.sizes["seed"]))
+    for name in ("signal", "gradient"):
+        own = found[name]
+        scaled = (skew - skew.mean()) / skew.std() * own.std().item()
+        found[name] = "seed", own.mean().item() + scaled
+    verdicts = {
+        claim.name: judge("", claim, found, 0.0).verdict
+        for claim in scaling2022.CLAIMS
+        if claim.name.startswith("law-shape")
+    }
+    assert set(verdicts.values()) == {FAILS}
+
+
+def test_the_answer_follows_the_verdicts(one):
+    ledger_checks.check_the_answer_follows_the_verdicts(one)
 
 
 def test_another_exponent_fails(one):

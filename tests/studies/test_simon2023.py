@@ -21,6 +21,7 @@ def one():
             "functions": 10,
             "test": 200,
         },
+        gaussian={"modes": 100, "sizes": [20, 60], "trials": 400},
         conservation={"points": 32, "sizes": [8, 16], "depth": 10, "trials": 8},
         on_data={
             "networks": ["plain, L = 100"],
@@ -34,6 +35,22 @@ def one():
 
 def test_wrong_predictions_fail(one):
     ledger_checks.check_wrong_predictions_fail(one)
+
+
+def test_the_answer_follows_the_verdicts(one):
+    ledger_checks.check_the_answer_follows_the_verdicts(one)
+
+
+def test_noise_of_few_trials_adds_nothing_to_the_error_of_a_mode(one):
+    """Learnabilities that are the predicted ones and noise: their distance is 0."""
+    found = one.results["conservation"].copy()
+    noise = np.random.default_rng(0).normal(size=found.learnability.shape)
+    found["learnability"] = found.predicted + 0.2 * found.learnability.copy(data=noise)
+    claim = next(c for c in claims.CLAIMS if c.name == "each-mode")
+    measured = claim.measure(found)
+    # The mean over trials is off by that in each mode.
+    assert np.all(measured.values < 0.2 / np.sqrt(found.sizes["trial"]))
+    assert np.all(measured.low == 0)
 
 
 def test_targets_are_harmonics_of_unit_power():

@@ -9,6 +9,7 @@ from flax import nnx
 
 import ntk_resnet as nr
 from ntk_resnet.studies import tian2024
+from ntk_resnet.studies.study import NotRun
 from ntk_resnet.studies.tian2024 import kernels, networks
 
 
@@ -51,6 +52,31 @@ def errors_by_hand(x, y, x_test, y_test):
 
 def test_wrong_predictions_fail(one):
     ledger_checks.check_wrong_predictions_fail(one)
+
+
+def test_the_answer_follows_the_verdicts(one):
+    ledger_checks.check_the_answer_follows_the_verdicts(one)
+
+
+def test_networks_are_larger_on_an_accelerator(monkeypatch):
+    own = networks.full_sizes()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    larger = networks.full_sizes()
+    assert own.keys() == larger.keys()
+    assert all(larger[name] >= own[name] for name in own)
+    assert larger["width"] > own["width"]
+
+
+def test_too_few_rows_are_not_run(one):
+    """Figures and claims of the kernels stand without those of the networks."""
+    few = nr.load_data("digits").take(np.arange(60))
+    sizes = one.study.measurements["networks"].settings(quick=True)
+    with pytest.raises(NotRun, match="has 60 rows, 80 are needed"):
+        networks.networks(few, **sizes)
+    for name, figure in one.study.figures.items():
+        assert (figure.of == "networks") == (name == "networks")
+    for claim in one.study.claims:
+        assert (claim.of == "networks") == claim.name.startswith("10c")
 
 
 def test_errors_of_one_block_are_those_by_hand(one):
@@ -136,9 +162,9 @@ def test_networks_start_at_nothing_and_learn(one):
 @pytest.mark.parametrize(
     ("name", "of", "noisy"),
     [
-        ("10a", "depths", "best"),
-        ("10b", "curve", "exponent"),
-        ("10c", "networks", "best"),
+        ("10a-large", "depths", "best"),
+        ("10b-minimax", "curve", "exponent"),
+        ("10c-networks", "networks", "best"),
     ],
 )
 def test_noise_is_inconclusive(one, name, of, noisy):

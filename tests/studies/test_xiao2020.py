@@ -16,8 +16,8 @@ def one():
     study = ledger_checks.small(
         xiao2020.STUDY,
         fixed_points={},
-        matrices={"points": 16, "depths": [15, 20, 30], "far": [100, 300]},
-        approach={"depths": [1000, 3000], "angles": [0.5, 2.0]},
+        matrices={"points": 16, "depths": [15, 20, 30], "far": [30, 100, 300]},
+        approach={"depths": [300, 1000, 3000], "angles": [0.5, 2.0]},
     )
     return ledger_checks.run(study)
 
@@ -39,6 +39,10 @@ def own_kernel(weight, inputs, cosine, depth):
 
 def test_wrong_predictions_fail(one):
     ledger_checks.check_wrong_predictions_fail(one)
+
+
+def test_the_answer_follows_the_verdicts(one):
+    ledger_checks.check_the_answer_follows_the_verdicts(one)
 
 
 def test_a_smooth_network_does_not_have_the_limit_of_relu(one):
@@ -82,13 +86,22 @@ def test_condition_number_and_entries_are_those_of_an_own_matrix(one):
 
 
 def test_rates_and_powers_of_what_is_known():
+    """Their intervals are the change from the pair of depths before."""
     depth = np.array([10.0, 20.0, 40.0])
-    values = np.array([np.nan, 3.0, 5.0])
+    values = np.array([2.0, 3.0, 5.0])
     found = ledger_checks.dataset(
-        {"prediction": (("network", "depth"), [values, depth**-2.0])},
+        {
+            "prediction": (("network", "depth"), [values, depth**-2.0]),
+            "condition_number": (("network", "depth"), np.ones((2, 3))),
+        },
         {"network": ["ordered", "critical"], "depth": depth},
+        points=16,
     )
     assert claims._ordered_end(found).values == pytest.approx(5 / 3)
-    assert claims._power_of("critical")(found).values == pytest.approx(-2)
+    power = claims._power_of("critical")(found)
+    assert power.values == pytest.approx(-2)
+    assert power.high - power.low == pytest.approx(0, abs=1e-14)
     rate = claims._rate_over("prediction", "ordered", 2.0)(found)
     assert rate.values == pytest.approx(math.log(5 / 3) / 20 / 2)
+    change = math.log(3 / 2) / 10 / 2 - rate.values
+    assert rate.high - rate.values == pytest.approx(change)

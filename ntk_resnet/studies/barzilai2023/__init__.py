@@ -13,30 +13,28 @@ from ntk_resnet.studies.barzilai2023.measurements import (
     locality,
     residual,
 )
+from ntk_resnet.studies.ledger import all_hold
 from ntk_resnet.studies.study import Budget, Measurement, Study
 
 
 def answer(results, entries):
     """From the exponents and how many of the comparisons came out as claimed."""
-    found = results["decay"]
-    away = difference(found).values
+    away = float(np.abs(difference(results["decay"]).values).max())
     local = more_local(results["locality"], LAYERS).values
-    text = (
-        "The power by which eigenvalues fall differs by "
-        f"{float(np.abs(away).max()):.2g} at most, and residual kernels favour "
-        f"neighbouring pixels {local.min():.2g} to {local.max():.2g} times as much as "
-        "plain ones of as many convolutions."
+    one = results["conditioning"].condition_number
+    ratio = residual(one) / one.sel(network=LAYERS)
+    shares = ((ratio < 1).mean(set(ratio.dims) - {"kernel"}) * 100).to_series()
+    same = "the same power" if all_hold(entries, "decay-difference") else "other powers"
+    more = "are" if all_hold(entries, "locality-convolutions") else "are not always"
+    better = "are" if all_hold(entries, "conditioning") else "are not always"
+    return (
+        f"With and without them eigenvalues fall with {same} of the frequency (they "
+        f"differ by {away:.2g} at most), and residual kernels {more} more local: they "
+        f"favour neighbouring pixels {local.min():.2g} to {local.max():.2g} times as "
+        "much as plain ones of as many convolutions. Their Gram matrices "
+        f"{better} better conditioned: in {shares['nngp']:.0f} % of the comparisons of "
+        f"NNGPs, and in {shares['ntk']:.0f} % of those of NTKs."
     )
-    if "conditioning" in results:
-        one = results["conditioning"].condition_number
-        ratio = residual(one) / one.sel(network=LAYERS)
-        shares = ((ratio < 1).mean(set(ratio.dims) - {"kernel"}) * 100).to_series()
-        text += (
-            f" Their Gram matrices have the smaller condition number in "
-            f"{shares['nngp']:.0f} % of the comparisons of NNGPs, and in "
-            f"{shares['ntk']:.0f} % of those of NTKs."
-        )
-    return text
 
 
 STUDY = Study(

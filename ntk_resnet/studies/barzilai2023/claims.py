@@ -5,20 +5,22 @@ import functools
 import numpy as np
 
 from ntk_resnet.studies.barzilai2023.measurements import PLAIN, residual
-from ntk_resnet.studies.ledger import Claim, Measured, exact, fitted
+from ntk_resnet.studies.ledger import BOTH_HALVES, Claim, exact, fitted
+
+ROUNDING = "rounding of the kernels, 4 ε a convolution"
 
 
-def _exponents(found):
-    return fitted(found, "exponent")
+def _rounding_of(depth):
+    """Of a normalised kernel between images, of 2L + 1 convolutions at most.
+
+    `nr.sweep_depth` has it right to a few eps times the depth.
+    """
+    return 4 * (2 * depth + 1) * float(np.finfo(float).eps)
 
 
 def difference(found):
     """Exponents of residual networks minus the plain one's."""
-    plain = found.sel(network="plain")
-    rest = residual(found)
-    away = rest.exponent - plain.exponent
-    wide = sum((one.exponent_high - one.exponent_low) / 2 for one in (plain, rest))
-    return Measured(away, away - wide, away + wide, "95 % of both fits, added")
+    return fitted(residual(found), "difference", BOTH_HALVES)
 
 
 def near_over_far(found):
@@ -27,28 +29,41 @@ def near_over_far(found):
 
 
 def more_local(found, plain):
-    ratio = near_over_far(found)
-    return exact(residual(ratio) / ratio.sel(network=plain), 1e-6)
+    """The same of residual networks over plain ones."""
+    ratio, off = near_over_far(found), _rounding(found)
+    values = residual(ratio) / ratio.sel(network=plain)
+    error = values * (residual(off) + off.sel(network=plain))
+    return exact(values, error.values, ROUNDING)
+
+
+def _rounding(found):
+    """A bound of the relative error of `near_over_far`; eigenvalues are means."""
+    ends = found.eigenvalue.isel(distance=[0, -1])
+    return _rounding_of(found.depth) * (1 / ends).sum("distance")
 
 
 def _below(inputs, kernel, plain):
-    """Residual over plain, the least favourable depth and scale."""
+    """Residual over plain, each readout, depth and scale."""
 
     def measure(found):
         one = found.condition_number.sel(kernel=kernel).isel(inputs=inputs)
         ratio = residual(one) / one.sel(network=plain)
-        # Rounding of the smallest eigenvalue, relative to it.
-        error = ratio * 1e-14 * np.maximum(residual(one), 1)
-        return exact(ratio, error.values)
+        # That of the matrix's norm, over the smallest eigenvalue; the largest is >= 1.
+        size = found.attrs["images"] * _rounding_of(found.depth)
+        error = ratio * size * (residual(one) + one.sel(network=plain))
+        return exact(ratio, error.values, ROUNDING)
 
     return measure
 
 
-DEPTHS = ("as many layers as blocks, L", "2L + 1 layers, as many convolutions")
+DEPTHS = {
+    "layers": "as many layers as blocks, L",
+    "convolutions": "2L + 1 layers, as many convolutions",
+}
 
 CLAIMS = [
     Claim(
-        name="decay",
+        name="decay-difference",
         statement="eigenvalues of plain and residual kernels fall by the same power: "
         "difference of exponents, L = {depth}, images of two pixels on circles, even "
         "frequencies {first} to {last}",
@@ -62,13 +77,14 @@ CLAIMS = [
         figure="decay",
     ),
     Claim(
-        name="decay",
-        statement="that power is −3, one more than the dimension of the torus: the "
-        "kernels have a cone at equal images",
-        source="our own expansion at small angles",
+        name="decay-exponent",
+        statement="eigenvalues of plain and residual kernels fall with the power −3 of "
+        "the frequency, one more than the dimension of the torus: the kernels have a "
+        "cone at equal images",
+        source="expansion of the kernel at small angles",
         known="derived",
         of="decay",
-        measure=_exponents,
+        measure=lambda found: fitted(found, "exponent", BOTH_HALVES),
         predicted=-3.0,
         tolerance=0.1,
         reason="terms of relative order L/k",
@@ -76,7 +92,7 @@ CLAIMS = [
     ),
     *(
         Claim(
-            name="locality",
+            name=f"locality-{short}",
             statement="residual kernels are more local: eigenvalue of products of "
             "neighbouring pixels over that of pixels farthest apart, over the same in "
             f"plain networks of {depth}, {{pixels}} pixels, the least over L",
@@ -89,11 +105,11 @@ CLAIMS = [
             reason="the sign of the difference",
             figure="locality",
         )
-        for plain, depth in zip(PLAIN, DEPTHS, strict=True)
+        for plain, (short, depth) in zip(PLAIN, DEPTHS.items(), strict=True)
     ),
     *(
         Claim(
-            name="conditioning",
+            name=f"conditioning-{kernel}-{kind}-{short}",
             statement="residual Gram matrices have the smaller condition number: "
             f"residual over plain of {depth}, {kernel.upper()}, {images}, the largest "
             "over L to {deepest}",
@@ -107,9 +123,12 @@ CLAIMS = [
             figure="conditioning",
         )
         for kernel in ("ntk", "nngp")
-        for inputs, images in enumerate(
-            ("{images} random images", "{images} images of {data}")
+        for inputs, (kind, images) in enumerate(
+            {
+                "random": "{images} random images",
+                "data": "{images} images of {data}",
+            }.items()
         )
-        for plain, depth in zip(PLAIN, DEPTHS, strict=True)
+        for plain, (short, depth) in zip(PLAIN, DEPTHS.items(), strict=True)
     ),
 ]

@@ -8,8 +8,8 @@ from scipy import fft
 
 import ntk_resnet as nr
 from ntk_resnet._progress import Progress, part_of, quiet
-from ntk_resnet.analysis.statistics import fit_power
 from ntk_resnet.data.datasets import Data
+from ntk_resnet.studies.ledger import curve_slope
 
 LAYERS = "plain, 2L + 1 layers"
 """As many convolutions as in a residual network of L blocks, and its first layer."""
@@ -74,26 +74,26 @@ def decay(
 
     Over (`network`, `direction`, `frequency`): `eigenvalue` of the frequencies (k, 0)
     and (k, k), k even; over (`network`, `direction`) the `exponent` of k, from `first`
-    to an eighth of the frequencies on the grid, and its interval.
+    to a quarter of the frequencies on the grid, and `difference`, that of the ratio to
+    the plain network's eigenvalues, each with the slopes of both halves, `..._low` and
+    `..._high`.
     """
     last = (nodes - 1) // 4
     frequency = np.arange(2, last + 1, 2)
-    found, fits = [], []
+    found = []
     for done, name in enumerate(networks):
         progress(done, len(networks), f"eigenvalues, {name}")
         table = torus(NETWORKS[name].replace(depth=depth), nodes)
-        lines = [table[frequency, 0], table[frequency, frequency]]
-        keep = frequency >= first
-        found.append(lines)
-        fits.append([fit_power(frequency[keep], one[keep])[:3] for one in lines])
+        found.append([table[frequency, 0], table[frequency, frequency]])
     over = ("network", "direction")
-    exponents = np.array(fits)
+    eigenvalue = np.array(found)
+    ratio = eigenvalue / eigenvalue[networks.index("plain")]
+    keep = frequency >= first
     return xr.Dataset(
         {
-            "eigenvalue": ((*over, "frequency"), np.array(found)),
-            "exponent": (over, exponents[..., 0]),
-            "exponent_low": (over, exponents[..., 1]),
-            "exponent_high": (over, exponents[..., 2]),
+            "eigenvalue": ((*over, "frequency"), eigenvalue),
+            **_slopes("exponent", frequency[keep], eigenvalue[..., keep]),
+            **_slopes("difference", frequency[keep], ratio[..., keep]),
         },
         coords={
             "network": networks,
@@ -102,6 +102,17 @@ def decay(
         },
         attrs={"depth": depth, "first": first, "last": int(last)},
     )
+
+
+def _slopes(name, frequency, curves):
+    """Those of curves `(network, direction, frequency)`, as variables."""
+    found = [[curve_slope(frequency, one) for one in rows] for rows in curves]
+    parts = np.moveaxis(np.array(found), -1, 0)
+    ends = ("", "_low", "_high")
+    return {
+        name + end: (("network", "direction"), part)
+        for end, part in zip(ends, parts, strict=True)
+    }
 
 
 def locality(

@@ -3,24 +3,40 @@
 from ntk_resnet.studies.belfer2024.claims import CLAIMS
 from ntk_resnet.studies.belfer2024.figures import FIGURES
 from ntk_resnet.studies.belfer2024.measurements import (
+    FIT,
+    bias,
     decay,
     descent,
+    imbalance,
     parity,
     small_angles,
 )
+from ntk_resnet.studies.ledger import all_hold
 from ntk_resnet.studies.study import Budget, Measurement, Study
 
 
-def answer(results, _):
-    """From the ratios of both parities."""
-    found = results["parity"]
+def answer(results, entries):
+    """From exponents over two ranges of degrees, and the ratios of both parities."""
+    spectra, found = results["decay"], results["parity"]
     one, half = (float(found.ratio.sel(family=f)) for f in ("γ = 1", "γ = 1/2"))
+    near = spectra.exponent.sel(dim=3, family="plain, L = 100")
+    far = spectra.far_exponent.sel(family="plain, L = 100")
+    as_fast = all_hold(entries, "8a-soon", "8a-far", "8e")
+    soon = all_hold(entries, "8a-late")
+    balanced = all_hold(entries, "8c")
     return (
-        "As fast as those of the Laplace kernel, whatever the depth: by the power −d "
-        "of the degree on the sphere in d dimensions. But with branches scaled by 1/L "
-        f"odd degrees are nearly absent (degree 3 has {one:.2g} of the eigenvalue of "
-        f"degree 2 at depth {found.attrs['depth']}), and 1/√L brings them back "
-        f"({half:.2g})."
+        (
+            "As fast as those of the Laplace kernel"
+            if as_fast
+            else "Not all as predicted"
+        )
+        + (", at once" if soon else ", but only at degrees beyond depth")
+        + f": in three dimensions, in a plain network of L = 100, by the power "
+        f"{near:.3g} at degrees {FIT} to {spectra.attrs['degree']} and {far:.3g} up to "
+        f"{spectra.attrs['far']}. With branches scaled by 1/L degree 3 has {one:.2g} "
+        f"of the eigenvalue of degree 2 at depth {found.attrs['depth']}, with 1/√L "
+        f"{half:.2g}"
+        + (", as predicted." if balanced else "; not all of that is as predicted.")
     )
 
 
@@ -41,7 +57,7 @@ STUDY = Study(
     "eigenvalues fall with the degree by the same power as for plain networks and for "
     "the Laplace kernel. What depth changes is the shape: plain kernels become spiky, "
     "residual ones with branches scaled by L^(−γ), γ > 1/2, tend to that of two "
-    "layers, in which odd functions are missing.",
+    "layers, in which odd degrees from 3 on are missing.",
     answer=answer,
     measurements={
         "decay": Measurement(
@@ -50,6 +66,10 @@ STUDY = Study(
             quick={"dims": [2, 3], "far": 1000},
         ),
         "parity": Measurement(measure=parity, full={"depth": 50}),
+        "imbalance": Measurement(measure=imbalance, full={"depth": 50, "degree": 285}),
+        "bias": Measurement(
+            measure=bias, full={"depth": 3, "variance": 0.1, "degree": 120}
+        ),
         "small_angles": Measurement(
             measure=small_angles, full={"depths": [1, 3, 10, 30, 100]}
         ),

@@ -5,6 +5,7 @@ import xarray as xr
 
 import ntk_resnet as nr
 from ntk_resnet._progress import Progress, part_of, quiet
+from ntk_resnet.studies.ledger import curve_slope
 
 HALF, ONE = nr.DepthScale(0.5), nr.DepthScale(1.0)
 NETWORKS = {
@@ -17,14 +18,22 @@ NETWORKS = {
 FIT = 40  # the first degree that exponents are fitted to
 
 
+def exponent(spectrum: xr.Dataset, first: int, last: int, parity: int = 0):
+    """The power of k + (d-2)/2 by which eigenvalues of a parity fall, `CurveSlope`."""
+    degree = np.arange(first, last + 1)
+    degree = degree[degree % 2 == parity]
+    shifted = degree + (spectrum.attrs["dim"] - 2) / 2
+    return curve_slope(shifted, spectrum.eigenvalue.sel(degree=degree))
+
+
 def decay(
     *, dims: list[int], degree: int, far: int, progress: Progress = quiet
 ) -> xr.Dataset:
     """Eigenvalues on spheres by degree, and the powers by which they fall.
 
     Over (`family`, `dim`): `exponent` of k + (d-2)/2 over even degrees from 40 to
-    `degree`, its interval `exponent_low` and `exponent_high`, and those of the second
-    half of the degrees up to `far` in three dimensions, `far_exponent`. Over
+    `degree`, from `exponent_low` to `exponent_high` on halves of them, and those of the
+    second half of the degrees up to `far` in three dimensions, `far_exponent`. Over
     (`family`, `degree`), in three dimensions, `log10_eigenvalue`, and
     `laplace_log10_eigenvalue`, of the kernel exp(-|x - x'|).
     """
@@ -32,26 +41,20 @@ def decay(
     fits, far_fits, logs = [], [], []
     for done, (name, spec) in enumerate(NETWORKS.items()):
         progress(done, pieces, f"eigenvalues of {name}")
-        fits.append(
-            [
-                nr.decay_exponent(
-                    nr.mercer(spec, dim=d, max_degree=degree), (FIT, degree)
-                )
-                for d in dims
-            ]
-        )
+        near = [nr.mercer(spec, dim=d, max_degree=degree) for d in dims]
+        fits.append([exponent(one, FIT, degree) for one in near])
         report = part_of(progress, done, 1, pieces, f"{name}, ")
         deep = nr.mercer(spec, dim=3, max_degree=far, progress=report)
-        far_fits.append(nr.decay_exponent(deep, (far // 2, far)))
+        far_fits.append(exponent(deep, far // 2, far))
         logs.append(deep.log10_eigenvalue.values)
     laplace = nr.laplace_mercer(dim=3, max_degree=far).log10_eigenvalue
     over = ("family", "dim")
-    near, late = np.array(fits), np.array(far_fits)
+    soon, late = np.array(fits), np.array(far_fits)
     return xr.Dataset(
         {
-            "exponent": (over, near[..., 0]),
-            "exponent_low": (over, near[..., 1]),
-            "exponent_high": (over, near[..., 2]),
+            "exponent": (over, soon[..., 0]),
+            "exponent_low": (over, soon[..., 1]),
+            "exponent_high": (over, soon[..., 2]),
             "far_exponent": ("family", late[:, 0]),
             "far_exponent_low": ("family", late[:, 1]),
             "far_exponent_high": ("family", late[:, 2]),
@@ -111,6 +114,84 @@ def parity(*, depth: int, progress: Progress = quiet) -> xr.Dataset:
         attrs={"depth": depth},
     )
 
+
+ODD = {3: 0.02071, 5: 0.00897, 7: 0.00593}  # coefficients of D, three dimensions
+SMALL_T, SMALL_DEPTH = 1e-8, 10
+TIMES = [1 / 200, 1 / 800]  # whose parities come together within 160 degrees
+CIRCLES = {
+    "γ = 1/2, L = 10": nr.ResNet(depth=10, branch_scale=HALF),
+    "plain, L = 1": nr.FeedForward(depth=1),
+}
+
+
+def imbalance(*, depth: int, degree: int, progress: Progress = quiet) -> xr.Dataset:
+    """Parities when T = sum of a^2 is small, and what they tend to on the circle.
+
+    Over `odd`, degrees: `coefficient`, the eigenvalue of a residual network of T =
+    1e-8 in three dimensions over T (1 - 1/L). Over `T`, of `depth` blocks: `half`, the
+    degree at which odd eigenvalues reach half of the even ones before, and `beyond`,
+    their ratio at ten times T^(-1/2). Over `network`: `level` and `split`, the mean of
+    both parities of pi^2 k^2 mu_k on the circle at degrees 200 and 201, and half their
+    difference.
+    """
+    scale = np.sqrt(SMALL_T / SMALL_DEPTH)
+    small = nr.ResNet(depth=SMALL_DEPTH, branch_scale=float(scale))
+    one = nr.mercer(small, dim=3, max_degree=max(ODD)).eigenvalue.sel(degree=list(ODD))
+    half, beyond = [], []
+    for done, time in enumerate(TIMES):
+        progress(done, len(TIMES), f"parities at T = {time:g}")
+        spec = nr.ResNet(depth=depth, branch_scale=float(np.sqrt(time / depth)))
+        ratio = nr.parity_imbalance(nr.mercer(spec, dim=3, max_degree=degree))
+        half.append(np.interp(0.5, ratio, ratio.degree))
+        beyond.append(ratio.sel(degree=10 * time**-0.5, method="nearest"))
+    ends = np.array(
+        [
+            nr.mercer(spec, dim=2, max_degree=201).eigenvalue[-2:]
+            for spec in CIRCLES.values()
+        ]
+    )
+    even, odd = (np.pi**2 * ends * np.array([200, 201]) ** 2).T
+    return xr.Dataset(
+        {
+            "coefficient": ("odd", one.values / (SMALL_T * (1 - 1 / SMALL_DEPTH))),
+            "half": ("T", half),
+            "beyond": ("T", beyond),
+            "level": ("network", (even + odd) / 2),
+            "split": ("network", (even - odd) / 2),
+        },
+        coords={"odd": list(ODD), "T": TIMES, "network": list(CIRCLES)},
+        attrs={"depth": depth},
+    )
+
+
+def bias(
+    *, depth: int, variance: float, degree: int, progress: Progress = quiet
+) -> xr.Dataset:
+    """Exponents of a plain network with bias, and of the Laplace kernel, by `parity`.
+
+    In three dimensions, `exponent` and `laplace` with their ends on both halves of the
+    degrees from 40 on; `ratio`, the network's eigenvalue over the Laplace kernel's at
+    the last degree, over that at half of it.
+    """
+    spec = nr.FeedForward(depth=depth, bias_variance=variance)
+    found = nr.mercer(spec, dim=3, max_degree=degree, progress=progress)
+    laplace = nr.laplace_mercer(dim=3, max_degree=degree)
+    logs = found.log10_eigenvalue - laplace.log10_eigenvalue
+    ends = [
+        [logs.sel(degree=k) for k in (degree + p, degree // 2 + p)] for p in (0, -1)
+    ]
+    both = [[exponent(one, FIT, degree, p) for p in (0, 1)] for one in (found, laplace)]
+    names = [name + end for name in ("exponent", "laplace") for end in _ENDS]
+    values = np.moveaxis(np.array(both), -1, 1).reshape(-1, 2)
+    return xr.Dataset(
+        {name: ("parity", one) for name, one in zip(names, values, strict=True)}
+        | {"ratio": ("parity", [10 ** float(last - half) for last, half in ends])},
+        coords={"parity": ["even", "odd"]},
+        attrs={"depth": depth, "variance": variance, "degree": degree},
+    )
+
+
+_ENDS = ("", "_low", "_high")
 
 SHARP = {
     "plain, all trained": nr.FeedForward(depth=1),

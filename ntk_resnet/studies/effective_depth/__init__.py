@@ -11,10 +11,11 @@ from ntk_resnet.studies.effective_depth.claims import (
 )
 from ntk_resnet.studies.effective_depth.figures import FIGURES
 from ntk_resnet.studies.effective_depth.measurements import WHOLE
+from ntk_resnet.studies.ledger import all_hold
 from ntk_resnet.studies.study import Budget, Measurement, Study
 
 
-def answer(results, _):
+def answer(results, entries):
     """From the spread at one depth, and what is left of it at equal T."""
     found = results["scalings"]
     by_scale, by_profile = deepest(found, "scale"), deepest(found, "profile")
@@ -22,25 +23,31 @@ def answer(results, _):
     left = float(np.abs(missed(by_profile)).max())
     low, high = float(by_scale.ntk.min()), float(by_scale.ntk.max())
     factor = errors.max() / errors.min()
-    off = float(by_profile.distance.max())
+    gone = float(by_profile.distance.max())
     large = float(decreasing(found, WHOLE).distance[-1])
     growth = results["means"].log_growth.sel(kept="T").isel(value=-1)
-    value, first, last = (
-        float(growth.value),
-        int(growth.depth[0]),
-        int(growth.depth[-1]),
-    )
+    first, last = (int(growth.depth[k]) for k in (0, -1))
     grown = float(growth[-1] / growth[0])
+    decides = all_hold(
+        entries, "growth", "path-length", "kernel", "block", "error", "images"
+    )
+    breaks = all_hold(entries, "means", "large-blocks", "large-scales")
     return (
-        f"At depth {found.attrs['longest']} NTKs at 45° lie between {low:.2f} and "
+        ("Nearly all, where scales are small:" if decides else "Not all that we say:")
+        + f" at depth {found.attrs['longest']} NTKs at 45° lie between {low:.2f} and "
         f"{high:.2f}, and test errors differ by a factor of {factor:.0f}, by the scale "
-        "of the branches. At equal T = Σa², however it is spread over the blocks, "
-        f"kernels differ from one limit by {off:.1g} at most, test errors by "
-        f"{left:.1%}; with a few large blocks kernels differ by {large:.1g}, and in "
-        f"post-activation blocks of T = {value:g} the logarithm of the growth still "
-        f"grows, {grown:.1f} times from L = {first} to {last}."
+        f"of the branches, while at equal T = Σa² kernels of depth "
+        f"{int(by_profile.depth[0])} differ from one limit by {gone:.1g} at most, test "
+        f"errors by {left:.1%}, however T is spread. "
+        + ("It breaks" if breaks else "It breaks, not wholly as said,")
+        + f" with a few large blocks, where kernels differ by {large:.1g}, and in "
+        f"post-activation blocks of T = {float(growth.value):g}, where the logarithm "
+        f"of the growth is {grown:.1f} times as large at L = {last} as at L = {first}."
     )
 
+
+# Six are deep enough for steps of 1/16: from 128 on at T = 4, from 512 on at T = 16.
+PROFILE_DEPTHS = [16, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072]
 
 STUDY = Study(
     name="effective_depth",
@@ -63,15 +70,15 @@ STUDY = Study(
             measure=made.scalings,
             full={
                 "depths": [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024],
-                "profile_depths": [16, 64, 256, 1024],
+                "profile_depths": PROFILE_DEPTHS,
                 "times": [0.25, 1.0, 4.0, 16.0],
-                "angles": 200,
+                "angles": 210,
                 "seeds": 5,
                 "train": 100,
             },
             quick={
                 "depths": [1, 4, 16, 64, 256],
-                "profile_depths": [16, 64, 256],
+                "profile_depths": PROFILE_DEPTHS[:9],
                 "times": [0.25, 1.0, 4.0],
                 "angles": 120,
             },
@@ -79,11 +86,15 @@ STUDY = Study(
         "blocks": Measurement(
             measure=made.blocks,
             full={
-                "depths": [16, 64, 256, 1024],
+                "depths": PROFILE_DEPTHS,
                 "times": [0.25, 1.0, 4.0, 16.0],
                 "angles": 100,
             },
-            quick={"depths": [16, 64, 256], "times": [0.25, 1.0, 4.0], "angles": 60},
+            quick={
+                "depths": PROFILE_DEPTHS[:9],
+                "times": [0.25, 1.0, 4.0],
+                "angles": 60,
+            },
         ),
         "degeneracy": Measurement(
             measure=made.degeneracy,
@@ -91,32 +102,31 @@ STUDY = Study(
                 "times": [1.0, 10.0, 100.0, 1e3, 1e4, 1e5],
                 "alpha": 0.01,
                 "deep": [1, 10, 100, 1000, 10**4, 10**5, 10**6],
-                "depth": 100,
             },
         ),
         "images": Measurement(
             measure=made.images,
             full={
                 "networks": list(made.IMAGES),
-                "depths": [4, 16, 64, 256],
+                "depths": [16, 24, 32, 48, 64, 80, 96, 128, 192, 256],
                 "gammas": [0.25, 0.5, 0.75, 1.0],
                 "times": [0.25, 1.0, 4.0],
                 "side": 4,
             },
             quick={
                 "networks": ["circular, flatten"],
-                "depths": [4, 16, 64],
-                "times": [0.25, 1.0],
+                "depths": [8, 12, 16, 24, 32, 48],
+                "times": [0.25, 0.5],
             },
         ),
         "means": Measurement(
             measure=made.means,
             full={
-                "depths": [16, 64, 256, 1024],
+                "depths": [16, 32, 64, 128, 256, 512, 1024, 2048],
                 "times": [0.25, 1.0, 4.0],
                 "angles": 60,
             },
-            quick={"depths": [16, 32, 64, 128, 256, 512], "times": [0.25, 1.0]},
+            quick={"depths": [16, 32, 64, 128, 256, 512, 1024], "times": [0.25, 1.0]},
         ),
     },
     claims=CLAIMS,

@@ -17,20 +17,22 @@ OTHERS = "#9a9aa3"  # profiles, which have no colour of their own
 LARGE = 1 / 4  # steps that are not small: hollow
 _PARTS = {
     "growth": "ln of the signal's growth",
+    "path_length": "mean path length",
     "ntk": "NTK at 45°",
     "error": "test error / variance",
 }
 
 
 def draw_collapse(found):
-    """Growth, kernel and test error against depth, and against T."""
+    """Growth, path length, kernel and test error against depth, and against T."""
     found = found.assign(growth=found.log_growth, error=found.error.mean("seed"))
     theory = {
         "growth": found.time,
+        "path_length": found.time,
         "ntk": found.limit_ntk,
         "error": found.curve_error,
     }
-    panels = drawing.new_axes(3, 2, height=2.3, sharex="col", sharey="row")
+    panels = drawing.new_axes(4, 2, height=2.1, sharex="col", sharey="row")
     with drawing.style():
         styles = looks(SCALES)
         small = (found.kind == "profile") & (found.step <= LARGE)
@@ -60,13 +62,14 @@ def draw_collapse(found):
                 ax.set_xscale("log")
                 if part != "ntk":
                     ax.set_yscale("log")
-        panels[0, 0].set_ylim(1e-3, 800)
+        for ax in panels[:2, 0]:
+            ax.set_ylim(1e-3, 800)
         panels[0, 1].set_xlim(5e-3, 800)
-        panels[2, 0].set_xlabel("depth L")
-        panels[2, 1].set_xlabel("effective depth T = Σ a²")
-        for ax in panels[2]:
+        panels[-1, 0].set_xlabel("depth L")
+        panels[-1, 1].set_xlabel("effective depth T = Σ a²")
+        for ax in panels[-1]:
             drawing.log_axis(ax.xaxis)
-        for ax in panels[[0, 2]].flat:
+        for ax in panels[[0, 1, 3]].flat:
             drawing.log_axis(ax.yaxis)
     drawing.figure_legend(panels)
     return panels
@@ -217,11 +220,10 @@ def draw_images(found):
                 own = look | {"linestyle": ""}
                 after.plot(found["T"].isel(gamma=k), one, **own, label=labels[k])
             before.set_ylabel(f"NTK, {name}")
-        left, right = panels[-1]
-        for ax, label in ((left, "depth L"), (right, "effective depth T = Σ a²")):
+        names = ("depth L", "effective depth T = Σ a²")
+        for ax, label in zip(panels[-1], names, strict=True):
             drawing.log_axis(ax.xaxis)
             ax.set_xlabel(label)
-        left.set_xticks(found.depth.values, [f"{d}" for d in found.depth.values])
     drawing.figure_legend(panels)
     return panels
 
@@ -231,12 +233,13 @@ FIGURES = {
         of="scalings",
         draw=draw_collapse,
         title="Residual networks against depth (left) and against T = Σa² (right)",
-        caption="Signal growth, normalised NTK and test error of regression with it "
-        "(a smooth target on the sphere in five dimensions, {train} examples, no "
-        "ridge), for branches of two layers. Colours are scales a = L^(−γ) or a = α; "
-        "grey are networks whose squares rise or fall over the blocks, are random, or "
-        "are zero in every second block. On the right, hollow where steps are not "
-        "small, s = Σa⁴/Σa² > 1/4; dashed is the limit of infinite depth at equal T.",
+        caption="Signal growth, mean length of paths, normalised NTK and test error of "
+        "regression with it (a smooth target on the sphere in five dimensions, {train} "
+        "examples, no ridge), for branches of two layers. Colours are scales "
+        "a = L^(−γ) or a = α; grey are networks whose squares rise or fall over the "
+        "blocks, are random, or are zero in every second block. On the right, hollow "
+        "where steps are not small, s = Σa⁴/Σa² > 1/4; dashed is the limit of infinite "
+        "depth at equal T.",
     ),
     "distance": Figure(
         of="scalings",

@@ -12,6 +12,7 @@ import ntk_resnet as nr
 from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.studies.families import smooth
 from ntk_resnet.studies.limits import limits
+from ntk_resnet.studies.spheres import on_sphere
 
 BLOCKS = {
     "two layers": nr.ResNet(depth=1, branch_scale=1.0),
@@ -40,6 +41,7 @@ def profile_of(name: str, depth: int) -> np.ndarray:
 
 
 PROFILES = ("uniform", "rising", "falling", "one in two", "at random")
+SMOOTH = PROFILES[:-1]  # without chance, so that networks by depth are a curve
 
 
 def kernels(spec, scales: list, angles, progress: Progress = quiet):
@@ -62,7 +64,7 @@ def kernels(spec, scales: list, angles, progress: Progress = quiet):
         return found.nngp[0, 0], found.ntk[0]
 
     size = min(len(scales), 32)
-    padded = [np.pad(one, (0, longest - len(one))) for one in scales]
+    padded = _padded(scales)
     padded += [padded[0]] * (-len(padded) % size)
     growth, ntk = [], []
     for begin in range(0, len(padded), size):
@@ -74,8 +76,23 @@ def kernels(spec, scales: list, angles, progress: Progress = quiet):
     return np.concatenate(ntk)[:count, 1:], np.concatenate(growth)[:count]
 
 
+def _padded(scales):
+    longest = max(map(len, scales))
+    return [np.pad(one, (0, longest - len(one))) for one in scales]
+
+
+def _path_lengths(scales):
+    """Mean lengths of paths: d ln(signal) / d ln(a^2), summed over blocks."""
+    padded = np.array(_padded(scales))
+    spec = BLOCKS["two layers"].replace(depth=padded.shape[1])
+    raw = nr.kernel_fn(spec, engine="recursion", normalised=False)
+    x = np.ones((1, 1))
+    slope = jax.grad(lambda a: jax.numpy.log(raw(x, get="nngp", scales=a)[0, 0]))
+    return np.sum(np.asarray(jax.jit(jax.vmap(slope))(padded)) * padded, axis=1) / 2
+
+
 def _grid(count):
-    """Angles, dense at both ends, where deep kernels bend."""
+    """Angles, dense at both ends, where deep kernels bend; 45 degrees if 3 | count."""
     return np.pi * (1 - np.cos(np.pi * np.arange(1, count + 1) / count)) / 2
 
 
@@ -97,22 +114,28 @@ def scalings(
     Over `network`: `scheme`, its name; `kind`, "scale" (one of `SCALES`), "decreasing"
     (1 / (sqrt(l) ln(l+1)), from block 8 and from block 1) or "profile" (T is one of
     `times`, `asked`, and spread over the blocks in some way); `depth`, `T`, `step`, the
-    sum of a^4 over T; `largest` square; `log_growth` of the signal; `ntk` at 45
-    degrees; `distance` to the limit, the largest at cosines from -0.9. Over (`network`,
-    `seed`): `error`, the mean squared error of ridgeless regression with the NTK, of a
-    smooth target on the sphere in five dimensions, over its variance, and
-    `limit_error`, with the limit on the same points. Over `time`, a range of T:
-    `limit_ntk`, the limit at 45 degrees, and `curve_error`, the mean error with it.
+    sum of a^4 over T; `log_growth` of the signal; `path_length`, the mean length of
+    paths, by the derivative of the signal with respect to scales; `ntk` at 45 degrees;
+    `distance` to the limit, the largest at cosines from -0.9. Over (`network`, `seed`):
+    `error`, the mean squared error of ridgeless regression with the NTK, of a smooth
+    target on the sphere in five dimensions, over its variance, and `limit_error`, with
+    the limit on the same points. Over `time`, a range of T: `limit_ntk`, the limit at
+    45 degrees, and `curve_error`, the mean error with it.
     """
     networks = _networks(depths, profile_depths, times)
     scales = [one.pop("scales") for one in networks]
-    total = np.array([np.sum(one**2) for one in scales])
+    asked = np.array([one["asked"] for one in networks])
+    sums = np.array([np.sum(one**2) for one in scales])
+    # Profiles of one T have one limit, whatever the rounding of their sums.
+    total, place = np.unique(
+        np.where(np.isnan(asked), sums, asked), return_inverse=True
+    )
     grid = _grid(angles)
     report = part_of(progress, 0, 1, 2)
     ntk, growth = kernels(BLOCKS["two layers"], scales, grid, report)
     curve = np.geomspace(0.01, max(300.0, total.max()), 60)
     limit = limits("two layers", [*total, *curve], grid)
-    count = len(scales)
+    count, last = len(scales), len(scales) + len(total)
     errors = _errors(grid, np.concatenate([ntk, limit]), seeds, train, progress)
     at = lambda values: _at(grid, values, [ANGLE])[:, 0]  # noqa: E731
     over, points = "network", ("network", "seed")
@@ -121,16 +144,16 @@ def scalings(
         {name: (over, [one[name] for one in networks]) for name in names}
         | {
             "depth": (over, [len(one) for one in scales]),
-            "T": (over, total),
+            "T": (over, sums),
             "step": (over, [np.sum(one**4) / np.sum(one**2) for one in scales]),
-            "largest": (over, [np.max(one**2) for one in scales]),
             "log_growth": (over, growth),
+            "path_length": (over, _path_lengths(scales)),
             "ntk": (over, at(ntk)),
-            "distance": (over, _farthest(grid, ntk - limit[:count])),
+            "distance": (over, _farthest(grid, ntk - limit[place])),
             "error": (points, errors[:count]),
-            "limit_error": (points, errors[count : 2 * count]),
-            "limit_ntk": ("time", at(limit[count:])),
-            "curve_error": ("time", errors[2 * count :].mean(axis=1)),
+            "limit_error": (points, errors[count:last][place]),
+            "limit_ntk": ("time", at(limit[len(total) :])),
+            "curve_error": ("time", errors[last:].mean(axis=1)),
         },
         coords={"time": curve, "seed": np.arange(seeds)},
         attrs={"train": train, "longest": max(depths), "angles": angles},
@@ -187,8 +210,7 @@ def _errors(grid, values, seeds, train, progress):
     found = np.empty((len(values), seeds))
     for seed in range(seeds):
         progress(seeds + seed, 2 * seeds, "regression")
-        x = np.random.default_rng(seed).normal(size=(train + 500, 5))
-        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        x = on_sphere(np.random.default_rng(seed), train + 500, 5)
         y = smooth(x)
         y = (y - y.mean()) / y.std()
         theta = np.arccos(np.clip(x @ x[:train].T, -1, 1))
@@ -254,16 +276,13 @@ def degeneracy(
     times: list[float],
     alpha: float,
     deep: list[int],
-    depth: int,
     progress: Progress = quiet,
 ) -> xr.Dataset:
     """How far kernels are from 1/4 at large T, over `T` and `cosine`.
 
     `excess`, for each `block`: T (NTK - 1/4) of networks of constant scale `alpha`;
     over (`block`, `cosine`) `constant`, what that tends to where it does. Over (`deep`,
-    `cosine`), depths: `unscaled`, the same with alpha = 1. Over `path_scale`:
-    `path_length`, the mean length of paths through `depth` blocks, by the derivative of
-    the signal with respect to the scales, and `path_T`.
+    `cosine`), depths: `unscaled`, the same with alpha = 1.
     """
     angles = np.arccos(COSINES)
     excess = []
@@ -280,37 +299,21 @@ def degeneracy(
         blocks * (0.75 - nr.profile(plain.replace(depth=blocks)).ntk_gap(angles))
         for blocks in deep
     ]
-    path_scales = np.array([0.05, 0.1, 0.2, 0.4])
     over = ("block", "T", "cosine")
     return xr.Dataset(
         {
             "excess": (over, np.array(excess)),
             "constant": (("block", "cosine"), _constants(angles)),
             "unscaled": (("deep", "cosine"), np.array(unscaled)),
-            "path_length": ("path_scale", _path_lengths(path_scales, depth)),
-            "path_T": ("path_scale", depth * path_scales**2),
         },
         coords={
             "block": list(BLOCKS),
             "T": times,
             "cosine": list(COSINES),
             "deep": deep,
-            "path_scale": path_scales,
         },
-        attrs={"alpha": alpha, "depth": depth},
+        attrs={"alpha": alpha},
     )
-
-
-def _path_lengths(scales, depth):
-    """Mean lengths: d ln(signal) / d ln(a^2), summed over blocks."""
-    raw = nr.kernel_fn(
-        BLOCKS["two layers"].replace(depth=depth), engine="recursion", normalised=False
-    )
-    x = np.ones((1, 1))
-    slope = jax.jit(
-        jax.grad(lambda a: jax.numpy.log(raw(x, get="nngp", scales=a)[0, 0]))
-    )
-    return [float(np.sum(slope(np.full(depth, a)) * a) / 2) for a in np.asarray(scales)]
 
 
 def _constants(angles):
@@ -424,26 +427,31 @@ def images(
         one = nr.sweep_depth(own, [depth, longest], x=x).isel(depth=0)
         return one.ntk.values[upper], float(one.log_nngp_diag[0])
 
-    by_gamma, pairs, growth = [], [], []
-    deeper = [*depths, *[4 * d for d in depths]]
+    by_gamma, far, growth = [], [], []
+    fours = [4 * depth for depth in depths]
     for done, name in enumerate(networks):
         progress(done, len(networks), f"images, {name}")
         spec = IMAGES[name]
         by_gamma.append([[swept(spec, d**-g, d)[0][0] for d in depths] for g in gammas])
-        found = [[swept(spec, np.sqrt(t / d), d) for d in deeper] for t in times]
-        pairs.append([[one[0] for one in row] for row in found])
+        found = [
+            {d: swept(spec, np.sqrt(t / d), d) for d in {*depths, *fours}}
+            for t in times
+        ]
+        near, deep = (
+            np.array([[row[d][0] for d in at] for row in found])
+            for at in (depths, fours)
+        )
+        far.append(np.max(np.abs(near - deep), axis=-1))
         begin = nr.diag(spec.replace(branch_scale=0.0), x[:1], "nngp", log=True)
-        growth.append([[one[1] - float(begin[0]) for one in row] for row in found])
-    kernel, count = np.array(pairs), len(depths)
+        growth.append([[row[d][1] - float(begin[0]) for d in depths] for row in found])
     over = ("network", "time", "depth")
-    far = np.max(np.abs(kernel[:, :, :count] - kernel[:, :, count:]), axis=-1)
     total = np.array([[d ** (1 - 2 * g) for d in depths] for g in gammas])
     return xr.Dataset(
         {
             "ntk": (("network", "gamma", "depth"), np.array(by_gamma)),
             "T": (("gamma", "depth"), total),
-            "distance": (over, far),
-            "log_growth": (over, np.array(growth)[:, :, :count]),
+            "distance": (over, np.array(far)),
+            "log_growth": (over, np.array(growth)),
         },
         coords={
             "network": networks,

@@ -6,29 +6,32 @@ from ntk_resnet.studies.hanin2020.networks import (
     SCALES,
     limit,
     moments,
+    phases,
     residual,
     tilted,
 )
+from ntk_resnet.studies.ledger import all_hold
 from ntk_resnet.studies.study import Budget, Measurement, Study
 
 
-def answer(results, _):
+def answer(results, entries):
     """From the exact recursion and the residual networks."""
-    if "limit" not in results or "residual" not in results:
-        return "Not measured."
     found, nets = results["limit"], results["residual"]
     narrow = float(found.dispersion.sel(ratio=0.5, width=found.attrs["narrow"]))
     tends = float(found.limit.sel(ratio=0.5))
     grown = {f: float(change(nets, f).values) for f in SCALES}
     shallow, deep = nets.attrs["shallow"], nets.attrs["deep"]
+    tending = "tends" if all_hold(entries, "limit") else "does not tend"
+    flat = all_hold(entries, "residual-flat")
     return (
         "In plain networks by depth over width: at L/m = 1/2 the second moment is "
         f"{narrow:.3g} times the square of the mean at width {found.attrs['narrow']} "
-        f"and tends to {tends:.3g}. From {shallow} to {deep} blocks of width "
-        f"{nets.attrs['width']} that number changes by the factor "
-        f"{plain_change(nets):.2f} in plain networks, {grown['α = 1']:.2f} in "
-        f"residual ones with α = 1, {grown['γ = 1/2']:.2f} with 1/√L and "
-        f"{grown['γ = 1']:.2f} with 1/L."
+        f"and {tending} to the predicted {tends:.3g}. From {shallow} to "
+        f"{deep} blocks of width {nets.attrs['width']} that number changes by "
+        f"the factor {plain_change(nets):.2f} in plain networks, "
+        f"{grown['α = 1']:.2f} in residual ones with α = 1, "
+        f"{grown['γ = 1/2']:.2f} with 1/√L and {grown['γ = 1']:.2f} with 1/L: branches "
+        f"that are scaled down {'keep it bounded' if flat else 'do not bound it'}."
     )
 
 
@@ -55,7 +58,8 @@ STUDY = Study(
     summary="At a fixed depth the NTK of wide networks is the same for all of them. "
     "Where depth and width grow together it stays random: its second moment grows "
     "exponentially in depth over width. The limit is derived here, and so is what "
-    "happens in residual networks.",
+    "happens in residual networks. Seleznova and Kutyniok find that it depends on the "
+    "phase: in ordered networks the NTK does not become random.",
     answer=answer,
     measurements={
         "limit": Measurement(
@@ -89,6 +93,16 @@ STUDY = Study(
                 "depths": [4, 16],
                 "networks": {"γ = 1/2": 2000, "γ = 1": 2000, "α = 1": 4000},
             },
+        ),
+        "phases": Measurement(
+            measure=phases,
+            full={
+                "depths": [4, 8, 16],
+                "width": 32,
+                "networks": 4000,
+                "weight_variances": {"ordered": 1.0, "chaotic": 4.0},
+            },
+            quick={"depths": [4, 16], "networks": 1000},
         ),
     },
     claims=CLAIMS,

@@ -33,7 +33,7 @@ def residual(
     networks: dict[str, int],
     progress: Progress = quiet,
 ) -> xr.Dataset:
-    """The same of residual networks, over (`family`, `depth`).
+    """`nr.finite.dispersion_study` of residual networks, over (`family`, `depth`).
 
     With `formula`, 2 L a^2 (1 + a^2)^(L-1) over the closed form of the NTK, and over
     `depth` `plain`, the exact dispersion of plain networks.
@@ -66,6 +66,41 @@ def residual(
 def _mean_ntk(depth, scale):
     """E Omega of residual networks."""
     return 2 * depth * scale**2 * (1 + scale**2) ** (depth - 1)
+
+
+def phases(
+    *,
+    depths: list[int],
+    width: int,
+    networks: int,
+    weight_variances: dict[str, float],
+    progress: Progress = quiet,
+) -> xr.Dataset:
+    """`nr.finite.dispersion_study` of plain networks of the error function, by phase.
+
+    With a bias of variance 0.3, and an input at the fixed point of the variance. Over
+    (`family`, `depth`), the phases; their slopes chi_1 are attributes.
+    """
+    studies, slopes = [], {}
+    for done, (name, weight) in enumerate(weight_variances.items()):
+        spec = nr.FeedForward(
+            depth=1, activation="erf", weight_variance=weight, bias_variance=0.3
+        )
+        phase = nr.phase(spec)
+        slopes[name] = float(phase.slope)
+        one = nr.finite.dispersion_study(
+            spec,
+            depths,
+            [width],
+            networks,
+            input_kernel=(float(phase.variance) - 0.3) / weight,
+            progress=part_of(progress, done, 1, len(weight_variances), f"{name}, "),
+        )
+        studies.append(one.isel(width=0, drop=True))
+    found = xr.concat(studies, "family").assign_coords(family=list(weight_variances))
+    found["networks"] = "family", [networks] * len(weight_variances)
+    attrs = {"width": width, "shallow": depths[0], "deep": depths[-1], **slopes}
+    return found.assign_attrs(attrs)
 
 
 def tilted(

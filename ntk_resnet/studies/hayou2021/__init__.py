@@ -3,24 +3,34 @@
 import numpy as np
 
 from ntk_resnet.studies.hayou2021 import kernels, moments
+from ntk_resnet.studies.ledger import all_hold
 from ntk_resnet.studies.study import Budget, Study
 
 
-def answer(results, _):
+def answer(results, entries):
     """From the second moments, eigenvalues, and steps of the decreasing scheme."""
     found, slow = results["growth"], results["decreasing"]
     last = found.sel(block="preactivation").isel(depth=-1)
     one, half = (float(last.log_moment.sel(scheme=s)) for s in ("α = 1", "γ = 1/2"))
     squares = float(last.square_sum.sel(scheme="decreasing"))
     small = float(results["smallest"].uniform.isel(depth=-1).min())
-    steps = slow.step.sel(cosine=-0.5).values[[0, -1]]
+    steps = slow.step.isel(cosine=0).values[[0, -1]]
+    stable = all_hold(entries, "9a", "9e", "9c-settles", "9c-positive")
+    slowly = all_hold(entries, "9d-slow", "9d-noted")
     return (
-        f"At depth {found.attrs['deepest']} the second moment is {np.exp(half):.3g} "
+        ("By a bounded sum of squares: at" if stable else "Not as predicted: at")
+        + f" depth {found.attrs['deepest']} the second moment is {np.exp(half):.3g} "
         f"times that of the input with scales 1/√L, e^({one:.0f}) times without a "
         "scale, and with 1/√L the smallest eigenvalue of the NTK's Gram matrices is "
         f"{small:.2g} or more. The squares of the decreasing scheme sum to "
-        f"{squares:.3g} there, but its kernel still moves: from depth L to 2L by "
-        f"{steps[0]:.3f}/ln²L at L = {slow.attrs['first']}, by {steps[1]:.3f}/ln²L at "
+        f"{squares:.3g} there, "
+        + (
+            "but its kernel converges like 1/ln L only"
+            if slowly
+            else "and its kernel moves"
+        )
+        + f": from depth L to 2L by {steps[0]:.3f}/ln²L at "
+        f"L = {slow.attrs['first']}, by {steps[1]:.3f}/ln²L at "
         f"L = {slow.attrs['last']}."
     )
 
@@ -56,5 +66,5 @@ STUDY = Study(
             "networks",
         )
     },
-    budget=Budget(quick=15, full=150),
+    budget=Budget(quick=12, full=150),
 )

@@ -2,14 +2,15 @@
 
 import numpy as np
 import xarray as xr
-from scipy.integrate import solve_ivp
 
 import ntk_resnet as nr
 from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.plot import drawing
 from ntk_resnet.plot.families import looks
-from ntk_resnet.studies.hayou2021.schemes import SCHEMES, squares_of
-from ntk_resnet.studies.ledger import Claim, exact, fitted
+from ntk_resnet.studies.hayou2021.schemes import EPS, SCHEMES, rounded, squares_of
+from ntk_resnet.studies.ledger import BOTH_HALVES, Claim, curve_slope, exact, fitted
+from ntk_resnet.studies.limits import features
+from ntk_resnet.studies.spheres import on_sphere
 from ntk_resnet.studies.study import Figure, Measurement
 
 UNIFORM, STANDARD = SCHEMES["γ = 1/2"], SCHEMES["α = 1"]
@@ -33,9 +34,9 @@ def correlations(
 
     Over (`family`, `depth`, `cosine`): `gap`, one minus the cosine of the features;
     over (`strong`, `cosine`) the `exponent` by which it falls from depth `first` to
-    `last`, with the ends of its interval, and `constant`, the gap at `last` over
-    9 pi^2 / (2 a^2 L^2), a = alpha^2 / (1 + alpha^2). Over `cosine`: `flow`, the gap
-    that the differential equation of the uniform scheme leads to.
+    `last`, from `exponent_low` to `exponent_high` on halves of it, and `constant`, the
+    gap at `last` over 9 pi^2 / (2 a^2 L^2), a = alpha^2 / (1 + alpha^2). Over `cosine`:
+    `flow`, the gap that the differential equation of the uniform scheme leads to.
     """
     angles = np.arccos(cosines)
     far = np.geomspace(first, last, count).round().astype(int)
@@ -58,19 +59,19 @@ def correlations(
     late = [depths.index(d) for d in far]
     fits, constants = [], []
     for alpha, gap in zip(STRONG.values(), gaps, strict=False):
-        fits.append([nr.fit_power(far, one) for one in gap[late].T])
+        fits.append([curve_slope(far, one) for one in gap[late].T])
         share = alpha**2 / (1 + alpha**2)
         constants.append(gap[-1] * 2 * share**2 * last**2 / (9 * np.pi**2))
-    fitted = np.array(fits)
+    slopes = np.array(fits)
     over = ("strong", "cosine")
     return xr.Dataset(
         {
             "gap": (("family", "depth", "cosine"), np.array(gaps)),
-            "exponent": (over, fitted[..., 0]),
-            "exponent_low": (over, fitted[..., 1]),
-            "exponent_high": (over, fitted[..., 2]),
+            "exponent": (over, slopes[..., 0]),
+            "exponent_low": (over, slopes[..., 1]),
+            "exponent_high": (over, slopes[..., 2]),
             "constant": (over, np.array(constants)),
-            "flow": ("cosine", [_flow(u) for u in cosines]),
+            "flow": ("cosine", 1 - features("pre-activation", [1.0], angles)[0]),
         },
         coords={
             "family": [*scales, "γ = 1/2"],
@@ -82,20 +83,16 @@ def correlations(
     )
 
 
-def _flow(cosine):
-    """1 - u at t = 1, where du/dt = kappa_1(u) - u from the cosine of the inputs."""
-
-    def velocity(_, u):
-        theta = np.arccos(np.clip(u, -1, 1))
-        return (np.sin(theta) - theta * np.cos(theta)) / np.pi
-
-    found = solve_ivp(velocity, (0, 1), [cosine], rtol=1e-10, atol=1e-12)
-    return 1 - found.y[0, -1]
-
-
 def _uniform_over_flow(found):
     gap = found.gap.sel(family="γ = 1/2").isel(depth=-1)
-    return exact((gap / found.flow).values, 1e-8, "bound of the integration")
+    # The equation is solved to about 1e-12, of a gap that is 0.05 or more.
+    ratio = gap / found.flow
+    return exact(ratio, 1e-10, "bound of the integration")
+
+
+def _constant(found):
+    """Each of the blocks rounds the gap."""
+    return rounded(found.constant, 4 * EPS * found.attrs["last"])
 
 
 # -------------------------------------------------------------- smallest eigenvalues
@@ -110,14 +107,13 @@ def smallest(
     """The smallest eigenvalue of Gram matrices of random points on the sphere in R^5.
 
     Over (`draw`, `depth`): `uniform`, of the normalised NTK with scales 1/sqrt(L) and
-    two-layer blocks, `standard`, of the normalised NNGP kernel with scales 1, both with
-    the bound of their rounding, `rounding`, over `draw`. `predicted`, over `depth`, is
-    the gap that the correlations of the latter tend to.
+    two-layer blocks, `standard`, of the normalised NNGP kernel with scales 1. Over
+    `depth`: `rounding`, a bound of that of the former, and `predicted`, the gap that
+    the correlations of the latter tend to.
     """
     uniform, standard = [], []
     for seed in range(draws):
-        x = np.random.default_rng(seed).normal(size=(points, 5))
-        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        x = on_sphere(np.random.default_rng(seed), points, 5)
         grams = [nr.gram(nr.ResNet(depth=d, branch_scale=UNIFORM), x) for d in depths]
         uniform.append([np.linalg.eigvalsh(gram)[0] for gram in grams])
         spec = nr.ResNet(depth=1, branch_scale=STANDARD, block="preactivation")
@@ -129,40 +125,49 @@ def smallest(
         {
             "uniform": (over, np.array(uniform)),
             "standard": (over, np.array(standard)),
+            # Of the entries, after so many blocks, and of the eigenvalues.
+            "rounding": ("depth", points * (points + np.array(depths)) * EPS),
             "predicted": (
                 "depth",
                 9 * np.pi**2 / (2 * 0.25 * np.square(depths, dtype=float)),
             ),
         },
         coords={"draw": np.arange(draws), "depth": depths},
-        attrs={
-            "points": points,
-            "deepest": depths[-1],
-            "rounding": points**2 * np.finfo(float).eps,
-        },
+        attrs={"points": points, "deepest": depths[-1], "draws": draws},
     )
+
+
+EACH = ", each draw of points"
 
 
 def _change(found):
     """From depth 1000 to ten times that."""
-    one = found.uniform.sel(depth=10_000) / found.uniform.sel(depth=1000) - 1
-    return exact(one.values, 1e-10)
+    one, far = (found.sel(depth=depth) for depth in (1000, 10_000))
+    error = (one.rounding + far.rounding) / one.uniform
+    return rounded(far.uniform / one.uniform - 1, error, EACH)
+
+
+def _positive(found):
+    last = found.isel(depth=-1)
+    return rounded(last.uniform, last.rounding, EACH)
 
 
 def _standard_over_predicted(found):
-    last = (found.standard / found.predicted).isel(depth=-1)
-    error = found.attrs["rounding"] / float(found.predicted[-1])
-    return exact(last.values, error)
+    last = found.isel(depth=-1)
+    # Entries are near 1, so that their own rounding is all there is.
+    error = found.attrs["points"] ** 2 * EPS / last.predicted
+    return rounded(last.standard / last.predicted, error, EACH)
 
 
 def _noted_values(found):
-    one = found.uniform.sel(draw=0, depth=list(NOTED))
-    return exact(one.values, found.attrs["rounding"])
+    one = found.sel(draw=0, depth=list(NOTED))
+    return rounded(one.uniform, one.rounding)
 
 
 # -------------------------------------------------------------- the decreasing scheme
 
 
+NOTED_AT = -0.5
 SLOW = {100: (0.0448, 3.17), 1000: (0.0450, 3.24), 10_000: (0.0449, 3.28)}
 
 
@@ -189,13 +194,27 @@ def decreasing(
     )
 
 
+def _rounding_of_step(found):
+    """That of two kernels after 2 L blocks, times ln^2 L."""
+    return 4 * EPS * found.depth * np.log(found.depth) ** 2
+
+
 def _last_over_first(found):
-    one = found.step.isel(depth=-1) / found.step.isel(depth=0)
-    return exact(one.values, 1e-8)
+    """At cosines whose steps are not known."""
+    others = found.sel(cosine=found.cosine != NOTED_AT)
+    first, last = others.step.isel(depth=0), others.step.isel(depth=-1)
+    error = _rounding_of_step(found).isel(depth=-1) / np.abs(first)
+    return rounded(last / first, error)
 
 
-def _at(found, name, **at):
-    return exact(found.sel(depth=list(SLOW), **at)[name].values, 1e-8)
+def _noted_steps(found):
+    one = found.sel(depth=list(SLOW))
+    return rounded(one.step.sel(cosine=NOTED_AT), _rounding_of_step(one))
+
+
+def _square_sums(found):
+    one = found.square_sum.sel(depth=list(SLOW))
+    return rounded(one, EPS * one.depth * one)
 
 
 # -------------------------------------------------------------------------- figures
@@ -255,7 +274,7 @@ def draw_decreasing(found):
             label = f"  u = {cosine:g}".replace("-", "−")
             drawing.end_label(ax, found.depth[-1], height, label)
         known = [step for step, _ in SLOW.values()]
-        ax.plot(list(SLOW), known, **drawing.THEORY, label="known, u = −0.5")
+        ax.plot(list(SLOW), known, **drawing.THEORY, label="theory, u = −0.5")
         drawing.log_axis(ax.xaxis)
         ax.set_xlabel("depth L")
         ax.set_ylabel("ln²L × (NTK at 2L − NTK at L)")
@@ -266,35 +285,37 @@ def draw_decreasing(found):
 # --------------------------------------------------------------------------- the study
 
 
+NOTES = "computed here before, by a recursion of its own"
+
 CLAIMS = [
     Claim(
-        name="9b",
-        statement="unscaled: 1 − u falls like 1/L²: exponent over L = {first} to "
-        "{last}, α = 1 and 1/2",
+        name="9b-exponent",
+        statement="unscaled networks: 1 − u falls like 1/L²: exponent over L = {first} "
+        "to {last}, α = 1 and 1/2",
         source="correlations tend to 1 as Θ(L^(−2))",
         known="summary",
         of="correlations",
-        measure=lambda found: fitted(found, "exponent"),
+        measure=lambda found: fitted(found, "exponent", BOTH_HALVES),
         predicted=-2.0,
         tolerance=0.02,
         reason="next term of relative order ln L / (a L)",
         figure="correlations",
     ),
     Claim(
-        name="9b",
-        statement="unscaled: 1 − u over 9π²/(2 a² L²), a = α²/(1 + α²), at L = {last}, "
-        "α = 1 and 1/2",
+        name="9b-constant",
+        statement="unscaled networks: 1 − u over 9π²/(2 a² L²), a = α²/(1 + α²), at "
+        "L = {last}, α = 1 and 1/2",
         source="correlations tend to 1 as Θ(L^(−2))",
         known="derived",
         of="correlations",
-        measure=lambda found: exact(found.constant.values, 1e-8),
+        measure=_constant,
         predicted=1.0,
         tolerance=0.01,
         reason="next term of relative order ln L / (a L)",
         figure="correlations",
     ),
     Claim(
-        name="9b",
+        name="9b-uniform",
         statement="uniform scheme, λ = 1/√L: 1 − u at L = {last} over that of "
         "du/dt = κ₁(u) − u at t = 1",
         source="the limiting Gaussian process of the uniform scheme",
@@ -307,9 +328,10 @@ CLAIMS = [
         figure="correlations",
     ),
     Claim(
-        name="9c",
+        name="9c-settles",
         statement="uniform scheme: the smallest eigenvalue of the NTK's Gram matrix "
-        "of {points} points in R⁵ settles: relative change from L = 1000 to 10000",
+        "of {points} points in R⁵ settles: relative change from L = 1000 to 10000, "
+        "each of {draws} draws",
         source="the limiting kernel is universal",
         known="derived",
         of="smallest",
@@ -320,23 +342,23 @@ CLAIMS = [
         figure="smallest",
     ),
     Claim(
-        name="9c",
-        statement="uniform scheme: that eigenvalue is positive at L = {deepest}",
+        name="9c-positive",
+        statement="uniform scheme: the smallest eigenvalue of the NTK's Gram matrix "
+        "of {points} points in R⁵ is positive at L = {deepest}, each of {draws} draws",
         source="the limiting kernel is universal",
         known="read",
         of="smallest",
-        measure=lambda found: exact(
-            found.uniform.isel(depth=-1).values, found.attrs["rounding"]
-        ),
+        measure=_positive,
         predicted=0.0,
         side="above",
         reason="strictly positive-definite on distinct points",
         figure="smallest",
     ),
     Claim(
-        name="9c",
-        statement="the same at L = 100, 1000, 4000, 20 points of seed 0",
-        source="values computed before",
+        name="9c-noted",
+        statement="uniform scheme: the smallest eigenvalue of the NTK's Gram matrix "
+        "at L = 100, 1000, 4000, 20 points in R⁵ of seed 0",
+        source=NOTES,
         known="derived",
         of="smallest",
         measure=_noted_values,
@@ -345,35 +367,36 @@ CLAIMS = [
         reason="the prediction has four digits",
     ),
     Claim(
-        name="9c",
-        statement="unscaled, α = 1: the smallest eigenvalue of the normalised NNGP "
-        "kernel's Gram matrix over 18π²/L², at L = {deepest}",
+        name="9c-unscaled",
+        statement="unscaled networks, α = 1: the smallest eigenvalue of the normalised "
+        "NNGP kernel's Gram matrix over 18π²/L², at L = {deepest}, each of {draws} "
+        "draws of {points} points in R⁵",
         source="unscaled networks lose their expressivity",
         known="derived",
         of="smallest",
         measure=_standard_over_predicted,
         predicted=1.0,
         tolerance=0.01,
-        reason="next term of relative order ln L / L, as of the correlations",
+        reason="next term of relative order ln L / L, as in correlations",
         figure="smallest",
     ),
     Claim(
-        name="9d",
+        name="9d-noted",
         statement="decreasing scheme, u = −0.5: ln²L times the NTK's change from L to "
         "2L, at L = 100, 1000, 10000",
-        source="the decreasing scheme converges",
+        source=NOTES,
         known="derived",
         of="decreasing",
-        measure=lambda found: _at(found, "step", cosine=-0.5),
+        measure=_noted_steps,
         predicted=lambda _: [step for step, _ in SLOW.values()],
         tolerance=1e-4,
         reason="the prediction has three digits",
         figure="decreasing",
     ),
     Claim(
-        name="9d",
-        statement="decreasing scheme, the other cosines: that step at L = {last} over "
-        "the one at L = {first}",
+        name="9d-slow",
+        statement="decreasing scheme, cosines other than −0.5: ln²L times the NTK's "
+        "change from L to 2L, at L = {last} over that at L = {first}",
         source="the decreasing scheme converges",
         known="derived",
         of="decreasing",
@@ -384,12 +407,12 @@ CLAIMS = [
         figure="decreasing",
     ),
     Claim(
-        name="9d",
+        name="9d-squares",
         statement="decreasing scheme: Σλ² at L = 100, 1000, 10000",
-        source="square-summable scales",
+        source=NOTES,
         known="derived",
         of="decreasing",
-        measure=lambda found: _at(found, "square_sum"),
+        measure=_square_sums,
         predicted=lambda _: [total for _, total in SLOW.values()],
         tolerance=0.005,
         reason="the prediction has three digits",
@@ -411,7 +434,7 @@ FIGURES = {
         draw=draw_smallest,
         title="Smallest eigenvalues of Gram matrices against depth",
         caption="{points} random points on the sphere in five dimensions, a mark for "
-        "each draw of points (they may coincide).",
+        "each draw of points (they may coincide). Dashed: the gap 1 − u of α = 1.",
     ),
     "decreasing": Figure(
         of="decreasing",
@@ -419,7 +442,7 @@ FIGURES = {
         title="How slowly the decreasing scheme converges",
         caption="The change of the normalised NTK from depth L to 2L times ln²L, for "
         "pairs of inputs of cosine u; a level line is convergence like 1/ln L. "
-        "Dashed: values computed independently.",
+        "Dashed: what a recursion of its own gave before, u = −0.5.",
     ),
 }
 

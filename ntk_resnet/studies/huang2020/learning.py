@@ -1,6 +1,7 @@
 """What degenerate kernels learn: the limit kernel, and regression against depth."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -8,7 +9,6 @@ import xarray as xr
 import ntk_resnet as nr
 from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.data.datasets import Data
-from ntk_resnet.data.images import has_images
 from ntk_resnet.plot import panels
 from ntk_resnet.studies.comparisons import degeneracy_on_data
 from ntk_resnet.studies.families import FAMILIES, smooth, some_rows, stack
@@ -40,7 +40,8 @@ def limit(*, rows: int, ridges: Sequence[float], progress: Progress = quiet):
     `condition_number`.
     """
     rng = np.random.default_rng(0)
-    y = rng.normal(size=(rows, 1))
+    # None near 0, since predictions are divided by them.
+    y = rng.choice([-1.0, 1.0], (rows, 1)) * rng.uniform(1, 2, (rows, 1))
     centred = y - y.mean()
     matrix = 0.75 * np.eye(rows) + 0.25
     new = np.full((rows, rows), 0.25)
@@ -48,7 +49,7 @@ def limit(*, rows: int, ridges: Sequence[float], progress: Progress = quiet):
         [
             nr.kernel_ridge(matrix, matrix, centred, ridge=ridge) / centred,
             nr.kernel_ridge(matrix, new, centred, ridge=ridge),
-            nr.kernel_ridge(matrix, new[:1], y, ridge=ridge) / y.mean(),
+            nr.kernel_ridge(matrix, new[:1], centred + 1, ridge=ridge),
         ]
         for ridge in ridges
     ]
@@ -62,44 +63,54 @@ def limit(*, rows: int, ridges: Sequence[float], progress: Progress = quiet):
             "condition_number": float(nr.spectrum(matrix).condition_number),
         },
         coords={"ridge": list(ridges), "row": np.arange(rows)},
-        attrs={"n": rows},
+        attrs={"n": rows, "least": float(np.abs(centred).min())},
     )
 
 
-_EXACT = "exact; rounding of {n} rows"
+_EPS = np.finfo(float).eps
+_EXACT = "exact but for the rounding"
+_BOUND = "bound of the rounding: eps × rows × condition number"
+
+
+def _rounding(found):
+    """Of a prediction: targets are no larger than 3."""
+    return 3 * _EPS * found.attrs["n"] * float(found.condition_number)
+
 
 LIMIT = [
     Claim(
-        name="1i",
-        statement="the limit kernel, centred targets: predictions at the training "
-        "points over these are 3/(4λ+3)",
+        name="1i-on-data",
+        statement="limit kernel, centred targets: predictions at the training points "
+        "over the targets there are 3/(4λ+3)",
         source="regression with the limit kernel, on the authors' poster",
         known="read",
         of="limit",
-        measure=lambda found: exact(found.on_data, 0.0, "none"),
+        measure=lambda found: exact(
+            found.on_data, _rounding(found) / found.attrs["least"], _BOUND
+        ),
         predicted=lambda found: (3 / (4 * found.ridge.values + 3))[:, None],
         tolerance=1e-10,
         reason=_EXACT,
     ),
     Claim(
-        name="1i",
-        statement="the limit kernel, centred targets: predictions elsewhere are 0",
+        name="1i-elsewhere",
+        statement="limit kernel, centred targets: predictions at new points are 0",
         source="regression with the limit kernel, on the authors' poster",
         known="read",
         of="limit",
-        measure=lambda found: exact(found.elsewhere, 0.0, "none"),
+        measure=lambda found: exact(found.elsewhere, _rounding(found), _BOUND),
         predicted=0.0,
         tolerance=1e-10,
         reason=_EXACT,
     ),
     Claim(
-        name="1i",
-        statement="the limit kernel, any targets of mean ȳ: predictions elsewhere are "
-        "ȳ n/(n+3+4λ), n = {n}: over ȳ",
-        source="the same without centring",
+        name="1i-uncentred",
+        statement="limit kernel, targets of mean ȳ: predictions at new points over ȳ "
+        "are n/(n+3+4λ), n = {n}",
+        source="inverse of the limit kernel's matrix",
         known="derived",
         of="limit",
-        measure=lambda found: exact(found.uncentred, 0.0, "none"),
+        measure=lambda found: exact(found.uncentred, _rounding(found), _BOUND),
         predicted=lambda found: (
             found.attrs["n"] / (found.attrs["n"] + 3 + 4 * found.ridge.values)
         ),
@@ -107,15 +118,129 @@ LIMIT = [
         reason=_EXACT,
     ),
     Claim(
-        name="1i",
-        statement="the limit kernel on {n} rows has the condition number (n+3)/3",
+        name="1i-condition-number",
+        statement="limit kernel on {n} rows: its condition number is (n+3)/3",
         source="its eigenvalues 3/4 and 3/4 + n/4",
         known="derived",
         of="limit",
-        measure=lambda found: exact(found.condition_number, 0.0, "none"),
+        measure=lambda found: exact(
+            found.condition_number,
+            _rounding(found) * float(found.condition_number),
+            _BOUND,
+        ),
         predicted=lambda found: (found.attrs["n"] + 3) / 3,
         tolerance=1e-8,
         reason=_EXACT,
+    ),
+]
+
+
+# -------------------------------------------------------- condition number and noise
+
+
+def noise(
+    *, depth: int, rows: int, seeds: int, progress: Progress = quiet
+) -> xr.Dataset:
+    """Kernels at one depth on random points of the sphere, and a target of noise.
+
+    Over (`family`, `seed`): `condition_number` of the matrix of `rows` points in five
+    dimensions, and `mse`, the mean squared test error over the variance of regression
+    without ridge of random signs, on as many other points.
+    """
+    found = np.empty((2, len(FAMILIES), seeds))
+    for seed in range(seeds):
+        progress(seed, seeds, f"random signs, seed {seed}")
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(2 * rows, 5))
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        y = rng.choice([-1.0, 1.0], (2 * rows, 1))
+        for k, spec in enumerate(FAMILIES.values()):
+            kernel = nr.sweep_depth(spec, [depth], x=x).ntk.values[0]
+            own = kernel[:rows, :rows]
+            guess = nr.kernel_ridge(own, kernel[rows:, :rows], y[:rows], ridge=0.0)
+            error = np.mean((guess - y[rows:]) ** 2) / y[rows:].var()
+            found[:, k, seed] = nr.spectrum(own).condition_number, error
+    over = ("family", "seed")
+    return xr.Dataset(
+        {"condition_number": (over, found[0]), "mse": (over, found[1])},
+        coords={"family": list(FAMILIES), "seed": np.arange(seeds)},
+        attrs={"depth": depth, "rows": rows},
+    )
+
+
+def _over_limit(family):
+    """The condition number over (n+3)/3."""
+
+    def measure(found):
+        one = found.condition_number.sel(family=family)
+        return over_seeds(one / ((found.attrs["rows"] + 3) / 3), what="sets of points")
+
+    return measure
+
+
+def _worse_conditioned(family):
+    def measure(found):
+        number = found.condition_number
+        ratio = number.sel(family=family) / number.sel(family="plain")
+        return over_seeds(ratio, what="sets of points")
+
+    return measure
+
+
+def _reversed(found):
+    error = found.mse
+    difference = error.sel(family="γ = 1") - error.sel(family="plain")
+    return over_seeds(difference, what="sets of points")
+
+
+_SPHERE = "{rows} random points of the sphere in five dimensions, L = {depth}"
+
+NOISE = [
+    *(
+        Claim(
+            name=f"1i-sphere-{ending}",
+            statement=f"{words}: condition number of the NTK of {_SPHERE}, over that "
+            "of the limit kernel, (n+3)/3",
+            source="limit kernel at finite depth",
+            known="derived",
+            of="noise",
+            measure=_over_limit(family),
+            predicted=1.0,
+            tolerance=0.1,
+            reason="next term of order (ln L)/L, larger with α = 1: 4 and 6 %",
+        )
+        for ending, family, words in (
+            ("plain", "plain", "plain"),
+            ("constant", "α = 1", "residual, α = 1"),
+        )
+    ),
+    *(
+        Claim(
+            name=f"1i-trade-off-gamma-{family[4:]}",
+            statement=f"residual, {family}: condition number of the NTK of {_SPHERE}, "
+            "over that of the plain kernel: larger",
+            source="degenerate kernels are better conditioned, and learn less",
+            known="derived",
+            of="noise",
+            measure=_worse_conditioned(family),
+            predicted=1.0,
+            side="above",
+            reason="the sign of the trade-off",
+        )
+        for family in ("γ = 1", "γ = 1/2")
+    ),
+    Claim(
+        name="1i-noise",
+        statement=f"random signs on {_SPHERE}, no ridge: test MSE / Var of the "
+        "residual kernel, γ = 1, less that of the plain one is positive",
+        source="a degenerate kernel regularises, which helps where there is nothing to "
+        "learn",
+        known="derived",
+        of="noise",
+        measure=_reversed,
+        predicted=0.0,
+        side="above",
+        reason="the sign of the difference",
     ),
 ]
 
@@ -124,8 +249,9 @@ LIMIT = [
 
 
 def _condition(found):
-    deepest = found.sel(family="plain").isel(depth=-1)
-    return exact(deepest.condition_number / ((found.attrs["rows"] + 3) / 3), 1e-6)
+    number = float(found.condition_number.sel(family="plain").isel(depth=-1))
+    n = found.attrs["rows"]
+    return exact(number / ((n + 3) / 3), 3 * _EPS * n * number, _BOUND)
 
 
 def regression(
@@ -175,13 +301,13 @@ def smooth_target(rows: int) -> Data:
 
 
 def two_classes(data: Data, *, progress: Progress = quiet, **sizes) -> xr.Dataset:
-    """`regression` of two classes, as the paper's experiments: `PAIR`, or the first.
+    """`regression` of two classes, as in the paper: `PAIR`, or the first two.
 
     Raises:
         NotRun: the data have no classes.
     """
     if data.classes is None:
-        raise NotRun(f"{data.name} has real targets, and the claim is about classes")
+        raise NotRun(f"the data have no classes: {data.name} has real targets")
     pair = PAIR if len(data.classes) > max(PAIR) else (0, 1)
     rows = np.flatnonzero(np.isin(data.y, pair))
     words = [str(data.classes[k]) for k in pair]
@@ -192,44 +318,64 @@ def two_classes(data: Data, *, progress: Progress = quiet, **sizes) -> xr.Datase
     )
 
 
-def two_classes_of(*, source: str, progress: Progress = quiet, **sizes) -> xr.Dataset:
-    """`two_classes` of a published set of images whose files are at hand.
-
-    Raises:
-        NotRun: they are not.
-    """
-    if not has_images(source):
+def _accuracy(found):
+    if not found.attrs["classes"]:
         raise NotRun(
-            f"the files of {source} are not here; --data {source} downloads them, or "
-            "put them under NTK_RESNET_DATA"
+            f"the data have no classes: {found.attrs['data']} has real targets"
         )
-    return two_classes(nr.load_data(source), progress=progress, **sizes)
+    return found.accuracy
 
 
 def _lead_kept(found):
     """Accuracy's lead over chance at the last depth, over that at the first."""
-    lead = found.accuracy.sel(family="plain") - 1 / found.attrs["classes"]
+    lead = _accuracy(found).sel(family="plain") - 1 / found.attrs["classes"]
     return over_seeds(lead.isel(depth=-1) / lead.isel(depth=0), what="splits")
 
 
-def _experiments(of: str, where: str, figure: str) -> list[Claim]:
-    """What the paper's experiments show, of one measurement."""
-    words = {"source": "experiments on two-class image data", "known": "summary"}
-    shared = {"name": "1j", "figure": figure, **words}
+def _change_of_accuracy(found):
+    """Of the plain kernel, from the first depth to the last."""
+    one = _accuracy(found).sel(family="plain")
+    return over_seeds(one.isel(depth=-1) - one.isel(depth=0), what="splits")
+
+
+def _loss_of_accuracy(family):
+    """The first depth's accuracy less that at the depth where the mean is least."""
+
+    def measure(found):
+        one = _accuracy(found).sel(family=family)
+        worst = int(one.mean("split").argmin("depth"))
+        return over_seeds(one.isel(depth=0) - one.isel(depth=worst), what="splits")
+
+    return measure
+
+
+def _accuracies(of: str, where: str) -> list[Claim]:
+    """What the paper's experiments show: accuracy against depth."""
+    shared: Any = {
+        "source": "experiments on two classes of MNIST and of CIFAR-10",
+        "known": "summary",
+        "of": of,
+        "figure": of,
+        "side": "below",
+    }
     return [
-        near_chance(
-            of,
-            statement=f"{where}, plain: test MSE / Var at L = {{last}}, near chance "
-            "(1)",
-            reason="the bound set for the smooth target",
+        Claim(
+            name=f"1j-{of.replace('_', '-')}-accuracy-plain",
+            statement=f"{where}, plain: test accuracy at L = {{last}} less that at "
+            "L = {first}: it falls",
+            measure=_change_of_accuracy,
+            predicted=0.0,
+            reason="the sign of the change",
             **shared,
         ),
         *(
-            stays_flat(
-                of,
-                family,
-                statement=f"{where}, residual, {family}: test MSE at its worst depth "
-                "over that at L = {first}",
+            Claim(
+                name=f"1j-{of.replace('_', '-')}-accuracy-gamma-{family[4:]}",
+                statement=f"{where}, residual, {family}: test accuracy at "
+                "L = {first} less that at the worst depth to L = {last}: it stays flat",
+                measure=_loss_of_accuracy(family),
+                predicted=0.02,
+                reason="flat means: within two points, over all depths",
                 **shared,
             )
             for family in ("γ = 1", "γ = 1/2")
@@ -237,13 +383,48 @@ def _experiments(of: str, where: str, figure: str) -> list[Claim]:
     ]
 
 
+def _errors(of: str, where: str) -> list[Claim]:
+    """What the limits of the kernels imply for the squared error."""
+    shared = {"source": "consequence of the kernels' limits", "known": "derived"}
+    return [
+        near_chance(
+            of,
+            name=f"1j-{of.replace('_', '-')}-mse-plain",
+            statement=f"{where}, plain: test MSE / Var at L = {{last}} is near that of "
+            "the best constant, 1",
+            reason="our own bound: nine tenths of the variance is left",
+            figure=of,
+            **shared,
+        ),
+        *(
+            stays_flat(
+                of,
+                family,
+                name=f"1j-{of.replace('_', '-')}-mse-gamma-{family[4:]}",
+                statement=f"{where}, residual, {family}: test MSE at its worst depth "
+                "to L = {last}, over that at L = {first}: it stays flat",
+                figure=of,
+                **shared,
+            )
+            for family in ("γ = 1", "γ = 1/2")
+        ),
+    ]
+
+
+_PAIRS = {
+    "two_classes": "two classes of the data",
+    "mnist": "two classes of MNIST",
+    "cifar10": "two classes of CIFAR-10",
+}
+
 CLAIMS = [
     *LIMIT,
+    *NOISE,
     Claim(
-        name="1i",
-        statement="plain: condition number of the Gram matrix of the data at "
-        "L = {deepest} over (n+3)/3",
-        source="the limit kernel at finite depth",
+        name="1i-data",
+        statement="plain: condition number of the Gram matrix of {rows} rows of "
+        "{data} at L = {deepest}, over (n+3)/3",
+        source="limit kernel at finite depth",
         known="derived",
         of="degeneracy",
         measure=_condition,
@@ -254,11 +435,12 @@ CLAIMS = [
     ),
     near_chance(
         "teacher",
-        name="1j",
-        statement="smooth target, plain: test MSE / Var at L = {last}",
-        source="consequence of the limits",
+        name="1j-smooth-plain",
+        statement="smooth target, plain: test MSE / Var at L = {last} is near that of "
+        "the best constant, 1",
+        source="consequence of the kernels' limits",
         known="derived",
-        reason="the bound set for this target",
+        reason="our own bound: nine tenths of the variance is left",
         figure="teacher",
     ),
     *(
@@ -266,21 +448,22 @@ CLAIMS = [
             "teacher",
             family,
             0.01,
-            name="1j",
-            statement=f"smooth target, residual, {family}: test MSE / Var, worst L",
-            source="consequence of the limits",
+            name=f"1j-smooth-gamma-{family[4:]}",
+            statement=f"smooth target, residual, {family}: test MSE / Var at the worst "
+            "depth is small",
+            source="consequence of the kernels' limits",
             known="derived",
-            reason="the bound set for this target",
+            reason="our own bound: a hundredth of the variance",
             figure="teacher",
         )
         for family in ("γ = 1", "γ = 1/2")
     ),
-    *_experiments("regression", "all classes", "regression"),
+    *_errors("regression", "{data}"),
     Claim(
-        name="1j",
-        statement="all classes, plain: accuracy's lead over chance at L = {last}, over "
-        "that at L = {first}: accuracy does not collapse with the error",
-        source="order is kept where size is lost",
+        name="1j-regression-accuracy-kept",
+        statement="{data}, plain: lead of the accuracy over chance at L = {last}, over "
+        "that at L = {first}: accuracy does not collapse as the squared error does",
+        source="the limit kernel's next term, whose sign stays",
         known="derived",
         of="regression",
         measure=_lead_kept,
@@ -289,15 +472,14 @@ CLAIMS = [
         reason="our own bound: half of it is kept",
         figure="regression",
     ),
-    *_experiments("two_classes", "two classes", "two_classes"),
-    *_experiments("mnist", "two classes of MNIST", "mnist"),
-    *_experiments("cifar10", "two classes of CIFAR-10", "cifar10"),
+    *(claim for of, where in _PAIRS.items() for claim in _accuracies(of, where)),
+    *(claim for of, where in _PAIRS.items() for claim in _errors(of, where)),
 ]
 
 _ERRORS = (
     "Kernel ridge regression on {data}: {train} rows for training, {test} for testing, "
     "ridge {ridge:g} of the mean diagonal; means over {splits} random splits with 95 % "
-    "intervals. The splits share rows: intervals are of splitting, not of new data."
+    "intervals. The splits share rows, so the intervals do not cover new data."
 )
 _TITLE = "Error of regression against depth, {data}"
 
@@ -306,9 +488,9 @@ FIGURES = {
         of="degeneracy",
         draw=panels.degeneracy,
         title="The NTK's Gram matrix of {data} against depth",
-        caption="Of {rows} rows: root mean square of NTK − 1/4 off the diagonal, "
-        "median gap of the NNGP, condition number and effective rank of the NTK; "
-        "dashed what theory predicts of networks that degenerate.",
+        caption="{rows} rows: root mean square of NTK − 1/4 off the diagonal, median "
+        "of 1 − NNGP, condition number and effective rank of the NTK; dashed the "
+        "predictions for networks whose kernel degenerates.",
     ),
     **{
         name: Figure(of=name, draw=draw_errors, title=_TITLE, caption=_ERRORS)
@@ -322,6 +504,11 @@ _QUICK = {"train": 120, "test": 120}
 
 MEASUREMENTS = {
     "limit": Measurement(measure=limit, full={"rows": 200, "ridges": [0.0, 0.01, 1.0]}),
+    "noise": Measurement(
+        measure=noise,
+        full={"depth": 1000, "rows": 200, "seeds": 10},
+        quick={"seeds": 5},
+    ),
     "degeneracy": Measurement(
         measure=degeneracy_on_data,
         full={"depths": _DEPTHS, "rows": 300},
@@ -344,7 +531,7 @@ MEASUREMENTS = {
     ),
     **{
         source: Measurement(
-            measure=two_classes_of, full=_FULL | {"source": source}, quick=_QUICK
+            measure=two_classes, full=_FULL, quick=_QUICK, data="rows", source=source
         )
         for source in ("mnist", "cifar10")
     },

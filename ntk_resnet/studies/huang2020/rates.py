@@ -9,7 +9,14 @@ from ntk_resnet.plot import drawing
 from ntk_resnet.plot.drawing import THEORY
 from ntk_resnet.plot.families import looks
 from ntk_resnet.studies.families import FAMILIES
-from ntk_resnet.studies.ledger import Claim, exact, exponent
+from ntk_resnet.studies.ledger import (
+    BOTH_HALVES,
+    Claim,
+    Measured,
+    curve_slope,
+    exact,
+    of_curve,
+)
 from ntk_resnet.studies.limits import limits
 from ntk_resnet.studies.study import Figure
 
@@ -18,23 +25,29 @@ COSINES = (-0.9, -0.5, 0.0, 0.3, 0.7, 0.95)
 
 TRAINED = ("blocks", "all")
 GAMMAS = (0.6, 0.75, 1.0)
-_ROUNDING = 1e-8  # of L (NTK - 1/4) at L = 100,000, ten times that of the NTK times L
+_EPS = np.finfo(float).eps
+_BOUND = "bound of the rounding"
+
+
+def _rounding(depth):
+    """Of a normalised kernel: a layer is eight operations, whose errors add up."""
+    return 8 * _EPS * depth
 
 
 def rates(*, longest: int, progress: Progress = quiet) -> xr.Dataset:
     """What the theory's rates are read off: few angles, large depths.
 
     Over (`trained`, `plain_depth`, cosine) `plain_ntk`, of plain networks whose readout
-    is frozen (`"blocks"`), as the paper's, or trained (`"all"`); over (`plain_depth`,
-    cosine) `plain_nngp_gap`, to which that is the same; over (`block_depth`, cosine)
-    `constant_ntk`, `constant_nngp_gap` (`α = 1`), `quarter_ntk` (`γ = 1/4`), `half_ntk`
-    and its limit `half_limit` (`γ = 1/2`), `one_ntk` (`γ = 1`); over cosine
+    is frozen (`"blocks"`), as the paper's, or trained (`"all"`), and `opposite_ntk`,
+    that of opposite inputs; over (`plain_depth`, cosine) `plain_nngp_gap`, of either;
+    over (`block_depth`, cosine) `constant_ntk` (`α = 1`), `quarter_ntk` (`γ = 1/4`),
+    `half_ntk` and its limit `half_limit` (`γ = 1/2`), `one_ntk` (`γ = 1`); over cosine
     `block_ntk`, of one block; over (exponent, `block_depth`) `shallow_distance`, the
     largest distance to the kernel of one block over cosines from -0.9 to 1.
     """
     angles = np.arccos(COSINES)
     long = np.unique(np.geomspace(1000, longest, 21).round().astype(int))
-    blocks = np.array([100, 300, 1000, 3000, 10000])
+    blocks = np.array([100, 200, 500, 1000, 3000, 10000])
     pieces = len(TRAINED) + len(_NAMES) + len(GAMMAS)
 
     def sweep(spec, depths, piece, angles=angles):
@@ -42,7 +55,7 @@ def rates(*, longest: int, progress: Progress = quiet) -> xr.Dataset:
         return nr.sweep_depth(spec, depths.tolist(), angles=angles, progress=report)
 
     plain = [
-        sweep(FAMILIES["plain"].replace(trained=trained), long, piece)
+        sweep(FAMILIES["plain"].replace(trained=trained), long, piece, [*angles, np.pi])
         for piece, trained in enumerate(TRAINED)
     ]
     named = {
@@ -61,11 +74,17 @@ def rates(*, longest: int, progress: Progress = quiet) -> xr.Dataset:
         {
             "plain_ntk": (
                 ("trained", "plain_depth", "cosine"),
-                np.stack([found.ntk.values for found in plain]),
+                np.stack([found.ntk.values[:, :-1] for found in plain]),
             ),
-            "plain_nngp_gap": (("plain_depth", "cosine"), plain[0].nngp_gap.values),
+            "opposite_ntk": (
+                ("trained", "plain_depth"),
+                np.stack([found.ntk.values[:, -1] for found in plain]),
+            ),
+            "plain_nngp_gap": (
+                ("plain_depth", "cosine"),
+                plain[0].nngp_gap.values[:, :-1],
+            ),
             **{f"{key}_ntk": (over, found.ntk.values) for key, found in named.items()},
-            "constant_nngp_gap": (over, named["constant"].nngp_gap.values),
             "half_limit": ("cosine", limits("two layers", [1.0], angles)[0]),
             "block_ntk": ("cosine", np.asarray(one.ntk(angles))),
             "shallow_distance": (("exponent", "block_depth"), np.array(distance)),
@@ -102,10 +121,17 @@ def _usual(found):
     return found.sel(cosine=found.cosine <= 0.7)
 
 
+def _over_halves(depth, curves):
+    """The exponents of several curves."""
+    slopes = [curve_slope(depth, one) for one in curves]
+    value, low, high = np.transpose(slopes)
+    return Measured(value, low, high, BOTH_HALVES)
+
+
 def _quarter_at_1000(trained):
     def measure(found):
         ntk = _usual(found).plain_ntk.sel(trained=trained).isel(plain_depth=0)
-        return exact(ntk, 1e-10)
+        return exact(ntk, _rounding(1000), _BOUND)
 
     return measure
 
@@ -115,7 +141,8 @@ def _log_slope(trained):
         depth = _late(found.plain_depth.values)
         excess = found.plain_ntk.sel(trained=trained, plain_depth=depth) - 0.25
         scaled = (depth + (trained == "all"))[:, None] * excess.values
-        return exact(np.polyfit(np.log(depth), scaled, 1)[0], 10 * _ROUNDING)
+        # A slope in ln L of y is that of ln exp(y).
+        return _over_halves(depth, np.exp(scaled.T))
 
     return measure
 
@@ -123,7 +150,7 @@ def _log_slope(trained):
 def _plain_gap_ratio(found):
     one = _usual(found).plain_nngp_gap.sel(plain_depth=10_000, method="nearest")
     ratio = one * 2 * float(one.plain_depth) ** 2 / (9 * np.pi**2)
-    return exact(ratio, 1e-9)
+    return exact(ratio, ratio * _rounding(float(one.plain_depth)), _BOUND)
 
 
 _READOUTS = {
@@ -134,9 +161,9 @@ _READOUTS = {
 PLAIN = [
     *(
         Claim(
-            name="1a",
-            statement=f"plain, {words}: the normalised NTK at L = 1000 is 1/4 (cosines "
-            "up to 0.7)",
+            name=f"1a-{trained}",
+            statement=f"plain, {words}: normalised NTK at L = 1000, at cosines up to "
+            "0.7, is 1/4",
             source="Theorem 6 of the authors' poster"
             if trained == "blocks"
             else "Theorem 6 in the other convention",
@@ -150,11 +177,25 @@ PLAIN = [
         )
         for trained, (words, _, next_term) in _READOUTS.items()
     ),
+    Claim(
+        name="1a-opposite",
+        statement="plain, readout frozen or trained: normalised NTK of opposite inputs "
+        "(u = −1) at L = 1000 is 1/4",
+        source="Theorem 6 of the authors' poster, at the end of its range",
+        known="derived",
+        of="rates",
+        measure=lambda found: exact(
+            found.opposite_ntk.isel(plain_depth=0), _rounding(1000), _BOUND
+        ),
+        predicted=0.25,
+        tolerance=6e-3,
+        reason="next term: (3/8 ln L + C)/L is about 0.003",
+    ),
     *(
         Claim(
-            name="1b",
-            statement=f"plain, {words}: {layers}(NTK − 1/4) grows like 3/8 ln L, "
-            "L = {late} to {longest}: slope",
+            name=f"1b-{trained}",
+            statement=f"plain, {words}: {layers}(NTK − 1/4) grows like 3/8 ln L: "
+            "slope in ln L from L = {late} to {longest}",
             source="the constant of Theorem 6's rate, polylog(L)/L",
             known="derived",
             of="rates",
@@ -168,8 +209,8 @@ PLAIN = [
     ),
     Claim(
         name="1c",
-        statement="plain, either readout: NNGP gap × 2L²/(9π²) at L = 10000 is 1",
-        source="the gap's recursion",
+        statement="plain: (1 − NNGP) × 2L²/(9π²) at L = 10000 is 1",
+        source="recursion of the angle, θ' = θ − θ²/(3π)",
         known="derived",
         of="rates",
         measure=_plain_gap_ratio,
@@ -186,7 +227,7 @@ PLAIN = [
 def _distance_exponent(gamma):
     def measure(found):
         distance = found.shallow_distance.sel(exponent=gamma)
-        return exponent(nr.fit_power(found.block_depth.values, distance.values))
+        return of_curve(curve_slope(found.block_depth, distance))
 
     return measure
 
@@ -194,63 +235,62 @@ def _distance_exponent(gamma):
 def _coefficient(found):
     depth = 1000
     excess = found.one_ntk.sel(block_depth=depth) - found.block_ntk
-    predicted = nr.one_block_correction(np.arccos(found.cosine.values))
-    return exact(depth * excess / predicted, 1e-8)
+    factor = depth / nr.one_block_correction(np.arccos(found.cosine.values))
+    return exact(factor * excess, np.abs(factor) * _rounding(depth), _BOUND)
 
 
 def _half_error(found):
     at = found.sel(block_depth=1000)
-    return exact(at.half_ntk - at.half_limit, 1e-11)
+    error = 1e-11 + _rounding(1000)
+    return exact(
+        at.half_ntk - at.half_limit, error, "rounding, ten times the solver's tolerance"
+    )
 
 
 def _half_exponents(found):
     error = np.abs(found.half_ntk - found.half_limit)
-    depth = found.block_depth.values
-    slopes = [nr.fit_power(depth, row).exponent for row in error.values.T]
-    return exact(slopes, 1e-6)
+    return _over_halves(found.block_depth, error.transpose("cosine", "block_depth"))
 
 
 def _quarter_exponent(found):
     """From the last two depths; the largest over cosines, since one in between is 0."""
     last = np.abs(_usual(found).quarter_ntk - 0.25).max("cosine").values[-2:]
     depth = found.block_depth.values[-2:]
-    return exact(np.log(last[1] / last[0]) / np.log(depth[1] / depth[0]), 1e-8)
+    times = np.log(depth[1] / depth[0])
+    error = 2 * _rounding(depth[-1]) / last.min() / times
+    return exact(np.log(last[1] / last[0]) / times, error, _BOUND)
 
 
 def _constant_excess(found):
-    return exact(np.abs(_usual(found).constant_ntk.isel(block_depth=-1) - 0.25), 1e-11)
-
-
-def _constant_gap_ratio(found):
-    # a = alpha^2 / (1 + alpha^2) = 1/2 at alpha = 1
-    gap = _usual(found).constant_nngp_gap.isel(block_depth=-1)
-    return exact(gap * float(gap.block_depth) ** 2 / (18 * np.pi**2), 1e-9)
+    deep = _usual(found).constant_ntk.isel(block_depth=-1)
+    error = _rounding(float(deep.block_depth))
+    return exact(np.abs(deep - 0.25), error, _BOUND)
 
 
 RESIDUAL = [
     *(
         Claim(
-            name="1d",
-            statement=f"residual, γ = {gamma:g}: distance to the kernel of one block "
-            "falls like L^(1−2γ): exponent",
+            name=f"1d-gamma-{gamma:g}",
+            statement=f"residual, γ = {gamma:g}: largest distance of the NTK to that "
+            "of one block falls like L^(1−2γ): exponent from L = 100 to {deepest}",
             source="Theorem 7 of the authors' poster, α = 1/L"
             if gamma == 1
-            else "Theorem 7 for other scales",
+            else "expansion of the kernel in T = L^(1−2γ)",
             known="read" if gamma == 1 else "derived",
             of="rates",
             measure=_distance_exponent(gamma),
             predicted=1 - 2 * gamma,
             tolerance=1e-2,
-            reason="next term T² with T = L^(1−2γ), fitted over L = 100 to 10000",
+            reason="next term T² with T = L^(1−2γ)",
             figure="rates",
         )
         for gamma in GAMMAS
     ),
     Claim(
         name="1e",
-        statement="residual, γ = 1: L × (NTK − one block) at L = 1000 over its "
-        "predicted coefficient D",
-        source="the constant of Theorem 7's rate",
+        statement="residual, γ = 1: L × (NTK − that of one block) at L = 1000, over "
+        "the predicted coefficient D(u)",
+        source="expansion of the kernel in 1/L: the constant of Theorem 7's rate",
         known="derived",
         of="rates",
         measure=_coefficient,
@@ -260,9 +300,10 @@ RESIDUAL = [
         figure="rates",
     ),
     Claim(
-        name="1f",
-        statement="residual, γ = 1/2: NTK at L = 1000 less the limit of infinite depth",
-        source="the recursion as a differential equation",
+        name="1f-limit",
+        statement="residual, γ = 1/2: NTK at L = 1000 less its limit, the solution of "
+        "a differential equation",
+        source="the recursion over blocks as a differential equation",
         known="derived",
         of="rates",
         measure=_half_error,
@@ -271,9 +312,10 @@ RESIDUAL = [
         reason="next term 0.1/L",
     ),
     Claim(
-        name="1f",
-        statement="residual, γ = 1/2: distance to that limit falls like 1/L: exponent",
-        source="the recursion as a differential equation",
+        name="1f-rate",
+        statement="residual, γ = 1/2: distance of the NTK to its limit of infinite "
+        "depth falls like 1/L: exponent from L = 100 to {deepest}",
+        source="the recursion over blocks as a differential equation",
         known="derived",
         of="rates",
         measure=_half_exponents,
@@ -282,10 +324,10 @@ RESIDUAL = [
         reason="next term of order 1/L at the smallest L = 100",
     ),
     Claim(
-        name="1g",
+        name="1g-gamma-1/4",
         statement="residual, γ = 1/4: largest |NTK − 1/4| falls like L^(2γ−1): "
         "exponent from L = 3000 to {deepest}",
-        source="γ < 1/2 degenerates",
+        source="expansion of the kernel in 1/T, T = L^(1−2γ)",
         known="derived",
         of="rates",
         measure=_quarter_exponent,
@@ -294,26 +336,16 @@ RESIDUAL = [
         reason="next term of relative order (ln T)/T with T = L^(1/2): 0.046",
     ),
     Claim(
-        name="1g",
-        statement="residual, α = 1: |NTK − 1/4| at L = {deepest} (cosines up to 0.7)",
-        source="a constant scale degenerates",
+        name="1g-constant",
+        statement="residual, α = 1: |NTK − 1/4| at L = {deepest}, at cosines up to "
+        "0.7: small",
+        source="recursion of residual kernels with a constant scale",
         known="derived",
         of="rates",
         measure=_constant_excess,
         predicted=1e-3,
         side="below",
         reason="theory: (3/8 ln L + C)/L",
-    ),
-    Claim(
-        name="1c",
-        statement="residual, α = 1: NNGP gap × L²/(18π²) at L = {deepest} is 1",
-        source="the gap's recursion",
-        known="derived",
-        of="rates",
-        measure=_constant_gap_ratio,
-        predicted=1.0,
-        tolerance=1e-2,
-        reason="next term of order (ln L)/L",
     ),
 ]
 
@@ -370,8 +402,8 @@ FIGURE = Figure(
     of="rates",
     draw=draw,
     title="Rates of convergence with depth",
-    caption="Left: L times what the NTK of a plain network has over 1/4, at the "
-    "cosines u between inputs at the lines' ends; dashed the slope 3/8 in ln L. Right: "
-    "largest distance of the NTK of residual networks with branches scaled by L^(−γ) "
-    "to that of one block, over cosines from −0.9 to 1; dashed L^(1−2γ).",
+    caption="Left: L (NTK − 1/4) of plain networks with a frozen readout, a line for "
+    "each cosine u between inputs; dashed the slope 3/8 in ln L. Right: largest "
+    "distance between the NTK of residual networks with branches scaled by L^(−γ) and "
+    "that of one block, over cosines from −0.9 to 1; dashed L^(1−2γ).",
 )

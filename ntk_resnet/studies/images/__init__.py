@@ -1,10 +1,11 @@
 """Convolutional kernels: what of the fully connected theory holds between images."""
 
 from ntk_resnet.studies.images import finite, kernels, rates
+from ntk_resnet.studies.ledger import all_hold
 from ntk_resnet.studies.study import Budget, Study
 
 
-def answer(results, _):
+def answer(results, entries):
     """From the spread of kernels between images, and the errors."""
     parts = []
     for name in ("flattened", "pooled"):
@@ -16,13 +17,20 @@ def answer(results, _):
             for f in ("plain", "γ = 1/2")
         )
         parts.append(
-            f"{name}, the plain kernel spreads by {plain[0]:.2g} over pairs of images "
-            f"of {found.attrs['data']} and regression with it leaves {plain[1]:.0%} of "
-            f"the variance, against {half[0]:.2g} and {half[1]:.0%} with branches "
-            "scaled by L^(−1/2)"
+            f"{name}, the standard deviation of the plain kernel over pairs of images "
+            f"is {plain[0]:.2g} and regression with it leaves {plain[1]:.0%} of the "
+            f"variance, against {half[0]:.2g} and {half[1]:.0%} with branches scaled "
+            "by L^(−1/2)"
         )
-    depth = results["pooled"].attrs["last"]
-    return f"Yes. At depth {depth}, {parts[0]}; {parts[1]}."
+    rates = all_hold(entries, "1a-images", "1b-images", "1d-images", "1f-images")
+    limits = "as the theory says" if rates else "not all at the rates of the theory"
+    learning = all_hold(entries, "1j-images")
+    word = "Yes" if rates and learning else "Not settled in all respects"
+    found = results["pooled"]
+    return (
+        f"{word}: the kernels of images tend to their limits {limits}. At depth "
+        f"{found.attrs['last']}, on {found.attrs['data']}, {parts[0]}; {parts[1]}."
+    )
 
 
 STUDY = Study(
@@ -42,7 +50,7 @@ STUDY = Study(
     "pixels of two images (Arora et al. 2019). With a flattened readout only equal "
     "places are compared in the end, and the theory of fully connected networks "
     "carries over; with a mean over pixels, and with zero padding, limits and rates "
-    "are others. They are derived here.",
+    "differ. They are derived here.",
     answer=answer,
     measurements={
         **kernels.MEASUREMENTS,

@@ -63,10 +63,10 @@ def _shift(found):
 
 CLAIMS = [
     Claim(
-        name="1h, images",
-        statement="mean kernels of {seeds} convolutional networks of {width} channels, "
-        "less the closed forms, relative to them",
-        source="the limit of many channels",
+        name="1h-images",
+        statement="mean kernels of {seeds} finite convolutional networks of {width} "
+        "channels less the closed forms, relative, along the closed forms",
+        source="law of large numbers over channels",
         known="derived",
         of="agreement",
         measure=_shift,
@@ -110,7 +110,7 @@ FIGURE = Figure(
     draw=draw,
     title="Mean kernels of finite convolutional networks, less the closed form",
     caption="{seeds} random networks of depth 3 and {width} channels on three images "
-    "of {data} made 4 x 4 pixels; bars are 95 % intervals.",
+    "of {data}, averaged down to 4 x 4 pixels; bars are 95 % intervals.",
 )
 
 MEASUREMENT = Measurement(

@@ -14,7 +14,7 @@ from ntk_resnet.plot import drawing
 from ntk_resnet.plot.drawing import THEORY
 from ntk_resnet.plot.families import by_family, looks
 from ntk_resnet.studies.families import some_rows, stack
-from ntk_resnet.studies.ledger import Claim, exact
+from ntk_resnet.studies.ledger import Claim, over_seeds
 from ntk_resnet.studies.splits import (
     RIDGE,
     draw_intervals,
@@ -23,7 +23,7 @@ from ntk_resnet.studies.splits import (
     sizes_of,
     stays_flat,
 )
-from ntk_resnet.studies.study import Figure, Measurement
+from ntk_resnet.studies.study import Figure, Measurement, NotRun
 
 FAMILIES: dict[str, Any] = {
     "plain": nr.ConvNet(depth=1, trained="blocks"),
@@ -36,6 +36,11 @@ FAMILIES: dict[str, Any] = {
 
 The blocks alone are trained in all of them.
 """
+
+GROUPS = 5
+"""Of images, over each of which the spread of the kernel is taken for itself."""
+
+LEAST = 3 * GROUPS
 
 READOUTS = {"flatten": "flattened readout", "pool": "mean over pixels"}
 
@@ -57,13 +62,20 @@ def kernels(
 
     Returns:
         Over (family, depth): of the normalised NTK between different images `ntk_mean`
-        and `ntk_spread` (standard deviation); of the normalised NNGP `nngp_gap`, the
-        median of 1 - value; `condition_number` and `effective_rank` of the NTK matrix;
-        and what `fit_splits` returns. And `circular_limit`, to which the NTK of plain
-        ReLU networks tends where the image goes round: 1/4, or pooled :math:`1 / (1 +
-        3/P)` with `P` pixels, since of an image's own pairs of pixels only those of a
-        pixel with itself keep their NTK, and all others fall to a quarter of it.
+        and `ntk_spread` (standard deviation), and over `group` too `group_spread`, that
+        between the images of each of `GROUPS` disjoint groups; of the normalised NNGP
+        `nngp_gap`, the median of 1 - value; `condition_number` and `effective_rank` of
+        the NTK matrix; and what `fit_splits` returns. And `circular_limit`, to which
+        the NTK of plain ReLU networks tends where the image goes round: 1/4, or pooled
+        :math:`1 / (1 + 3/P)` with `P` pixels, since of an image's own pairs of pixels
+        only those of a pixel with itself keep their NTK, and all others fall to a
+        quarter of it.
+
+    Raises:
+        NotRun: there are fewer than `LEAST` images.
     """
+    if len(data) < LEAST:
+        raise NotRun(f"{data.name} has {len(data)} images; {LEAST} are needed.")
     chosen = some_rows(data, rows)
     train = round(2 * len(chosen) / 3)
     found: list[xr.Dataset] = []
@@ -92,18 +104,27 @@ def kernels(
 
 def _described(swept: xr.Dataset) -> xr.Dataset:
     """How close the kernels of a sweep are to a constant, over `depth`."""
-    upper = np.triu_indices(swept.sizes["row"], 1)
-    off = swept.ntk.values[:, *upper]
+    rows = np.arange(swept.sizes["row"])
+    off, gap = (_between(swept[name].values, rows) for name in ("ntk", "nngp_gap"))
     spectra = [nr.spectrum(matrix) for matrix in swept.ntk.values]
     values: dict[str, Any] = {
         "ntk_mean": off.mean(axis=1),
         "ntk_spread": off.std(axis=1),
-        "nngp_gap": np.median(swept.nngp_gap.values[:, *upper], axis=1),
+        "nngp_gap": np.median(gap, axis=1),
         "condition_number": [float(one.condition_number) for one in spectra],
         "effective_rank": [float(one.effective_rank) for one in spectra],
     }
-    over = {name: ("depth", value) for name, value in values.items()}
+    over: dict[str, Any] = {name: ("depth", value) for name, value in values.items()}
+    groups = np.array_split(rows, GROUPS)
+    spreads = [_between(swept.ntk.values, own).std(axis=1) for own in groups]
+    over["group_spread"] = ("group", "depth"), np.array(spreads)
     return xr.Dataset(over, coords={"depth": swept.depth.values})
+
+
+def _between(matrices, rows):
+    """The values between different ones of these rows, `(depth, pair)`."""
+    first, second = np.triu_indices(len(rows), 1)
+    return matrices[:, rows[first], rows[second]]
 
 
 # --------------------------------------------------------------------------- claims
@@ -111,29 +132,31 @@ def _described(swept: xr.Dataset) -> xr.Dataset:
 
 def _spread(found):
     """What tells images apart, of plain networks over that of residual ones."""
-    spread = found.ntk_spread.isel(depth=-1)
-    return exact(spread.sel(family="plain") / spread.sel(family="γ = 1/2"), 1e-6)
+    spread = found.group_spread.isel(depth=-1)
+    ratio = spread.sel(family="plain") / spread.sel(family="γ = 1/2")
+    return over_seeds(ratio, what="groups of images")
 
 
 def _claims(of: str, words: str) -> list[Claim]:
     shared: Any = {
-        "name": "1j, images",
-        "source": "the same as for rows",
+        "source": "consequence of the limits of kernels between images",
         "known": "derived",
         "figure": of,
     }
     return [
         near_chance(
             of,
-            statement=f"plain, {words}: test MSE / Var at L = {{last}}, near chance "
-            "(1)",
-            reason="the bound set for fully connected networks at L = 1000",
+            name=f"1j-images-{of}-mse-plain",
+            statement=f"convolutional, plain, {words}: test MSE / Var at "
+            "L = {last} is near that of the best constant, 1",
+            reason="our own bound, as for fully connected networks at L = 1000",
             **shared,
         ),
         Claim(
             of=of,
-            statement=f"plain, {words}: spread of the NTK over pairs of images at "
-            "L = {last}, over that of γ = 1/2",
+            name=f"1j-images-{of}-spread",
+            statement=f"convolutional, {words}: spread of the plain NTK over pairs of "
+            "images at L = {last}, over that of the residual one, γ = 1/2",
             measure=_spread,
             predicted=0.1,
             side="below",
@@ -144,8 +167,9 @@ def _claims(of: str, words: str) -> list[Claim]:
             stays_flat(
                 of,
                 family,
-                statement=f"residual, {family}, {words}: test MSE at its worst depth "
-                "over that at L = {first}, to L = {last}",
+                name=f"1j-images-{of}-mse-gamma-{family[4:]}",
+                statement=f"convolutional, residual, {family}, {words}: test MSE at "
+                "its worst depth to L = {last}, over that at L = {first}: flat",
                 **shared,
             )
             for family in ("γ = 1", "γ = 1/2")
@@ -153,7 +177,10 @@ def _claims(of: str, words: str) -> list[Claim]:
     ]
 
 
-CLAIMS = _claims("flattened", "flattened") + _claims("pooled", "pooled")
+CLAIMS = [
+    *_claims("flattened", "flattened readout"),
+    *_claims("pooled", "mean over pixels"),
+]
 
 
 # -------------------------------------------------------------------------- figure
@@ -202,7 +229,7 @@ def _figure(of: str) -> Figure:
         draw=draw,
         title="Kernels between images and regression against depth, {readout}",
         caption="Convolutional kernels of {rows} images of {data} ({size} pixels), "
-        "{readout}; zero padding where nothing else is said. Left: NTK between images, "
+        "{readout}; zero padding unless stated otherwise. Left: NTK between images, "
         "mean and one standard deviation; dashed the limits of plain networks, 1/4, "
         "and pooled and circular 1/(1 + 3/P) with P pixels. Middle: gap of the NNGP, "
         "beside 9π²/(2L²) of fully connected plain networks. Right: kernel ridge "

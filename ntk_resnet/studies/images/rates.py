@@ -24,8 +24,14 @@ from ntk_resnet.plot import drawing
 from ntk_resnet.plot.drawing import THEORY
 from ntk_resnet.plot.families import looks
 from ntk_resnet.studies.images.kernels import FAMILIES
-from ntk_resnet.studies.ledger import Claim, exact
-from ntk_resnet.studies.study import Figure, Measurement
+from ntk_resnet.studies.ledger import (
+    BOTH_HALVES,
+    Claim,
+    Measured,
+    curve_slope,
+    exact,
+)
+from ntk_resnet.studies.study import Figure, Measurement, NotRun
 
 BLOCKS = (10, 100, 1000)
 """Depths of the residual networks."""
@@ -42,8 +48,19 @@ def _late(depth):
 
 
 def small_images(data: Data, count: int) -> np.ndarray:
-    """The first images of the data, made 4 x 4 pixels by means."""
+    """The first images of the data, averaged down to 4 x 4 pixels.
+
+    Raises:
+        NotRun: there are fewer, or their sides are not multiples of 4.
+    """
     n, height, width, channels = data.x[:count].shape
+    if n < count:
+        raise NotRun(f"{data.name} has {n} images; {count} are needed.")
+    if height % _SIDE or width % _SIDE:
+        raise NotRun(
+            f"images of {data.name} have {height} x {width} pixels; they are averaged "
+            f"down to {_SIDE} x {_SIDE}, which needs multiples of {_SIDE}."
+        )
     cut = (n, _SIDE, height // _SIDE, _SIDE, width // _SIDE, channels)
     return data.x[:count].reshape(cut).mean(axis=(2, 4))
 
@@ -67,7 +84,7 @@ def rates(
         and a branch has two of them.
     """
     x = small_images(data, images)
-    depths = np.unique(np.geomspace(100, longest, 9).round().astype(int)).tolist()
+    depths = np.unique(np.geomspace(100, longest, 25).round().astype(int)).tolist()
     pieces = len(_READOUTS) * (len(_PLAIN) + len(_RESIDUAL))
     plain: list[np.ndarray] = []
     residual: list[np.ndarray] = []
@@ -164,6 +181,15 @@ def _branch_share() -> float:
 # --------------------------------------------------------------------------- claims
 
 
+_EPS = np.finfo(float).eps
+_BOUND = "bound of the rounding"
+
+
+def _rounding(depth):
+    """Of a normalised kernel: a layer is about twenty operations, whose errors add."""
+    return 20 * _EPS * float(depth)
+
+
 def _excess(found):
     """Of the plain NTK over its limit, (padding, readout, plain_depth, pair)."""
     excess = found.plain_ntk - found.plain_limit
@@ -172,39 +198,46 @@ def _excess(found):
 
 def _flat_at_1000(found):
     flat = _excess(found).sel(readout="flatten")
-    return exact(flat.sel(plain_depth=1000, method="nearest"), 1e-10)
+    return exact(flat.sel(plain_depth=1000, method="nearest"), _rounding(1000), _BOUND)
 
 
 def _pooled_at_last(padding):
     def measure(found):
         one = {"readout": "pool", "padding": padding}
-        return exact(_excess(found).sel(one).isel(plain_depth=-1), 1e-9)
+        last = _excess(found).sel(one).isel(plain_depth=-1)
+        return exact(last, _rounding(last.plain_depth), _BOUND)
 
     return measure
 
 
 def _slopes(excess):
-    """Of the depth times the excess, in its logarithm, over the last depths."""
+    """Of the depth times the excess, in the logarithm of the depth, at late depths."""
     depth = _late(excess.plain_depth.values)
-    scaled = excess.sel(plain_depth=depth).transpose(
-        "plain_depth", ...
-    ) * depth.reshape(-1, *[1] * (excess.ndim - 1))
-    flat = scaled.values.reshape(len(depth), -1)
-    return exact(np.polyfit(np.log(depth), flat, 1)[0], 1e-5)
+    late = excess.sel(plain_depth=depth).transpose(..., "plain_depth").values
+    scaled = (depth * late).reshape(-1, len(depth))
+    # A slope in ln L of y is that of ln exp(y); the shift leaves it alone.
+    return _over_halves(depth, np.exp(scaled - scaled[:, :1]))
+
+
+def _over_halves(depth, curves):
+    slopes = [curve_slope(depth, one) for one in curves]
+    value, low, high = np.transpose(slopes)
+    return Measured(value, low, high, BOTH_HALVES)
 
 
 def _gap_ratio(found, factor, **where):
     """The NNGP's gap of plain networks over its asymptote, at the last depth."""
     last = float(found.plain_depth[-1])
     gap = found.plain_gap.sel(where).isel(plain_depth=-1)
-    return exact(gap * factor * 2 * last**2 / (9 * np.pi**2), 1e-6)
+    ratio = gap * factor * 2 * last**2 / (9 * np.pi**2)
+    return exact(ratio, ratio * _rounding(last), _BOUND)
 
 
 def _zero_gap_exponents(found):
     gap = found.plain_gap.sel(readout="pool", padding="zero")
     depth = _late(gap.plain_depth.values)
     late = gap.sel(plain_depth=depth).transpose("pair", "plain_depth").values
-    return exact([nr.fit_power(depth, one).exponent for one in late], 1e-5)
+    return _over_halves(depth, late)
 
 
 def _distance_exponents(found):
@@ -214,36 +247,44 @@ def _distance_exponents(found):
         np.abs(one - found.block_ntk).max("pair").isel(block_depth=slice(-2, None))
     )
     at = distance.block_depth.values
-    by_readout = distance.transpose("readout", "block_depth").values
-    return exact([nr.fit_power(at, row).exponent for row in by_readout], 1e-6)
+    return _between_two(at, distance.transpose("readout", "block_depth").values)
 
 
 def _change_exponents(found):
     """Of what ten times the depth changes in gamma = 1/2, by readout."""
     half = found.ntk.sel(family="γ = 1/2")
     changes = np.abs(half.diff("block_depth")).max("pair")
-    by_readout = changes.transpose("readout", "block_depth").values
     at = found.block_depth.values[:-1]
-    return exact([nr.fit_power(at, row).exponent for row in by_readout], 1e-6)
+    return _between_two(at, changes.transpose("readout", "block_depth").values)
+
+
+def _between_two(depth, curves):
+    """The exponents of curves of two points."""
+    times = np.log(depth[1] / depth[0])
+    slopes = np.log(curves[:, 1] / curves[:, 0]) / times
+    error = 4 * _rounding(BLOCKS[-1]) / curves.min(axis=1) / times
+    return exact(slopes, error, _BOUND)
 
 
 def _gap_kept(family):
     def measure(found):
         kept = found.gap.sel(family=family) / found.block_gap
-        return exact(kept.isel(block_depth=-1), 1e-9)
+        last = kept.isel(block_depth=-1)
+        return exact(last, last * _rounding(last.block_depth), _BOUND)
 
     return measure
 
 
 def _constant_excess(found):
     one = found.ntk.sel(family="α = 1").isel(block_depth=-1)
-    return exact(np.abs(one - 0.25), 1e-10)
+    return exact(np.abs(one - 0.25), _rounding(one.block_depth), _BOUND)
 
 
 def _constant_gap_ratio(found):
     one = found.gap.sel(family="α = 1", readout="flatten").isel(block_depth=-1)
     share, last = float(found.block_share), float(found.block_depth[-1])
-    return exact(one * 2 * share**2 * last**2 / (9 * np.pi**2), 1e-8)
+    ratio = one * 2 * share**2 * last**2 / (9 * np.pi**2)
+    return exact(ratio, ratio * _rounding(last), _BOUND)
 
 
 def _pooled_rate(found):
@@ -257,9 +298,9 @@ def _claim(
 ):
     """A claim of these rates, which are all derived here."""
     return Claim(
-        name=f"{name}, images",
+        name=name,
         statement=statement,
-        source="the recursion of pairs of pixels",
+        source="recursion of the kernel over pairs of pixels",
         known="derived",
         of="rates",
         measure=measure,
@@ -272,57 +313,60 @@ def _claim(
 
 CLAIMS = [
     _claim(
-        "1a",
-        "plain, flattened: NTK at L = 1000 less 1/4, either padding",
+        "1a-images-flattened",
+        "convolutional, plain, flattened: NTK at L = 1000 less 1/4, either padding",
         _flat_at_1000,
         0.0,
         "next term: (3/8 ln L + C)/L",
         tolerance=6e-3,
     ),
     _claim(
-        "1a",
-        "plain, pooled, circular: NTK at L = {longest} less 1/(1+3/P), P = {pixels}",
+        "1a-images-circular",
+        "convolutional, plain, pooled, circular: NTK at L = {longest} less "
+        "1/(1+3/P), P = {pixels}",
         _pooled_at_last("circular"),
         0.0,
         "next term: (c ln L + C)/L, see 1b",
         tolerance=1e-3,
     ),
     _claim(
-        "1a",
-        "plain, pooled, zero padding: NTK at L = {longest} less 1/4",
+        "1a-images-zero",
+        "convolutional, plain, pooled, zero padding: NTK at L = {longest} less 1/4",
         _pooled_at_last("zero"),
         0.0,
         "next term: (3/8 ln L + C)/L, C of the order of P",
         tolerance=5e-3,
     ),
     _claim(
-        "1b",
-        "plain, flattened: L(NTK − 1/4) grows like 3/8 ln L, L = {late} to {longest}",
+        "1b-images-flattened",
+        "convolutional, plain, flattened: L(NTK − 1/4) grows like 3/8 ln L: "
+        "slope in ln L from L = {late} to {longest}",
         lambda found: _slopes(_excess(found).sel(readout="flatten")),
         0.375,
         "next term: of order (ln L)/L in the slope",
         tolerance=5e-3,
     ),
     _claim(
-        "1b",
-        "plain, pooled, circular: L(NTK − limit) grows like 6/P/(1+3/P)^(2) ln L, "
-        "L = {late} to {longest}",
+        "1b-images-circular",
+        "convolutional, plain, pooled, circular: L(NTK − limit) grows like "
+        "6/P/(1+3/P)^(2) ln L: slope in ln L from L = {late} to {longest}",
         lambda found: _slopes(_excess(found).sel(readout="pool", padding="circular")),
         _pooled_rate,
-        "next term: of order (ln L)/L in the slope, 4 % here; deeper, rounding",
+        "next term: of order (ln L)/L in the slope, 4 % at these depths",
         tolerance=lambda found: 0.06 * _pooled_rate(found),
     ),
     _claim(
-        "1c",
-        "plain, flattened: NNGP gap × 2L²/(9π²) at L = {longest} is 1",
+        "1c-images-flattened",
+        "convolutional, plain, flattened: (1 − NNGP) × 2L²/(9π²) at L = {longest} is 1",
         lambda found: _gap_ratio(found, 1, readout="flatten"),
         1.0,
         "next term: 2(1.5 ln L + C)/L",
         tolerance=1e-2,
     ),
     _claim(
-        "1c",
-        "plain, pooled, circular: NNGP gap × 2PL²/(9π²) at L = {longest} is 1",
+        "1c-images-circular",
+        "convolutional, plain, pooled, circular: (1 − NNGP) × 2PL²/(9π²) at "
+        "L = {longest} is 1, P = {pixels}",
         lambda found: _gap_ratio(
             found, found.attrs["pixels"], readout="pool", padding="circular"
         ),
@@ -331,26 +375,27 @@ CLAIMS = [
         tolerance=1e-2,
     ),
     _claim(
-        "1c",
-        "plain, pooled, zero padding: NNGP gap falls like L^(−2): exponent",
+        "1c-images-zero",
+        "convolutional, plain, pooled, zero padding: 1 − NNGP falls like L^(−2): "
+        "exponent from L = {late} to {longest}",
         _zero_gap_exponents,
         -2.0,
         "next term: 2(1.5 ln L + C)/L",
         tolerance=2e-2,
     ),
     _claim(
-        "1d",
-        "residual, γ = 1: distance of the NTK to that of one block falls like 1/L: "
-        "exponent from L = {before} to {deepest}, either readout",
+        "1d-images-rate",
+        "convolutional, residual, γ = 1: distance of the NTK to that of one block "
+        "falls like 1/L: exponent from L = {before} to {deepest}, either readout",
         _distance_exponents,
         -1.0,
         "next term T² with T = 1/L",
         tolerance=1e-2,
     ),
     _claim(
-        "1f",
-        "residual, γ = 1/2: what ten times the depth changes in the NTK falls like "
-        "1/L: exponent, either readout",
+        "1f-images-rate",
+        "convolutional, residual, γ = 1/2: change of the NTK from L to 10 L falls like "
+        "1/L: exponent from L = 10 to {before}, either readout",
         _change_exponents,
         -1.0,
         f"next term of order 1/L at the smallest L = {BLOCKS[0]}",
@@ -359,27 +404,30 @@ CLAIMS = [
     *(
         _claim(
             name,
-            f"residual, {family}: NNGP gap at L = {{deepest}} over that of one block, "
-            "either readout: the kernel does not degenerate",
+            f"convolutional, residual, {family}: 1 − NNGP at L = {{deepest}} over "
+            "that of one block, either readout: the kernel does not degenerate",
             _gap_kept(family),
             0.5,
             "our own bound: kept means at least half of it",
             side="above",
         )
-        for name, family in (("1d", "γ = 1"), ("1f", "γ = 1/2"))
+        for name, family in (
+            ("1d-images-gap", "γ = 1"),
+            ("1f-images-gap", "γ = 1/2"),
+        )
     ),
     _claim(
-        "1g",
-        "residual, α = 1: |NTK − 1/4| at L = {deepest}, either readout",
+        "1g-images-constant",
+        "convolutional, residual, α = 1: |NTK − 1/4| at L = {deepest}, either readout",
         _constant_excess,
         3e-2,
         "theory: (3/8 ln L + C)/L, C larger than of plain networks",
         side="below",
     ),
     _claim(
-        "1c",
-        "residual, α = 1, flattened: NNGP gap × 2a²L²/(9π²) at L = {deepest} is 1, "
-        "a = {share:.4f} what zero padding leaves of the branch",
+        "1c-images-constant",
+        "convolutional, residual, α = 1, flattened: (1 − NNGP) × 2a²L²/(9π²) at L = "
+        "{deepest} is 1, a = {share:.4f} what zero padding leaves of the branch",
         _constant_gap_ratio,
         1.0,
         "next term: 2(1.5 ln L + C)/(aL)",
@@ -456,12 +504,12 @@ FIGURE = Figure(
     of="rates",
     draw=draw,
     title="Rates of convergence with depth, between images",
-    caption="Pairs of {images} images of {data} made 4 x 4 pixels. Left: distance of "
-    "the NTK of plain networks to 1/4, pooled and circular to 1/(1+3/P) with P = "
-    "{pixels} pixels; dashed (3/8 ln L)/L. Middle: the gap of their NNGP; dashed "
-    "9π²/(2L²) and 1/P of it, that of pooled kernels with circular padding. Right: "
-    "largest distance of the NTK to that of one block (γ = 1), and largest change with "
-    "ten times the depth (γ = 1/2), zero padding; dashed 1/L.",
+    caption="Pairs of {images} images of {data}, averaged down to 4 x 4 pixels. Left: "
+    "distance of the NTK of plain networks to 1/4, pooled and circular to 1/(1+3/P) "
+    "with P = {pixels} pixels; dashed (3/8 ln L)/L. Middle: the gap of their NNGP; "
+    "dashed 9π²/(2L²) and 1/P of it, that of pooled kernels with circular padding. "
+    "Right: largest distance of the NTK to that of one block (γ = 1), and largest "
+    "change with ten times the depth (γ = 1/2), zero padding; dashed 1/L.",
 )
 
 MEASUREMENT = Measurement(measure=rates, full={"longest": 10_000}, data="images")

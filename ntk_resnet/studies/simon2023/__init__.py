@@ -1,5 +1,6 @@
 """Simon et al. 2023: learning curves of kernel regression from the spectrum."""
 
+from ntk_resnet.studies.ledger import all_hold
 from ntk_resnet.studies.simon2023 import measurements as made
 from ntk_resnet.studies.simon2023.claims import CLAIMS, mixture, ratio_to_theory
 from ntk_resnet.studies.simon2023.figures import FIGURES
@@ -7,22 +8,25 @@ from ntk_resnet.studies.simon2023.measurements import NETWORKS
 from ntk_resnet.studies.study import Budget, Measurement, Study
 
 
-def answer(results, _):
-    """From the largest deviations on the sphere and on data."""
-    sphere_ratio = ratio_to_theory(results["sphere"], "error", mixture).values
-    text = (
-        f"On the sphere test errors are {sphere_ratio.min():.2f} to "
-        f"{sphere_ratio.max():.2f} of what the eigenvalues predict, and the parts of a "
-        "kernel's modes that are learned add up to the number of examples."
+def answer(results, entries):
+    """From the ratios to theory, and whether learnabilities add up."""
+    ratio = ratio_to_theory(results["sphere"], "error", mixture).values
+    good = all_hold(entries, "test-error", "training-error", "noise", "learnability")
+    sums = all_hold(entries, "sum-without-ridge")
+    found = results["on_data"]
+    on_data = (found.measured_test_mse / found.test_mse).values
+    return (
+        f"On the sphere they {'do' if good else 'do not all do so within 5 %'}: test "
+        f"errors are {_range(ratio)} of what the spectrum predicts; on "
+        f"{found.attrs['data']} they are {_range(on_data)} of it, "
+        f"{'' if all_hold(entries, 'data') else 'not all '}within 10 %. Without ridge "
+        f"what is learned of all modes {'adds' if sums else 'does not add'} up to the "
+        "number of examples."
     )
-    if "on_data" in results:
-        found = results["on_data"]
-        ratio = found.measured_test_mse / found.test_mse
-        text += (
-            f" On {found.attrs['data']} they are {float(ratio.min()):.2f} to "
-            f"{float(ratio.max()):.2f} of it."
-        )
-    return text
+
+
+def _range(values):
+    return f"{values.min():.2f} to {values.max():.2f}"
 
 
 STUDY = Study(
@@ -66,6 +70,17 @@ STUDY = Study(
                 "trials": 24,
                 "test": 300,
             },
+        ),
+        "gaussian": Measurement(
+            measure=made.gaussian,
+            full={
+                "modes": 200,
+                "sizes": [50, 100, 200],
+                "ridge": 0.01,
+                "noise": 0.1,
+                "trials": 1000,
+            },
+            quick={"sizes": [50, 100], "trials": 500},
         ),
         "conservation": Measurement(
             measure=made.conservation,

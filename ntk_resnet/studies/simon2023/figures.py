@@ -45,6 +45,26 @@ def draw_curves(found):
     return panels
 
 
+def draw_gaussian(found):
+    """Errors with Gaussian features against n."""
+    parts = {"test error": "error", "training error": "train_error"}
+    with drawing.style():
+        ax = drawing.one_axes(None)
+        for (label, name), look in zip(
+            parts.items(), looks(parts).values(), strict=True
+        ):
+            each = found[name].transpose("trial", "n").values
+            mean, low, high, _ = over_seeds(each)
+            _points(ax, found.n, low, mean, high, look, label)
+            drawing.theory_line(ax, found.n, found[f"predicted_{name}"], "theory")
+        drawing.log_axis(ax.yaxis)
+        drawing.width_axes(ax, found.n.values)
+        ax.set_xlabel("examples n")
+        ax.set_ylabel("error")
+        drawing.legend(ax)
+    return ax
+
+
 def draw_learnability(found):
     """The share of each degree that is learned, against n."""
     degrees = [k for k in found.degree.values if k > 0]
@@ -139,6 +159,14 @@ FIGURES = {
         title="The share of a function that is learned, by its degree",
         caption="The component of the prediction along the target, for spherical "
         "harmonics of degrees 1, 2 and 4; points and dashes as above.",
+    ),
+    "gaussian": Figure(
+        of="gaussian",
+        draw=draw_gaussian,
+        title="Learning curves with Gaussian features",
+        caption="{modes} independent features of eigenvalues i^(−2), target power "
+        "i^(−3/2), noise of variance {noise:g}: points with 95 % intervals over "
+        "{trials} trials, dashed the prediction.",
     ),
     "conservation": Figure(
         of="conservation",

@@ -6,6 +6,7 @@ import xarray as xr
 import ntk_resnet as nr
 from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.data.datasets import Data, targets
+from ntk_resnet.studies.spheres import on_sphere
 
 NETWORKS = {
     "plain, L = 1": nr.FeedForward(depth=1, trained="blocks"),
@@ -91,8 +92,7 @@ def _theory(spec, sizes, degrees):
 def _trial(spec, sizes, degrees, count, test, seed):
     """As `_theory`, of one draw of the points, a mean over targets."""
     rng = np.random.default_rng(seed)
-    x = rng.normal(size=(sizes[-1] + test, DIM))
-    x *= np.sqrt(DIM / np.sum(x**2, axis=1, keepdims=True))
+    x = np.sqrt(DIM) * on_sphere(rng, sizes[-1] + test, DIM)
     y = np.concatenate([_zonal(x, k, count, rng) for k in degrees], axis=1)
     inside = nr.gram(spec, x[: sizes[-1]])
     across = nr.gram(spec, x[sizes[-1] :], x[: sizes[-1]])
@@ -114,8 +114,7 @@ def _zonal(x, degree, count, rng):
     """Harmonics of unit power and of that degree; of degree 0 independent noise."""
     if degree == 0:
         return rng.normal(size=(len(x), count))
-    axes = rng.normal(size=(DIM, count))
-    t = x @ (axes / np.linalg.norm(axes, axis=0)) / np.sqrt(DIM)
+    t = x @ on_sphere(rng, count, DIM).T / np.sqrt(DIM)
     last, value = np.ones_like(t), t
     for k in range(1, degree):
         rest = (2 * k + DIM - 2) * t * value - k * last
@@ -125,6 +124,54 @@ def _zonal(x, degree, count, rng):
     for k in range(1, DIM - 1):
         number *= (degree - 1 + k) / k
     return np.sqrt(number) * value * rng.choice([-1.0, 1.0], size=count)
+
+
+# -------------------------------------------------------------------- Gaussian features
+
+
+def gaussian(
+    *,
+    modes: int,
+    sizes: list[int],
+    ridge: float,
+    noise: float,
+    trials: int,
+    progress: Progress = quiet,
+) -> xr.Dataset:
+    """Regression with independent Gaussian features, the setting of the theory.
+
+    Mode i has the eigenvalue i^(-2), and the target the power i^(-3/2) in it. Over `n`:
+    `predicted_error`, `predicted_train_error` and, with `trial`, `error` on new points,
+    noise included, and `train_error`.
+    """
+    index = np.arange(1, modes + 1)
+    values, power = 1 / index**2, 1 / index**1.5
+    theory = nr.learning_curve(
+        values, np.ones(modes), power, sizes, ridge=ridge, noise=noise
+    )
+    shift = ridge * values.sum()
+    found = np.empty((2, trials, len(sizes)))
+    for trial in range(trials):
+        progress(trial, trials, "Gaussian features")
+        rng = np.random.default_rng(trial)
+        weights = np.sqrt(power) * rng.choice([-1.0, 1.0], modes)
+        features = rng.normal(size=(sizes[-1], modes))
+        y = features @ weights + np.sqrt(noise) * rng.normal(size=sizes[-1])
+        for j, n in enumerate(sizes):
+            own = features[:n]
+            dual = np.linalg.solve(own * values @ own.T + shift * np.eye(n), y[:n])
+            missed = weights - values * (own.T @ dual)
+            found[:, trial, j] = missed @ missed + noise, np.mean((shift * dual) ** 2)
+    return xr.Dataset(
+        {
+            "error": (("trial", "n"), found[0]),
+            "train_error": (("trial", "n"), found[1]),
+            "predicted_error": ("n", theory.test_mse.values),
+            "predicted_train_error": ("n", theory.train_mse.values),
+        },
+        coords={"n": sizes},
+        attrs={"modes": modes, "ridge": ridge, "noise": noise, "trials": trials},
+    )
 
 
 # -------------------------------------------------------------------- conservation law
@@ -145,7 +192,8 @@ def conservation(
     `mode`), all modes in the order of their eigenvalues: `predicted` and, with `trial`,
     `learnability`, of the mode fitted on n of the points without repetition; over
     (`ridge`, `n`) `predicted_sum`, and `independent_sum`, of theory for points that are
-    independent and may repeat.
+    independent and may repeat. Over (`trial`, `n`) `rounding`, a bound of the relative
+    error of the sum without ridge: n eps times the matrix's condition number.
     """
     spec = nr.ResNet(depth=depth, branch_scale=nr.DepthScale(0.5))
     angle = 2 * np.pi * np.arange(points) / points
@@ -154,13 +202,15 @@ def conservation(
     values, modes = np.maximum(values[::-1], 0), modes[:, ::-1]
     ridges = [0.0, ridge]
     found = np.empty((len(ridges), trials, len(sizes), points))
+    rounding = np.empty((trials, len(sizes)))
     for trial in range(trials):
         progress(trial, trials, "modes on the circle")
         order = np.random.default_rng(trial).permutation(points)
-        for i, one in enumerate(ridges):
-            for j, n in enumerate(sizes):
-                rows = order[:n]
-                inside = kernel[np.ix_(rows, rows)]
+        for j, n in enumerate(sizes):
+            rows = order[:n]
+            inside = kernel[np.ix_(rows, rows)]
+            rounding[trial, j] = n * np.finfo(float).eps * np.linalg.cond(inside)
+            for i, one in enumerate(ridges):
                 fit = nr.kernel_ridge(inside, kernel[:, rows], modes[rows], ridge=one)
                 found[i, trial, j] = np.sum(modes * fit, axis=0)
     predicted = np.array([_of_a_set(values, one, sizes) for one in ridges])
@@ -173,6 +223,7 @@ def conservation(
     return xr.Dataset(
         {
             "learnability": (("ridge", "trial", "n", "mode"), found),
+            "rounding": (("trial", "n"), rounding),
             "predicted": (over, predicted),
             "predicted_sum": (over[:2], predicted.sum(axis=-1)),
             "independent_sum": (over[:2], np.sum(independent, axis=-1)),

@@ -1,29 +1,32 @@
 """Tian and Yu 2024: a scale of the branches with which deep networks generalise."""
 
-import numpy as np
-
+from ntk_resnet.studies.ledger import all_hold
 from ntk_resnet.studies.study import Budget, Study
 from ntk_resnet.studies.tian2024 import kernels, networks
 
 
-def answer(results, _):
+def answer(results, entries):
     """From the errors at the largest depth, and those of finite networks."""
     found, trained = results["depths"], results["networks"]
     last = found.best.isel(depth=-1).mean("seed")
     errors = [f"{float(last.sel(family=f)):.2g} ({f})" for f in last.family.values]
     best = trained.best.mean("seed")
-    least = str(best.family.values[int(np.argmin(best.values))])
+    each = [f"{float(best.sel(family=f)):.2g} ({f})" for f in best.family.values]
     noisy = results["interpolation"]
     share = float(noisy.best.mean() / noisy["last"].mean())
+    kernels_do = all_hold(entries, "10a")
+    networks_do = all_hold(entries, "10c")
+    stops = all_hold(entries, "10d")
     return (
-        f"At depth {found.attrs['deepest']:.0e}, α = L^(−γ), gradient descent with the "
-        "kernel leaves at the best time, of the variance of the target, "
-        f"{', '.join(errors)}; of finite networks of depth {trained.attrs['depth']} on "
-        f"{trained.attrs['images']} those of {least} have the least error, "
-        f"{float(best.min()):.2g}, and those of α = 1 "
-        f"{float(best.sel(family='α = 1')):.2g}. On targets with noise of variance "
-        f"{noisy.attrs['noise']} stopping in time leaves {share:.2g} times the error "
-        "of interpolation."
+        ("One that falls faster than L^(−1/4)" if kernels_do else "Not quite as said")
+        + f": at depth {found.attrs['deepest']:.0e} kernels leave at the best time, of "
+        f"the variance of the target, {', '.join(errors)}. Finite networks of depth "
+        f"{trained.attrs['depth']} on {trained.attrs['images']} "
+        + ("are in that order" if networks_do else "are not in that order in all seeds")
+        + f", {', '.join(each)}; on targets with noise of variance "
+        f"{noisy.attrs['noise']} training "
+        + ("has to stop early" if stops else "need not stop early in all seeds")
+        + f", which leaves {share:.2g} times the error of interpolation."
     )
 
 

@@ -1,5 +1,6 @@
 """Xiao, Pennington & Schoenholz 2020: what depth does to training and to prediction."""
 
+from ntk_resnet.studies.ledger import all_hold
 from ntk_resnet.studies.study import Budget, Measurement, Study
 from ntk_resnet.studies.xiao2020.claims import CLAIMS
 from ntk_resnet.studies.xiao2020.figures import FIGURES
@@ -11,23 +12,26 @@ from ntk_resnet.studies.xiao2020.measurements import (
 )
 
 
-def answer(results, _):
+def answer(results, entries):
     """From the matrices at the last depths."""
-    if "matrices" not in results:
-        return "Not measured."
     found = results["matrices"]
     deep = {name: found.sel(network=name).dropna("depth") for name in NETWORKS}
     last = {name: one.isel(depth=-1) for name, one in deep.items()}
     numbers = {name: float(one.condition_number) for name, one in last.items()}
     sizes = {name: float(one.prediction) for name, one in last.items()}
     m, near, far = (found.attrs[name] for name in ("points", "last", "far"))
+    phases = ("ordered", "critical", "chaotic")
+    trained = all_hold(entries, *(f"{name}-condition-number" for name in phases))
+    predicts = all_hold(entries, *(f"{name}-prediction" for name in phases))
     return (
-        f"The condition number of {m} points, the smaller the faster training, is "
+        f"The condition number of {m} points, the smaller the faster training, "
+        f"{'follows' if trained else 'does not follow'} the phase as predicted: it is "
         f"{numbers['ordered']:.1e} in the ordered and {numbers['chaotic']:.4g} in the "
         f"chaotic phase at depth {near}, {numbers['critical']:.3g} in between at depth "
-        f"{far}. Predictions of centred labels have {sizes['ordered']:.2g} of the "
-        f"labels' size in the ordered phase, {sizes['chaotic']:.1e} in the chaotic and "
-        f"{sizes['critical']:.1e} in the critical one."
+        f"{far}. The size of predictions, over that of centred labels, "
+        f"{'does too' if predicts else 'does not'}: {sizes['ordered']:.2g} in the "
+        f"ordered, {sizes['chaotic']:.1e} in the chaotic and "
+        f"{sizes['critical']:.1e} in the critical phase."
     )
 
 
@@ -59,7 +63,7 @@ STUDY = Study(
                 "depths": [3, 6, 10, 15, 20, 30, 40, 60, 80],
                 "far": [3, 6, 10, 30, 100, 300, 1000, 3000],
             },
-            quick={"far": [3, 10, 30, 100, 300, 1000]},
+            quick={"far": [3, 10, 30, 100, 300, 1000, 3000]},
         ),
         "approach": Measurement(
             measure=approach,

@@ -3,28 +3,36 @@
 import numpy as np
 
 from ntk_resnet.studies.ledger import Claim, exact
-from ntk_resnet.studies.xiao2020.measurements import RELU, SLOPES
+from ntk_resnet.studies.xiao2020.measurements import RELU, ROOT, SLOPES
+
+EPS = np.finfo(float).eps
+ROUNDING = "bound of the rounding, by layers, points and condition number"
 
 
-def _last(values):
-    """Those at the last two depths at which there are any, and these depths."""
-    known = values.dropna("depth").isel(depth=[-2, -1])
-    return known.values, known.depth.values
+def _root(values):
+    """The fixed point changes by 0.7 of a change of the weight variance."""
+    return exact(values, 10 * ROOT, "ten times the tolerance of the root")
 
 
-def _rate(values):
-    """By how much ln of values grows a layer, at the end."""
-    known, depth = _last(values)
-    return float(np.diff(np.log(known))[0] / np.diff(depth)[0])
+def _slope(x, y):
+    """Between the last two depths, and how much it changed from the two before."""
+    slopes = np.diff(y) / np.diff(x)
+    change = abs(slopes[..., -1] - slopes[..., -2])
+    return exact(slopes[..., -1], change, "change from the pair of depths before")
 
 
 def _rate_over(name, network, known, less=0.0, power=0):
-    """The rate of a variable (less something, times a power of L) over a known one."""
+    """The rate of ln of a variable by layer, at the end, over a known one.
+
+    Of the variable less something, times a power of L.
+    """
 
     def measure(found):
-        one = found[name].sel(network=network) - less
+        one = found[name].sel(network=network).dropna("depth")
+        depth = one.depth.values.astype(float)
         rate = known(found) if callable(known) else known
-        return exact(_rate(one * one.depth.astype(float) ** power) / rate, 1e-3)
+        logs = np.log((one.values - less) * depth**power) / rate
+        return _slope(depth, logs)
 
     return measure
 
@@ -33,10 +41,16 @@ def _power_of(network):
     """The power of depth by which predictions grow, at the end."""
 
     def measure(found):
-        known, depth = _last(found.prediction.sel(network=network))
-        return exact(np.diff(np.log(known)) / np.diff(np.log(depth)), 1e-6)
+        one = found.prediction.sel(network=network).dropna("depth")
+        return _slope(np.log(one.depth.values), np.log(one.values))
 
     return measure
+
+
+def _rounded(values, one, points):
+    """Numbers of matrices, each entry right to eps times the layers, relative."""
+    relative = EPS * one.depth * points * one.condition_number
+    return exact(values, relative.values * values, ROUNDING)
 
 
 def _over_limit(network):
@@ -44,7 +58,8 @@ def _over_limit(network):
 
     def measure(found):
         one = found.sel(network=network, depth=found.attrs["far"])
-        return exact(one.condition_number / one.predicted, 1e-9)
+        ratio = (one.condition_number / one.predicted).values
+        return _rounded(ratio, one, found.attrs["points"])
 
     return measure
 
@@ -56,52 +71,68 @@ def _twice_the_term(found):
 
 def _ordered_end(found):
     """The size of predictions at the last depth over that before, if ordered."""
-    (before, last), _ = _last(found.prediction.sel(network="ordered"))
-    return exact(last / before, 1e-4)
+    one = found.sel(network="ordered").dropna("depth")
+    before, last = one.prediction.values[-2:]
+    return _rounded(last / before, one.isel(depth=-1), found.attrs["points"])
 
 
 def _at_thirty(name):
     """What the chaotic network of 30 layers has."""
-    return lambda found: exact(found[name].sel(network="chaotic", depth=30), 1e-9)
+
+    def measure(found):
+        one = found.sel(network="chaotic", depth=30)
+        return _rounded(one[name].values, one, found.attrs["points"])
+
+    return measure
+
+
+def _shortfall(found):
+    last = found.shortfall.isel(depth=-1)
+    return exact(
+        last, EPS * found.attrs["far"], "bound of the rounding of so many layers"
+    )
 
 
 def _coefficient(found):
     """d(L times shortfall) / d ln L, at the end."""
-    last = found.shortfall.transpose("depth", "angle").isel(depth=[-2, -1])
-    depth = last.depth.values[:, None]
-    slope = np.diff(depth * last.values, axis=0) / np.diff(np.log(depth), axis=0)
-    return exact(slope, 1e-6)
+    depth = found.depth.values.astype(float)
+    values = depth * found.shortfall.transpose("angle", "depth").values
+    return _slope(np.log(depth), values)
 
 
 TABLE = "table of condition numbers and predictions by phase"
+
+CRITICAL = "q = σ_w² E φ² + 0.3 and σ_w² E φ′² = 1, solved apart to six digits"
+APART = "the recursion in another code, 100 points, to two digits"
 
 TEN = "10 %, for terms of relative order 1/L"
 
 CLAIMS = [
     Claim(
-        name="11.1",
-        statement="erf, bias variance 0.3: the critical weight variance",
-        source="values computed independently",
+        name="critical-weight",
+        statement="erf, bias variance 0.3: the critical weight variance σ_w²",
+        source=CRITICAL,
         known="derived",
         of="fixed_points",
-        measure=lambda found: exact(found.weight_variance, 1e-9),
+        measure=lambda found: _root(found.weight_variance),
         predicted=1.96307,
         tolerance=5e-6,
         reason="digits of the prediction",
     ),
     Claim(
-        name="11.1",
-        statement="the fixed point q* of the variance there",
-        source="values computed independently",
+        name="critical-variance",
+        statement="erf, bias variance 0.3, at the critical weight variance: the fixed "
+        "point q* of the variance",
+        source=CRITICAL,
         known="derived",
         of="fixed_points",
-        measure=lambda found: exact(found.variance, 1e-9),
+        measure=lambda found: _root(found.variance),
         predicted=1.31182,
         tolerance=5e-6,
         reason="digits of the prediction",
     ),
     Claim(
-        name="11.1",
+        name="ordered-correlation",
         statement="ordered: one minus a correlation falls by χ₁ a layer: the rate over "
         "ln χ₁, at L = {last}",
         source="depth scale ξ = −1/ln χ",
@@ -110,11 +141,11 @@ CLAIMS = [
         measure=_rate_over("gap", "ordered", np.log(SLOPES["ordered"])),
         predicted=1.0,
         tolerance=0.01,
-        reason="terms of relative order χ₁^L; 1e-3 for rounding",
+        reason="terms of relative order χ₁^L",
         figure="matrices",
     ),
     Claim(
-        name="11.1",
+        name="ordered-condition-number",
         statement="ordered: the condition number grows as m χ₁^(−L)/L: the rate of L "
         "times it over −ln χ₁, at L = {last}",
         source=TABLE,
@@ -129,7 +160,7 @@ CLAIMS = [
         figure="matrices",
     ),
     Claim(
-        name="11.1",
+        name="critical-condition-number",
         statement="critical, smooth: the condition number of m = {points} points tends "
         "to (m+2)/2: over it, at L = {far}",
         source=TABLE,
@@ -142,10 +173,10 @@ CLAIMS = [
         figure="matrices",
     ),
     Claim(
-        name="11.1",
+        name="relu-condition-number",
         statement="critical, ReLU: the condition number of m = {points} points tends "
         "to (m+3)/3: over it, at L = {far}",
-        source="the limit 1/4 put into the matrix",
+        source="the limit 1/4 put into the matrix, derived here",
         known="derived",
         of="matrices",
         measure=_over_limit(RELU),
@@ -155,7 +186,7 @@ CLAIMS = [
         figure="matrices",
     ),
     Claim(
-        name="11.1",
+        name="chaotic-condition-number",
         statement="chaotic: the condition number tends to 1 by χ₁ a layer: the rate of "
         "its excess over −ln χ₁, at L = {last}",
         source=TABLE,
@@ -170,9 +201,9 @@ CLAIMS = [
         figure="matrices",
     ),
     Claim(
-        name="11.1",
+        name="chaotic-condition-number-at-30",
         statement="chaotic: the condition number of {points} points at L = 30",
-        source="value computed independently, 100 points",
+        source=APART,
         known="derived",
         of="matrices",
         measure=_at_thirty("condition_number"),
@@ -182,9 +213,10 @@ CLAIMS = [
         figure="matrices",
     ),
     Claim(
-        name="11.1",
-        statement="chaotic: the mean normalised NTK off the diagonal at L = 30",
-        source="value computed independently",
+        name="chaotic-ntk-at-30",
+        statement="chaotic: the mean normalised NTK off the diagonal, {points} points, "
+        "at L = 30",
+        source=APART,
         known="derived",
         of="matrices",
         measure=_at_thirty("off_diagonal"),
@@ -195,23 +227,24 @@ CLAIMS = [
         figure="matrices",
     ),
     Claim(
-        name="11.1",
+        name="critical-ntk",
         statement="critical, smooth: the normalised NTK off the diagonal tends to 1/3: "
         "what it lacks at L = {far}",
         source="limit of the NTK",
         known="summary",
         of="approach",
-        measure=lambda found: exact(found.shortfall.isel(depth=-1), 1e-12),
+        measure=_shortfall,
         predicted=0.0,
         tolerance=lambda found: np.log(found.attrs["far"]) / found.attrs["far"],
         reason="term of order ln L/L",
         figure="approach",
     ),
     Claim(
-        name="11.1",
-        statement="it lacks A ln L/L, A = 1/3 + 2/(9 C″), C the map of correlations, "
-        "at 1: the slope of L times it against ln L, up to L = {far}",
-        source="second order of the recursion",
+        name="critical-ntk-term",
+        statement="critical, smooth: the normalised NTK off the diagonal is 1/3 − "
+        "A ln L/L, A = 1/3 + 2/(9 C″), C the map of correlations, at 1: the slope of "
+        "L times what the NTK lacks to 1/3 against ln L, up to L = {far}",
+        source="second order of the recursion, derived here",
         known="derived",
         of="approach",
         measure=_coefficient,
@@ -221,7 +254,7 @@ CLAIMS = [
         figure="approach",
     ),
     Claim(
-        name="11.1",
+        name="ordered-prediction",
         statement="ordered: predictions of centred labels do not decay: their size at "
         "L = {last} over that at the depth before",
         source=TABLE,
@@ -235,7 +268,7 @@ CLAIMS = [
     ),
     *(
         Claim(
-            name="11.1",
+            name=f"{name}-prediction",
             statement=f"critical, {text}: predictions of centred labels fall as 1/L: "
             "the power of L, at L = {far}",
             source=TABLE,
@@ -247,12 +280,15 @@ CLAIMS = [
             reason="0.1, for terms of relative order ln L/L",
             figure="matrices",
         )
-        for network, text in (("critical", "smooth"), (RELU, "ReLU"))
+        for name, network, text in (
+            ("critical", "critical", "smooth"),
+            ("relu", RELU, "ReLU"),
+        )
     ),
     Claim(
-        name="11.1",
-        statement="chaotic: they fall as L (χ_c/χ₁)^L: the rate of them over L, by "
-        "ln(χ_c/χ₁), at L = {last}",
+        name="chaotic-prediction",
+        statement="chaotic: predictions of centred labels fall as L (χ_c/χ₁)^L: the "
+        "rate of them over L, by ln(χ_c/χ₁), at L = {last}",
         source=TABLE,
         known="summary",
         of="matrices",

@@ -11,6 +11,8 @@ SLOPES = {"ordered": 0.810, "critical": 1.0, "chaotic": 1.276}
 RELU = "ReLU"  # critical too, without bias
 NETWORKS = (*SLOPES, RELU)
 BIAS = 0.3
+ROOT = 1e-10
+"""To which the critical weight variance is sought."""
 
 
 def erf(weight_variance):
@@ -46,7 +48,7 @@ def input_kernel(slope):
 def fixed_points(*, progress: Progress = quiet) -> xr.Dataset:
     """The critical error function, by `nr.phase`: `weight_variance` and `variance`."""
     off = lambda weight: float(nr.phase(erf(weight)).slope) - 1  # noqa: E731
-    critical = optimize.brentq(off, 1.5, 2.5, xtol=1e-10)
+    critical = optimize.brentq(off, 1.5, 2.5, xtol=ROOT)
     progress(1, 1, "fixed points")
     variance = float(nr.phase(erf(critical)).variance)
     return xr.Dataset({"weight_variance": critical, "variance": variance})
