@@ -520,5 +520,5 @@ STUDY = Study(
     },
     claims=CLAIMS,
     figures=FIGURES,
-    budget=Budget(quick=12, full=60),
+    budget=Budget(quick=6, full=60),
 )

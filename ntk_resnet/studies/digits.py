@@ -261,5 +261,5 @@ STUDY = Study(
     },
     claims=CLAIMS,
     figures=FIGURES,
-    budget=Budget(quick=9, full=30),
+    budget=Budget(quick=6, full=30),
 )

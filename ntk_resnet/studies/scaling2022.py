@@ -477,5 +477,5 @@ STUDY = Study(
     },
     claims=CLAIMS,
     figures=FIGURES,
-    budget=Budget(quick=19, full=60),
+    budget=Budget(quick=16, full=60),
 )

@@ -512,5 +512,5 @@ STUDY = Study(
     },
     claims=CLAIMS,
     figures=FIGURES,
-    budget=Budget(quick=11, full=60),
+    budget=Budget(quick=5, full=60),
 )

@@ -92,5 +92,5 @@ STUDY = Study(
     },
     claims=CLAIMS,
     figures=FIGURES,
-    budget=Budget(quick=32, full=180),
+    budget=Budget(quick=25, full=180),
 )

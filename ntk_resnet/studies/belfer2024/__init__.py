@@ -77,5 +77,5 @@ STUDY = Study(
     },
     claims=CLAIMS,
     figures=FIGURES,
-    budget=Budget(quick=20, full=60),
+    budget=Budget(quick=26, full=60),
 )

@@ -131,5 +131,5 @@ STUDY = Study(
     },
     claims=CLAIMS,
     figures=FIGURES,
-    budget=Budget(quick=30, full=180),
+    budget=Budget(quick=25, full=180),
 )

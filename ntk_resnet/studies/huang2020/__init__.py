@@ -80,5 +80,5 @@ STUDY = Study(
         "ntk": kernels.FIGURES["ntk"],
         "nngp": kernels.FIGURES["nngp"],
     },
-    budget=Budget(quick=68, full=360),
+    budget=Budget(quick=50, full=360),
 )

@@ -63,5 +63,5 @@ STUDY = Study(
         "rates": rates.FIGURE,
         "agreement": finite.FIGURE,
     },
-    budget=Budget(quick=25, full=240),
+    budget=Budget(quick=40, full=240),
 )

@@ -107,5 +107,5 @@ STUDY = Study(
     },
     claims=CLAIMS,
     figures=FIGURES,
-    budget=Budget(quick=30, full=240),
+    budget=Budget(quick=62, full=240),
 )

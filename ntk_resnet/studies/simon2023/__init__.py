@@ -112,5 +112,5 @@ STUDY = Study(
     },
     claims=CLAIMS,
     figures=FIGURES,
-    budget=Budget(quick=30, full=240),
+    budget=Budget(quick=12, full=240),
 )

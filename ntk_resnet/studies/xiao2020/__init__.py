@@ -76,5 +76,5 @@ STUDY = Study(
     },
     claims=CLAIMS,
     figures=FIGURES,
-    budget=Budget(quick=15, full=60),
+    budget=Budget(quick=12, full=60),
 )
