@@ -1,7 +1,6 @@
 """Lines of the ledger as text, for pages and the terminal."""
 
 import html
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -75,14 +74,15 @@ def item(entry: Entry) -> str:
 def items(entries: Sequence[Entry]) -> str:
     """A list of claims; those that could not be run once for each reason."""
     run = [item(entry) for entry in entries if entry.verdict != NOT_RUN]
-    others = itertools.groupby(
-        (entry for entry in entries if entry.verdict == NOT_RUN),
-        key=lambda entry: (entry.claim, entry.reason),
-    )
-    for _, alike in others:
-        first, *more = alike
-        text = f" (and {len(more)} more of this kind)" if more else ""
-        run.append(item(first._replace(reason=first.reason + text)))
+    others: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if entry.verdict == NOT_RUN:
+            others.setdefault(entry.reason, []).append(entry)
+    for reason, (first, *more) in others.items():
+        if more:
+            names = ", ".join(entry.claim for entry in more)
+            reason = f"{reason.rstrip('.')}; the same for {names}"
+        run.append(item(first._replace(reason=reason)))
     return f'<ul class="claims">{"".join(run)}</ul>' if run else ""
 
 

@@ -18,8 +18,9 @@ MERCER = {
 
 
 def prose(text: str) -> str:
-    """Text for the page: escaped, and `L^(1/2)` set as a superscript."""
-    return re.sub(r"\^\(([^)]*)\)", r"<sup>\1</sup>", html.escape(text))
+    """Text for the page: escaped, with minus signs, `L^(1/2)` set as a superscript."""
+    text = re.sub(r"(?<![\w.\-])-(?=\.?\d)", "−", html.escape(text))
+    return re.sub(r"\^\(([^)]*)\)", r"<sup>\1</sup>", text)
 
 
 def plain(text: str) -> str:

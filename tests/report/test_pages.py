@@ -240,7 +240,7 @@ def test_a_claim_that_could_not_be_run_says_why():
     assert 'class="not-run"' in entries.item(line)
     several = entries.items([line, line, LINE, line._replace(reason="other")])
     assert several.count("<li") == 3
-    assert "no files (and 1 more of this kind)" in several
+    assert f"no files; the same for {LINE.claim}" in several
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def trainability(
 
     Depth is the number of units; initial weights, of all units together, are those of
     `SETUPS`. Over (`setup`, `depth`, `seed`): `loss`, over that of zero weights, and
-    `rate`, the best of `rates`.
+    `rate`, the best of those `tried`.
     """
     losses = np.empty((len(SETUPS), len(depths), seeds, len(rates)))
     total = len(SETUPS) * len(depths)
@@ -168,9 +168,15 @@ def trainability(
         {
             "loss": (over, losses.min(axis=-1)),
             "rate": (over, np.asarray(rates)[best]),
+            "tried": ("of_rates", rates),
         },
         coords={"setup": list(SETUPS), "depth": depths, "seed": np.arange(seeds)},
-        attrs={"steps": steps, "d": d, "deepest": max(depths), "shallow": min(depths)},
+        attrs={
+            "steps": steps,
+            "d": d,
+            "deepest": max(depths),
+            "shallow": min(depths),
+        },
     )
 
 
