@@ -22,6 +22,11 @@ def small(study, **settings):
     )
 
 
+def with_claims(study, claims):
+    """The study with these claims alone."""
+    return dataclasses.replace(study, claims=claims)
+
+
 def run(study):
     """What became of a small study."""
     (one,) = runner.run([study], quick=True)

@@ -21,6 +21,7 @@ NAMES = (
     "images",
     "digits",
     "li2016",
+    "desmith2020",
     "dherin2025",
 )
 
