@@ -73,7 +73,8 @@ def sweep_depth(
         relative to themselves (between images absolutely, to a few float64 eps times
         the depth); `log_nngp_diag`, `log_ntk_diag` over `(depth,)`, or
         `(depth, row)`, in neural-tangents' normalisation. The dtype is that of the
-        input. `ntk` is NaN where nothing is trained (all scales zero).
+        input. `ntk` is NaN where nothing is trained (all scales zero, or their
+        squares).
 
     Raises:
         ValueError: bad inputs, neither or both of `angles` and `x`, a convolutional
@@ -137,8 +138,10 @@ def kernels_by_depth(
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """The index into `depths` and the variables of `sweep_depth`, in no set order."""
     for index, values in _by_depth(spec, depths, angles, x, progress):
-        deep = spec.replace(depth=depths[index])
-        for name in ("nngp",) if spec.trains_nothing else ("nngp", "ntk"):
+        # Where nothing is trained, or scales whose squares are 0, there is no NTK.
+        none = np.isneginf(values["log_ntk_diag"]).all()
+        for name in ("nngp",) if none else ("nngp", "ntk"):
+            deep = spec.replace(depth=depths[index])
             check_finite(values[f"{name}_gap"], name, True, deep)
         yield index, values
 

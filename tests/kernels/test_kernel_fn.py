@@ -109,7 +109,12 @@ def test_normalised_kernels_stay_in_range(angle, depth, alpha, block):
 
 
 def test_where_nothing_is_trained():
-    """All scales are 0 and the blocks alone are trained."""
+    """All scales are 0 and the blocks alone are trained; or their squares are."""
+    for scale in (0.0, 1e-200):
+        spec = nr.ResNet(depth=1, branch_scale=scale)
+        swept = nr.sweep_depth(spec, 4, angles=[1.0])
+        assert np.isnan(swept.ntk).all()
+        assert np.isfinite(swept.nngp).all()
     spec = nr.ResNet(depth=4, branch_scale=0.0)
     assert (np.asarray(nr.kernel_fn(spec, normalised=False)(X1)) == 0).all()
     assert np.isnan(nr.kernel_fn(spec)(X1)).all()

@@ -67,7 +67,7 @@ def test_the_interval_decides(low, high, side, expected):
 
 def test_of_several_values_one_that_fails_fails_all():
     def several(*values):
-        return lambda found: exact(values, 0.01)
+        return lambda found: exact(values, 0.01, "bound")
 
     for values, expected, shown in (
         ((-0.5, -0.45, -0.42), "holds", -0.42),
@@ -87,7 +87,7 @@ def test_predictions_may_differ_from_value_to_value():
     one = claim(
         0,
         0,
-        measure=lambda found: exact(found.n**2, 0.0),
+        measure=lambda found: exact(found.n**2, 0.0, "whole numbers"),
         predicted=lambda found: found.n.values**2,
         tolerance=lambda found: 0.1 * found.n.values,
     )

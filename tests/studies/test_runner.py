@@ -44,7 +44,7 @@ def claim(name, of, predicted=4.0):
         source="s",
         known="derived",
         of=of,
-        measure=lambda found: exact(found.y.values.max(), 0.0),
+        measure=lambda found: exact(found.y.values.max(), 0.0, "whole numbers"),
         predicted=predicted,
         reason="r",
     )
