@@ -335,6 +335,7 @@ def draw_shares(found):
         ax.errorbar(found.order, mean, yerr=[mean - low, high - mean],
                     **look | {"linestyle": ""}, label="linear blocks")  # fmt: skip
         drawing.theory_line(ax, found.order, found.predicted, "theory, binomial")
+        ax.set_xticks(found.order.values)
         ax.set_xlabel("length of the paths k")
         ax.set_ylabel("share of the outputs' square")
         drawing.legend(ax)
@@ -350,7 +351,8 @@ def draw_truncation(found):
         last = found.isel(scale=-1)
         line = float(last.error) * (found.scale / float(last.scale)) ** 3
         drawing.theory_line(ax, found.scale, line, "theory, ∝ λ³")
-        drawing.log_axes(ax)
+        drawing.log_axis(ax.xaxis, steps=(1, 2, 5))
+        drawing.log_axis(ax.yaxis)
         ax.set_xlabel("scale λ")
         ax.set_ylabel("error of two orders")
         drawing.legend(ax)
@@ -382,7 +384,8 @@ def draw_complexity(found):
         ax.errorbar(found.scale, mean, yerr=[mean - low, high - mean], **look,
                     label="ReLU blocks")  # fmt: skip
         drawing.theory_line(ax, found.scale, found.predicted, "theory, (1 + λ²)ⁿ")
-        drawing.log_axes(ax)
+        drawing.log_axis(ax.xaxis, steps=(1, 2, 5))
+        drawing.log_axis(ax.yaxis)
         ax.set_xlabel("scale λ")
         ax.set_ylabel("geometric complexity")
         drawing.legend(ax)

@@ -70,7 +70,8 @@ def draw_plateaus(found):
         line = two[-1] + np.log(scale[-1] / scale) / found.attrs["s"]
         drawing.theory_line(ax, scale, three[-1] * scale[-1] / scale, "theory, ∝ 1/σ₀")
         drawing.theory_line(ax, scale, line, "theory, ln(1/σ₀)/s")
-        drawing.log_axes(ax)
+        for axis in (ax.xaxis, ax.yaxis):
+            drawing.log_axis(axis, steps=(1, 2, 5))
         ax.set_xlabel("size of initial weights σ₀")
         ax.set_ylabel("time to half the loss")
         drawing.legend(ax)
@@ -80,7 +81,10 @@ def draw_plateaus(found):
 def draw_along(found):
     """The most negative eigenvalue, and the loss, while training."""
     axes = drawing.new_axes(1, 2)
-    names = {"negative": "−λ_min / λ_max of the Hessian", "loss": "loss"}
+    names = {
+        "negative": r"$-\lambda_{\min}\,/\,\lambda_{\max}$ of the Hessian",
+        "loss": "loss",
+    }
     with drawing.style():
         for ax, (name, label) in zip(axes.flat, names.items(), strict=True):
             labels = [f"shortcuts of {n}" for n in found.length.values]
