@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -110,20 +110,23 @@ def _show(as_json, lines, page, seconds):
 def _show_list(as_json):
     from ntk_resnet.studies import catalogue
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in catalogue.NAMES:
         study = catalogue.study(name)
         rows.append(
             {
                 "study": name,
                 "title": study.title,
-                "claims": " ".join(dict.fromkeys(c.name for c in study.claims)),
+                "claims": [claim.name for claim in study.claims],
                 "quick": study.budget.quick,
                 "full": study.budget.full,
             }
         )
     if as_json:
         return terminal.print_json({"studies": rows})
+    for row in rows:  # what --claim takes for all that belong together
+        groups = dict.fromkeys(name.split("-")[0] for name in row["claims"])
+        row["claims"] = " ".join(groups)
     columns = {"study": "study", "title": "title", "claims": "claims"}
     columns |= {"quick": "quick, s", "full": "full, s"}
     terminal.print_table("", columns, rows)

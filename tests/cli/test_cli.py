@@ -252,7 +252,7 @@ def test_reproduce_lists_its_studies(capsys):
     assert code == 0
     rows = json.loads(text)["studies"]
     assert [row["study"] for row in rows] == list(small_study.SIZES)
-    assert "1a-blocks" in rows[0]["claims"].split()
+    assert "1a-blocks" in rows[0]["claims"]
     code, text, _ = run(capsys, "reproduce", "--list")
     assert code == 0
     assert "huang2020" in text
