@@ -41,11 +41,9 @@ class Reproduce:
             raise ValueError(
                 f"name a study, or all; there are {', '.join(catalogue.NAMES)}."
             )
-        names = dict.fromkeys(self.studies)
-        every = "all" in names
-        names.pop("all", None)
-        studies = [catalogue.study(name) for name in names]
-        if every:
+        names = [name for name in dict.fromkeys(self.studies) if name != "all"]
+        studies = [catalogue.study(name) for name in names]  # all of them checked
+        if "all" in self.studies:
             studies = [catalogue.study(name) for name in catalogue.NAMES]
         if self.claim and len(studies) > 1:
             raise ValueError(

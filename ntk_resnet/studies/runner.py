@@ -5,6 +5,7 @@ is loaded instead of computed, so that a second run is instant and a killed one 
 """
 
 import contextlib
+import dataclasses
 import functools
 import json
 import math
@@ -93,7 +94,8 @@ def _entry(study, claim, value):
 # ------------------------------------------------------------------------------ results
 
 
-class _Job(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Job:
     """A measurement to be made, or to be found."""
 
     study: Study
@@ -108,18 +110,21 @@ class _Job(NamedTuple):
     def key(self):
         return f"{self.study.name} {self.name} {self.size}"
 
+    @functools.cached_property
     def about(self):
-        """What decides the result besides the code."""
+        """What decides the result besides the code; of the data their digest."""
         about: dict[str, Any] = {"study": self.study.name, "measurement": self.name}
         about |= {"settings": self.settings}
         if self.part.data:
-            data = self.data()
+            data = self.data
             about |= {"data": data.name, "data_sha256": digest(data.x, data.y)}
         return about
 
+    @functools.cached_property
     def recipe(self):
-        return recipe(self.about() | {"function": function_digest(self.part.measure)})
+        return recipe(self.about | {"function": function_digest(self.part.measure)})
 
+    @property
     def data(self):
         """What the measurement takes, if there is such; nothing is downloaded."""
         if self.part.source in ARCHIVES and not has_images(self.part.source):
@@ -136,7 +141,7 @@ class _Job(NamedTuple):
             raise NotRun(str(error)) from None
 
     def compute(self, progress):
-        inputs = (self.data(),) if self.part.data else ()
+        inputs = (self.data,) if self.part.data else ()
         return self.part.measure(*inputs, **self.settings, progress=progress)
 
     @property
@@ -152,7 +157,7 @@ class _Job(NamedTuple):
         home = _cached("studies")
         if home is None:
             return None
-        which = digest(json.dumps(self.about(), sort_keys=True))[:12]
+        which = digest(json.dumps(self.about, sort_keys=True))[:12]
         return home / self.study.name / self.size / f"{self.name}-{which}.zarr"
 
 
@@ -189,7 +194,7 @@ def _results(jobs, progress):
 def _known(job):
     """The result from an earlier run, `None`, or the `NotRun` of its data."""
     try:
-        wanted, places = job.recipe(), (job.kept, job.cached)
+        wanted, places = job.recipe, (job.kept, job.cached)
     except NotRun as why:
         return why
     for place in places:
@@ -202,7 +207,7 @@ def _known(job):
 
 
 def _made(job, progress):
-    value = records.made_by(job.recipe(), functools.partial(job.compute, progress))
+    value = records.made_by(job.recipe, functools.partial(job.compute, progress))
     _remember(job.key, value.attrs["seconds"])
     if job.cached is not None:
         with contextlib.suppress(OSError):  # it need not be writable
