@@ -44,6 +44,14 @@ def check_number(name: str, value: Any, *, positive: bool = False) -> float:
     return float(value)
 
 
+def check_confidence(value: Any) -> float:
+    """`confidence` as a float, if it is above 0 and below 1."""
+    confidence = check_number("confidence", value, positive=True)
+    if confidence >= 1:
+        raise ValueError(f"confidence must be below 1, got {confidence:g}.")
+    return confidence
+
+
 def check_choice(name: str, value: Any, choices) -> Any:
     """`value`, if it is one of `choices`."""
     if not isinstance(value, str) or value not in choices:

@@ -17,12 +17,12 @@ from jaxtyping import Array, ArrayLike, Float, Num
 from matfree import decomp
 
 from ntk_resnet._checks import check_count
-from ntk_resnet._inputs import NUMBERS, check_array, check_rows
+from ntk_resnet._inputs import NUMBERS, check_array
 from ntk_resnet._precision import keep_precision, precision_of
 from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.analysis.lanczos import Krylov, quadrature, ritz
 from ntk_resnet.analysis.statistics import standard_error
-from ntk_resnet.models.functions import as_function, check_params, program_of
+from ntk_resnet.models.functions import check_outputs, prepared, program_of
 from ntk_resnet.models.losses import loss_of_outputs
 from ntk_resnet.records.provenance import provenance
 
@@ -74,21 +74,13 @@ def gauss_newton(
 
 
 def _curvature(model, x, y, loss, batch_rows, kind):
-    x = check_rows("x", x)
+    apply, params, rest, x = made_of = prepared(model, x)
     n = len(x)
     y = check_array("y", y, f"({n},) or ({n}, ...), one target for each row of x")
     if batch_rows is not None:
         batch_rows = min(check_count("batch_rows", batch_rows), n)
-    apply, params, rest = as_function(model, x)
-    check_params(params)
-    with precision_of(*jax.tree.leaves(params)):
-        x = jnp.asarray(x, jax.dtypes.canonicalize_dtype(x.dtype))
-        outputs = jax.eval_shape(apply, params, rest, x)
-        if not hasattr(outputs, "shape") or outputs.shape[:1] != (n,):
-            raise ValueError(
-                "model must map (n, ...) inputs to one array (n, ...) of outputs; got "
-                f"{jax.tree.map(lambda leaf: leaf.shape, outputs)} for x {x.shape}."
-            )
+    with made_of.precision:
+        outputs = check_outputs(apply, params, rest, x)
         function, y = loss_of_outputs(loss, outputs, y)
         found = Curvature(
             params, rest, x, jnp.asarray(y), apply, function, kind, batch_rows

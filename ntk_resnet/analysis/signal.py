@@ -13,10 +13,8 @@ import numpy as np
 import xarray as xr
 
 from ntk_resnet._checks import check_choice, check_count
-from ntk_resnet._inputs import check_rows
-from ntk_resnet._precision import precision_of
-from ntk_resnet.models.functions import as_function, program_of
-from ntk_resnet.models.tape import Tape, gradients_at, record, record_function
+from ntk_resnet.models.functions import prepared, program_of
+from ntk_resnet.models.tape import Tape, gradients_at, record
 from ntk_resnet.records.provenance import provenance
 
 _PRODUCTS = ("dot_general", "conv_general_dilated")
@@ -56,32 +54,28 @@ def moments(
     (`tests/analysis/test_signal.py`).
     """
     check_choice("by", by, ("block", "layer"))
-    x = _rows(model, x)
-    with precision_of(x):
-        tape = record(model, x)
-        if by == "block":
-            blocks = _residual_blocks(tape)
-            found = [_of_block(tape.operations[at], trunk) for at, trunk in blocks]
-            places = [at for at, _ in blocks]
-        else:
-            places = _layers(tape)
-            found = [_of_layer(tape, tape.operations[at]) for at in places]
-        if not places:
-            raise ValueError(
-                f'{_NO_BLOCK} Pass by="layer".'
-                if by == "block"
-                else "model multiplies its inputs by no weight."
-            )
-        if seed is not None:
-            for one, gradient in zip(
-                found, _gradients(model, x, places, seed), strict=True
-            ):
-                one["gradient_second_moment"] = _second_moment(gradient)
+    tape = record(model, x)
+    if by == "block":
+        blocks = _residual_blocks(tape)
+        found = [_of_block(tape.operations[at], trunk) for at, trunk in blocks]
+        places = [at for at, _ in blocks]
+    else:
+        places = _layers(tape)
+        found = [_of_layer(tape, tape.operations[at]) for at in places]
+    if not places:
+        raise ValueError(
+            f'{_NO_BLOCK} Pass by="layer".'
+            if by == "block"
+            else "model multiplies its inputs by no weight."
+        )
+    if seed is not None:
+        for one, gradient in zip(found, _gradients(tape, places, seed), strict=True):
+            one["gradient_second_moment"] = _second_moment(gradient)
     variables = {name: (by, [one[name] for one in found]) for name in found[0]}
     result = xr.Dataset(
         variables,
         coords={by: np.arange(1, len(places) + 1)},
-        attrs=provenance(rows=len(x), seed=seed),
+        attrs=provenance(rows=len(tape.input.value), seed=seed),
     )
     return result.set_coords("name") if by == "layer" else result
 
@@ -118,21 +112,19 @@ def expansion(model: Any, x: Any, orders: int = 4) -> xr.Dataset:
     orders = check_count("orders", orders, least=0)
     if orders > 8:
         raise ValueError(f"orders must be at most 8, got {orders}.")
-    x = _rows(model, x)
-    apply, params, rest = as_function(model, x)
-    with precision_of(x, *jax.tree.leaves(params)):
-        tape = record(model, x)
-        blocks = _residual_blocks(tape)
-        if not blocks:
-            raise ValueError(_NO_BLOCK)
+    tape = record(model, x)
+    blocks = _residual_blocks(tape)
+    if not blocks:
+        raise ValueError(_NO_BLOCK)
 
-        def scaled(t):
-            change = {
-                at: lambda _, given, trunk=trunk: given[trunk] + t * given[1 - trunk]
-                for at, trunk in blocks
-            }
-            return record_function(apply, params, rest, x, change).output.value
+    def scaled(t):
+        change = {
+            at: lambda _, given, trunk=trunk: given[trunk] + t * given[1 - trunk]
+            for at, trunk in blocks
+        }
+        return tape.again(change).output.value
 
+    with tape.made_of.precision:
         one = jnp.ones((), tape.output.value.dtype)
         terms = [np.asarray(v, float) for v in _taylor(scaled, 0 * one, orders)]
     outputs = np.asarray(tape.output.value, float)
@@ -141,7 +133,7 @@ def expansion(model: Any, x: Any, orders: int = 4) -> xr.Dataset:
         left = left - term
         errors.append(_root(left) / _root(outputs))
     squares = np.array([np.mean(term**2) for term in terms])
-    n = len(blocks)
+    n, rows = len(blocks), len(outputs)
     return xr.Dataset(
         {
             "second_moment": ("order", squares),
@@ -150,11 +142,11 @@ def expansion(model: Any, x: Any, orders: int = 4) -> xr.Dataset:
             "error": ("order", errors),
             "term": (
                 ("order", "row", "output"),
-                np.stack([term.reshape(len(x), -1) for term in terms]),
+                np.stack([term.reshape(rows, -1) for term in terms]),
             ),
         },
         coords={"order": np.arange(orders + 1)},
-        attrs=provenance(blocks=n, rows=len(x)),
+        attrs=provenance(blocks=n, rows=rows),
     )
 
 
@@ -168,10 +160,9 @@ def geometric_complexity(model: Any, x: Any, *, batch_rows: int = 64) -> float:
     Accuracy: that of derivatives in the dtype of the model
     (`tests/analysis/test_signal.py`).
     """
-    x = _rows(model, x)
     batch_rows = check_count("batch_rows", batch_rows)
-    apply, params, rest = as_function(model, x)
-    with precision_of(x, *jax.tree.leaves(params)):
+    apply, params, rest, x = made_of = prepared(model, x)
+    with made_of.precision:
         program = program_of(apply, params, rest, x[:1])
 
         def of_row(row):
@@ -181,16 +172,6 @@ def geometric_complexity(model: Any, x: Any, *, batch_rows: int = 64) -> float:
         size = min(batch_rows, len(x))
         squares = jax.jit(lambda x: jax.lax.map(of_row, x, batch_size=size))(x)
         return float(np.asarray(squares, float).mean())
-
-
-def _rows(model, x):
-    """Inputs in the precision of the model."""
-    x = check_rows("x", x)
-    wide = any(
-        getattr(leaf, "dtype", None) == np.float64
-        for leaf in jax.tree.leaves(as_function(model, x)[1])
-    )
-    return x.astype(np.float64 if wide else jax.dtypes.canonicalize_dtype(x.dtype))
 
 
 # ----------------------------------------------------------------------------- moments
@@ -237,13 +218,13 @@ def _of_layer(tape, operation):
     return found | {"name": tape.weight_name(weight)}
 
 
-def _gradients(model, x, places, seed):
+def _gradients(tape, places, seed):
     """Derivatives of outputs along a random direction."""
-
-    def direction(outputs):
-        return jax.random.normal(jax.random.key(seed), outputs.shape, outputs.dtype)
-
-    return gradients_at(model, x, places, direction)
+    with tape.made_of.precision:
+        outputs = tape.output.value
+        key = jax.random.key(seed)
+        direction = jax.random.normal(key, outputs.shape, outputs.dtype)
+    return gradients_at(tape, places, direction)
 
 
 # -------------------------------------------------------------------------- the graph

@@ -1,14 +1,20 @@
 """Flax models of anyone's as functions of their parameters."""
 
+import contextlib
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen, nnx
+from flax.errors import TraceContextError
+from jax.dtypes import canonicalize_dtype
 from jax.extend import core
+
+from ntk_resnet._inputs import check_rows
+from ntk_resnet._precision import precision_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +56,35 @@ class PlainApply:
     def __call__(self, params, rest, x):
         del rest
         return self.function(params, x)
+
+
+class Prepared(NamedTuple):
+    """A model as `apply(params, rest, x)`, `params` trained, and inputs for it."""
+
+    apply: Callable
+    params: Any
+    rest: Any
+    x: Any
+
+    @property
+    def precision(self) -> contextlib.AbstractContextManager:
+        """That of the weights, in which the model computes."""
+        return precision_of(*jax.tree.leaves(self.params))
+
+
+def prepared(model: Any, x: Any) -> Prepared:
+    """Any model and rows `x`, checked.
+
+    Raises:
+        ValueError: it is no model or has nothing to train, or `x` is no array of finite
+            numbers `(n, ...)`.
+    """
+    x = check_rows("x", x)
+    apply, params, rest = as_function(model, x)
+    check_params(params)
+    found = Prepared(apply, params, rest, x)
+    with found.precision:
+        return found._replace(x=jnp.asarray(x, canonicalize_dtype(x.dtype)))
 
 
 def as_function(model: Any, x: Any = None) -> tuple[Callable, Any, Any]:
@@ -112,6 +147,34 @@ def program_of(apply: Callable, params: Any, rest: Any, x: Any) -> Callable:
         return outputs
 
     return call
+
+
+def check_outputs(apply: Callable, params: Any, rest: Any, x: Any) -> Any:
+    """Shape and dtype of `apply(params, rest, x)`.
+
+    Raises:
+        ValueError: it is not one array of floats, a row of outputs for each of `x`.
+    """
+    # A function of its own, for what JAX remembers of equal ones may have changed.
+    try:
+        shape = jax.eval_shape(lambda *arguments: apply(*arguments), params, rest, x)
+    except TraceContextError:
+        raise ValueError(
+            "model changes a flax variable that apply_fn holds, such as the count of "
+            "random keys drawn; give the module itself, or let apply_fn call a copy: "
+            "nnx.merge(graphdef, params, rest, copy=True)(x)."
+        ) from None
+    if not hasattr(shape, "shape") or shape.shape[:1] != x.shape[:1]:
+        raise ValueError(
+            "model must map (n, ...) inputs to one array (n, ...) of outputs; got "
+            f"{jax.tree.map(lambda leaf: leaf.shape, shape)} for x1 {x.shape}."
+        )
+    if not shape.size or not jnp.issubdtype(shape.dtype, jnp.floating):
+        raise ValueError(
+            "model must have outputs of a float dtype, at least one a row; got "
+            f"{shape.dtype} {shape.shape} for x1 {x.shape}."
+        )
+    return shape
 
 
 def check_params(params: Any) -> None:

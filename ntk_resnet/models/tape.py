@@ -13,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ntk_resnet.models.functions import as_function, check_params
+from ntk_resnet.models.functions import Prepared, prepared
 from ntk_resnet.models.jaxprs import bind, opened, parts_of_loop, read
 
-_CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint"})
-_DERIVED = frozenset({"custom_jvp_call", "custom_vjp_call"})
+_CALLS = frozenset(
+    {"jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint"}
+    | {"custom_jvp_call", "custom_vjp_call"}
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,15 +39,12 @@ class Operation(NamedTuple):
     params: dict[str, Any]
     inputs: tuple[Node, ...]
     outputs: tuple[Node, ...]
+    at: Callable[[Sequence[Any]], list[Any]]  # results at other values of the inputs
 
     @property
     def varying(self) -> tuple[Node, ...]:
         """Inputs that depend on those of the model, each time they occur."""
         return tuple(node for node in self.inputs if node.varies)
-
-    def at(self, values: Sequence[Any]) -> list[Any]:
-        """Results at other values of the inputs."""
-        return self.params["evaluate"](values)
 
 
 Changes = Mapping[int, Callable[[Any, Sequence[Any]], Any]]
@@ -59,6 +58,11 @@ class Tape(NamedTuple):
     input: Node
     output: Node
     names: list[str]  # of the leaves of the parameters
+    made_of: Prepared
+
+    def again(self, change: Changes) -> "Tape":
+        """The same run with other results of some operations."""
+        return _record(self.made_of, change)
 
     def weight_name(self, node: Node) -> str:
         """That of the parameter a node is made of, with its place in a stack."""
@@ -66,36 +70,25 @@ class Tape(NamedTuple):
         return name + "".join(f"[{index}]" for index in node.place)
 
 
-def record(
-    model: Any,
-    x: Array | np.ndarray,
-    *,
-    change: Changes | None = None,
-) -> Tape:
+def record(model: Any, x: Array | np.ndarray) -> Tape:
     """Runs a model on rows `x`, and writes down what is done to them.
 
     Args:
         model: as `as_function` takes it.
         x: `(n, ...)`.
-        change: functions of the first result of some operations, by number, and of the
-            values of their inputs; what they return takes its place.
 
     Raises:
-        ValueError: it is no model, or does not return one array.
+        ValueError: it is no model, or does not return one array; or `x` is no array of
+            finite numbers.
     """
-    apply, params, rest = as_function(model, x)
-    check_params(params)
-    return record_function(apply, params, rest, x, change)
+    made_of = prepared(model, x)
+    with made_of.precision:
+        return _record(made_of, {})
 
 
-def record_function(
-    apply: Callable,
-    params: Any,
-    rest: Any,
-    x: Any,
-    change: Changes | None = None,
-) -> Tape:
-    """As `record`, of `apply(params, rest, x)`; also inside transformations."""
+def _record(made_of, change):
+    """A run; also inside transformations."""
+    apply, params, rest, x = made_of
     named, structure = jax.tree.flatten_with_path(params)
     leaves = [leaf for _, leaf in named]
     fixed, fixed_structure = jax.tree.flatten(rest)
@@ -119,34 +112,31 @@ def record_function(
             *(Node(leaf, False) for leaf in fixed),
             Node(jnp.asarray(x), True),
         ]
-        run = _Run(change or {})
+        run = _Run(change)
         (output,) = run.program(closed.jaxpr, closed.consts, nodes)
     names = [_name_of(path) for path, _ in named]
-    return Tape(run.operations, nodes[-1], output, names)
+    return Tape(run.operations, nodes[-1], output, names, made_of)
 
 
-def gradients_at(
-    model: Any, x: Array | np.ndarray, places: Sequence[int], cotangent: Any
-) -> list[Array]:
+def gradients_at(tape: Tape, places: Sequence[int], cotangent: Any) -> list[Array]:
     """Derivatives of `sum(cotangent * outputs)` in results of operations.
 
     Args:
-        model, x: as in `record`.
+        tape: of the run.
         places: numbers of the operations.
-        cotangent: of the shape of the outputs, or a function of the outputs that
-            returns it.
+        cotangent: of the shape of the outputs.
     """
-    apply, params, rest = as_function(model, x)
 
     def run(added):
         change = {at: lambda v, _, at=at: v + added[at] for at in places}
-        return record_function(apply, params, rest, x, change).output.value
+        return tape.again(change).output.value
 
-    tape = record_function(apply, params, rest, x)
-    zeros = {at: jnp.zeros_like(tape.operations[at].outputs[0].value) for at in places}
-    outputs, back = jax.vjp(run, zeros)
-    given = cotangent(outputs) if callable(cotangent) else cotangent
-    (found,) = back(jnp.asarray(given, outputs.dtype))
+    with tape.made_of.precision:
+        zeros = {
+            at: jnp.zeros_like(tape.operations[at].outputs[0].value) for at in places
+        }
+        outputs, back = jax.vjp(run, zeros)
+        (found,) = back(jnp.asarray(cotangent, outputs.dtype))
     return [found[at] for at in places]
 
 
@@ -175,7 +165,7 @@ class _Run:
 
     def equation(self, equation, inputs):
         name, params = equation.primitive.name, equation.params
-        if name in _CALLS | _DERIVED:
+        if name in _CALLS:
             return self.call(equation, inputs)
         if name == "scan":
             return list(self.loop(equation, inputs))
@@ -235,8 +225,8 @@ class _Run:
         if change := self.change.get(len(self.operations)):
             values = [change(values[0], given), *values[1:]]
         outputs = tuple(Node(value, True) for value in values)
-        about = {**params, "evaluate": evaluate}
-        self.operations.append(Operation(name, about, tuple(inputs), outputs))
+        made = Operation(name, params, tuple(inputs), outputs, evaluate)
+        self.operations.append(made)
         return list(outputs)
 
 

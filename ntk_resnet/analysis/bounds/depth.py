@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, ArrayLike, Float, Num
 
-from ntk_resnet._checks import check_count, check_number
+from ntk_resnet._checks import check_confidence, check_count, check_number
 from ntk_resnet._inputs import check_array
 from ntk_resnet._numerics import safe_root
 from ntk_resnet.records.provenance import provenance
@@ -95,9 +95,7 @@ def depth_lipschitz_bound(
     """
     found = depth_increments(check_array("weights", weights, "(depth, d, d)"))
     n, m = check_count("rows", rows), np.prod(np.shape(weights)[1:])
-    confidence = check_number("confidence", confidence, positive=True)
-    if confidence >= 1:
-        raise ValueError(f"confidence must be below 1, got {confidence:g}.")
+    confidence = check_confidence(confidence)
     size = np.sqrt((m + 1) * np.log(max(float(found["size"]) * m * n, 1)) / n)
     smooth = m * np.sqrt(float(found.lipschitz)) / n**0.25
     chance = np.sqrt(np.log(1 / (1 - confidence)) / n)

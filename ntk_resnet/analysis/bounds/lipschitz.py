@@ -18,7 +18,6 @@ import numpy as np
 from ntk_resnet.analysis.bounds.operators import (
     Norm,
     convolution_norm,
-    distance_21,
     matrix_norm,
 )
 from ntk_resnet.models.tape import Node, Operation, Tape
@@ -34,9 +33,8 @@ ELEMENTWISE = frozenset(
 )
 # Operations that only move numbers, or leave some out.
 _MOVES = frozenset(
-    {"reshape", "transpose", "squeeze", "expand_dims", "rev", "slice", "pad", "copy"}
-    | {"concatenate", "split", "convert_element_type", "reduce_max", "reduce_min"}
-    | {"dynamic_slice", "copy_p", "stop_gradient"}
+    {"reshape", "transpose", "squeeze", "expand_dims", "rev", "slice", "pad"}
+    | {"concatenate", "split", "reduce_max", "reduce_min", "dynamic_slice"}
 )
 
 
@@ -69,7 +67,7 @@ class Layer(NamedTuple):
             return self.operation.at(values)[0]
 
         (gradient,) = jax.vjp(of, values[self.weight])[1](delta)
-        return _length(gradient)
+        return length(gradient)
 
 
 class Graph(NamedTuple):
@@ -95,7 +93,7 @@ class Graph(NamedTuple):
         functions as they are.
         """
         first = self.tape.input
-        found = {first: _length(first.value)}
+        found = {first: length(first.value)}
         for sources, operation, target in self.edges:
             bound = sum(constant * found[node] for node, constant in sources)
             found[target] = bound + _offset(operation, target)
@@ -316,7 +314,8 @@ def _layer(operation, tape):
 # ------------------------------------------------------------------------------- sizes
 
 
-def _length(value):
+def length(value: Any) -> float:
+    """The Frobenius norm, in float64."""
     return float(np.linalg.norm(np.asarray(value, np.float64).ravel()))
 
 
@@ -328,17 +327,16 @@ def _offset(operation, target):
     if operation.name not in ELEMENTWISE:
         return 0.0
     values = [n.value * 0 if n.varies else n.value for n in operation.inputs]
-    return _length(operation.at(values)[0])
+    return length(operation.at(values)[0])
 
 
-def reference_distances(
-    layers: Sequence[Layer], reference: Sequence[Layer] | None
-) -> list[float]:
-    """(2,1) norms of the weights, or of their distances to those of another model."""
-    if reference is None:
-        return [distance_21(layer.matrix) for layer in layers]
-    named = [(layer.name, layer.matrix.shape) for layer in layers]
-    if named != [(layer.name, layer.matrix.shape) for layer in reference]:
-        raise ValueError("reference must be a model of the same layers as model.")
-    pairs = zip(layers, reference, strict=True)
-    return [distance_21(own.matrix, other.matrix) for own, other in pairs]
+def check_same_layers(
+    name: str, layers: Sequence[Layer], others: Sequence[Layer]
+) -> None:
+    """Raises a `ValueError` where a model has other layers than the first one."""
+    own, found = (
+        [(layer.name, layer.matrix.shape) for layer in model]
+        for model in (layers, others)
+    )
+    if own != found:
+        raise ValueError(f"{name} must be a model of the same layers as model.")

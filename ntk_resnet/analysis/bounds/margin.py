@@ -2,17 +2,20 @@
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import ArrayLike, Float, Num
 
-from ntk_resnet._checks import check_number
-from ntk_resnet._inputs import check_array, check_rows
-from ntk_resnet._precision import precision_of
-from ntk_resnet.analysis.bounds.lipschitz import Graph, graph_of, reference_distances
-from ntk_resnet.models.functions import as_function
+from ntk_resnet._checks import check_confidence, check_number
+from ntk_resnet._inputs import check_array
+from ntk_resnet.analysis.bounds.lipschitz import (
+    Graph,
+    check_same_layers,
+    graph_of,
+    length,
+)
+from ntk_resnet.analysis.bounds.operators import distance_21
+from ntk_resnet.models.functions import prepared
 from ntk_resnet.models.tape import record
 from ntk_resnet.records.provenance import provenance
 
@@ -54,8 +57,10 @@ def layer_norms(model: Any, x: Any, *, reference: Any = None) -> xr.Dataset:
     activations from slopes on a grid, within 1e-6 of themselves
     (`tests/analysis/test_bounds.py`).
     """
-    graph = graph_of_model(model, x)
-    other = None if reference is None else graph_of_model(reference, x).layers
+    return _norms(graph_of_model(model, x), x, reference)
+
+
+def _norms(graph, x, reference):
     after, sizes = graph.after(), graph.sizes()
     layers = graph.layers
     if not layers:
@@ -65,8 +70,8 @@ def layer_norms(model: Any, x: Any, *, reference: Any = None) -> xr.Dataset:
     found = {
         "spectral_norm": [layer.norm.value for layer in layers],
         "spectral_norm_error": [layer.norm.error for layer in layers],
-        "distance_21": reference_distances(layers, other),
-        "input_norm": patches * [_norm(layer.input.value) for layer in layers],
+        "distance_21": _distances(layers, x, reference),
+        "input_norm": patches * [length(layer.input.value) for layer in layers],
         "input_bound": patches * [sizes[layer.input] for layer in layers],
         "lipschitz_after": [after.get(layer.output, 0.0) for layer in layers],
         "fan_in": shapes[:, 0],
@@ -78,7 +83,7 @@ def layer_norms(model: Any, x: Any, *, reference: Any = None) -> xr.Dataset:
         {name: ("layer", np.asarray(values)) for name, values in found.items()}
         | {
             "lipschitz": after[graph.tape.input],
-            "data_norm": _norm(graph.tape.input.value),
+            "data_norm": length(graph.tape.input.value),
             "log_covering": float(logs),
         },
         coords={"name": ("layer", [layer.name for layer in layers])},
@@ -86,17 +91,21 @@ def layer_norms(model: Any, x: Any, *, reference: Any = None) -> xr.Dataset:
     )
 
 
+def _distances(layers, x, reference):
+    """(2,1) norms of the weights, or of their distances to those of another model."""
+    if reference is None:
+        return [distance_21(layer.matrix) for layer in layers]
+    others = graph_of_model(reference, x).layers
+    check_same_layers("reference", layers, others)
+    pairs = zip(layers, others, strict=True)
+    return [distance_21(own.matrix, other.matrix) for own, other in pairs]
+
+
 def graph_of_model(model: Any, x: Any) -> Graph:
     """The graph of a run of any model on rows `x`."""
-    x = check_rows("x", x)
-    _, params, _ = as_function(model, x)
-    with precision_of(*jax.tree.leaves(params)):
-        x = jnp.asarray(x, jax.dtypes.canonicalize_dtype(x.dtype))
-        return graph_of(record(model, x))
-
-
-def _norm(value):
-    return float(np.linalg.norm(np.asarray(value, np.float64).ravel()))
+    tape = record(model, x)
+    with tape.made_of.precision:
+        return graph_of(tape)
 
 
 def margins(model: Any, x: Any, y: Num[ArrayLike, " n"]) -> Float[np.ndarray, " n"]:
@@ -109,12 +118,16 @@ def margins(model: Any, x: Any, y: Num[ArrayLike, " n"]) -> Float[np.ndarray, " 
     Raises:
         ValueError: labels are no classes of the model.
     """
-    x = check_rows("x", x)
-    y = np.asarray(check_array("y", y, f"({len(x)},), one class for each row of x"))
-    apply, params, rest = as_function(model, x)
-    with precision_of(*jax.tree.leaves(params)):
-        x = jnp.asarray(x, jax.dtypes.canonicalize_dtype(x.dtype))
-        outputs = np.array(apply(params, rest, x), float).reshape(len(x), -1)
+    apply, params, rest, x = made_of = prepared(model, x)
+    with made_of.precision:
+        return margins_of(apply(params, rest, x), y)
+
+
+def margins_of(outputs: Any, y: Any) -> Float[np.ndarray, " n"]:
+    """`margins` of a model that has these outputs."""
+    n = len(outputs)
+    y = np.asarray(check_array("y", y, f"({n},), one class for each row of x"))
+    outputs = np.array(outputs, float).reshape(n, -1)
     if outputs.shape[1] == 1:
         if not np.isin(y, (-1, 1)).all():
             raise ValueError("y must hold -1 and 1 for a model with one output.")
@@ -172,8 +185,9 @@ def margin_bound(
     Accuracy: that of `layer_norms`; the constants by hand in
     `tests/analysis/test_bounds.py`.
     """
-    found = layer_norms(model, x, reference=reference)
-    each = margins(model, x, y)
+    graph = graph_of_model(model, x)
+    found = _norms(graph, x, reference)
+    each = margins_of(graph.tape.output.value, y)
     if margin is None:
         margin = float(np.median(each) if np.median(each) > 0 else each.max())
         if margin <= 0:
@@ -182,9 +196,7 @@ def margin_bound(
                 "margin is positive."
             )
     margin = check_number("margin", margin, positive=True)
-    confidence = check_number("confidence", confidence, positive=True)
-    if confidence >= 1:
-        raise ValueError(f"confidence must be below 1, got {confidence:g}.")
+    confidence = check_confidence(confidence)
     n, risk = len(each), float((each <= margin).mean())
     root = np.sqrt(4 * float(found.log_covering)) / margin
     complexity = 36 / n * root * np.log(n)

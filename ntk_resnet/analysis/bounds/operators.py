@@ -45,10 +45,7 @@ def convolution_norm(kernel: Any, params: dict[str, Any], shape: Any) -> Norm:
     p = math.prod(shape)
     with jax.enable_x64():
         kernel = jnp.asarray(np.asarray(kernel, np.float64))
-        operation = {
-            **{k: v for k, v in params.items() if k != "evaluate"},
-            "preferred_element_type": None,
-        }
+        operation = params | {"preferred_element_type": None}
 
         def convolve(x):
             return jax.lax.conv_general_dilated_p.bind(x, kernel, **operation)

@@ -7,14 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.errors import TraceContextError
 from jax.extend import core
 from jaxtyping import Array
 
 from ntk_resnet._precision import is_traced
 from ntk_resnet.finite.empirical.models import TracedNetwork
 from ntk_resnet.finite.empirical.tracing import Program
-from ntk_resnet.models.functions import as_function, check_params
+from ntk_resnet.models.functions import as_function, check_outputs, check_params
 
 
 def checked_network(model: Any, x: Array | np.ndarray) -> TracedNetwork:
@@ -26,7 +25,7 @@ def checked_network(model: Any, x: Array | np.ndarray) -> TracedNetwork:
     """
     apply, params, rest = as_function(model, x)
     check_params(params)
-    shape = _check_outputs(apply, params, rest, x)
+    shape = check_outputs(apply, params, rest, x)
     network = TracedNetwork.of(apply, params, rest, x)
     if network.program.outputs.size != np.prod(shape.shape[1:]):
         raise ValueError(
@@ -86,27 +85,3 @@ def _dtypes(jaxpr):
         yield from (getattr(v.aval, "dtype", None) for v in equation.outvars)
         for inner in core.jaxprs_in_params(equation.params):
             yield from _dtypes(inner)
-
-
-def _check_outputs(apply, params, rest, x):
-    """Their shape and dtype."""
-    # A function of its own, for what JAX remembers of equal ones may have changed.
-    try:
-        shape = jax.eval_shape(lambda *arguments: apply(*arguments), params, rest, x)
-    except TraceContextError:
-        raise ValueError(
-            "model changes a flax variable that apply_fn holds, such as the count of "
-            "random keys drawn; give the module itself, or let apply_fn call a copy: "
-            "nnx.merge(graphdef, params, rest, copy=True)(x)."
-        ) from None
-    if not hasattr(shape, "shape") or shape.shape[:1] != x.shape[:1]:
-        raise ValueError(
-            "model must map (n, ...) inputs to one array (n, ...) of outputs; got "
-            f"{jax.tree.map(lambda leaf: leaf.shape, shape)} for x1 {x.shape}."
-        )
-    if not shape.size or not jnp.issubdtype(shape.dtype, jnp.floating):
-        raise ValueError(
-            "model must have outputs of a float dtype, at least one a row; got "
-            f"{shape.dtype} {shape.shape} for x1 {x.shape}."
-        )
-    return shape
