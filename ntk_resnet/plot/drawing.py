@@ -225,6 +225,13 @@ def theory_line(ax, x, y, label, **look):
         ax.plot(np.asarray(x)[known], y[known], **THEORY | look, label=label)
 
 
+def intervals(ax, x, measured, **look):
+    """Values with the intervals around them: `(values, low, high, ...)`."""
+    values, low, high, *_ = measured
+    ends = np.maximum([values - low, high - values], 0)  # for the rounding of both
+    ax.errorbar(x, values, ends, **look)
+
+
 def band(ax, x, low, high, colour, alpha=0.18):
     """The colour between two curves, faint."""
     ax.fill_between(x, low, high, color=colour, alpha=alpha, linewidth=0)

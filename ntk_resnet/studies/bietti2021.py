@@ -18,6 +18,7 @@ from ntk_resnet.studies.ledger import (
     curve_slope,
     exact,
     fitted,
+    slope_variables,
 )
 from ntk_resnet.studies.study import Budget, Figure, Measurement, Study
 
@@ -83,8 +84,8 @@ def _by_depth(name, dim, depths, degree, progress):
         scaled = size * _scaled(one, dim, POWERS[name])
         near, far = _predicted(name, depth)
         row = {"predicted_near": near, "predicted_far": far}
-        for fit, (value, low, high) in fits.items():
-            row |= {fit: value, f"{fit}_low": low, f"{fit}_high": high}
+        for fit, slope in fits.items():
+            row |= slope_variables(fit, slope)
         row["near"], row["far"] = _constants(scaled)
         rows.append(xr.Dataset(row | {"scaled": ("degree", scaled)}))
     return xr.concat(rows, "depth").assign_coords(degree=np.arange(degree + 1))
@@ -177,13 +178,10 @@ def steps(
         kernel = np.asarray(nr.kernel_fn(spec)(x[:1], x, get="nngp"))[0]
         gaps.append(1 - kernel[1:] / kernel[0])
         slopes.append(curve_slope(2 * np.sin(np.array(angles) / 2) ** 2, gaps[-1]))
-    value, low, high = np.transpose(slopes)
     return xr.Dataset(
         {
             "gap": (("depth", "angle"), np.array(gaps)),
-            "power": ("depth", value),
-            "power_low": ("depth", low),
-            "power_high": ("depth", high),
+            **slope_variables("power", slopes, "depth"),
         },
         coords={"depth": depths, "angle": angles},
         attrs={"deepest": depths[-1]},

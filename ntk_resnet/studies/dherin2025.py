@@ -19,6 +19,7 @@ from ntk_resnet.studies.ledger import (
     exact,
     fitted,
     over_seeds,
+    slope_variables,
 )
 from ntk_resnet.studies.study import Budget, Figure, Measurement, Study
 
@@ -100,14 +101,10 @@ def truncation(
         errors.append(float(nr.signal.expansion(model, x, orders=2).error[-1]))
     slope = curve_slope(scales, errors)
     return xr.Dataset(
-        {"error": ("scale", errors), **_as_variables("exponent", slope)},
+        {"error": ("scale", errors), **slope_variables("exponent", slope)},
         coords={"scale": scales},
         attrs={"blocks": blocks, "width": width},
     )
-
-
-def _as_variables(name, slope):
-    return {name: slope.value, f"{name}_low": slope.low, f"{name}_high": slope.high}
 
 
 def coherent(
@@ -126,7 +123,7 @@ def coherent(
     return xr.Dataset(
         {
             "error": ("depth", errors),
-            **_as_variables("exponent", curve_slope(depths, errors)),
+            **slope_variables("exponent", curve_slope(depths, errors)),
         },
         coords={"depth": depths},
         attrs={"width": width},
@@ -329,11 +326,9 @@ def draw_shares(found):
     with drawing.style():
         ax = drawing.one_axes(None)
         (look,) = looks(["linear blocks"]).values()
-        mean, low, high, _ = over_seeds(
-            found.share.transpose("network", "order"), 0, "networks"
-        )
-        ax.errorbar(found.order, mean, yerr=[mean - low, high - mean],
-                    **look | {"linestyle": ""}, label="linear blocks")  # fmt: skip
+        shares = found.share.transpose("network", "order")
+        own = look | {"linestyle": "", "label": "linear blocks"}
+        drawing.intervals(ax, found.order, over_seeds(shares, 0, "networks"), **own)
         drawing.theory_line(ax, found.order, found.predicted, "theory, binomial")
         ax.set_xticks(found.order.values)
         ax.set_xlabel("length of the paths k")
@@ -380,9 +375,8 @@ def draw_complexity(found):
         ax = drawing.one_axes(None)
         (look,) = looks(["ReLU blocks"]).values()
         values = found.complexity.transpose("network", "scale")
-        mean, low, high, _ = over_seeds(values, 0, "networks")
-        ax.errorbar(found.scale, mean, yerr=[mean - low, high - mean], **look,
-                    label="ReLU blocks")  # fmt: skip
+        around = over_seeds(values, 0, "networks")
+        drawing.intervals(ax, found.scale, around, **look, label="ReLU blocks")
         drawing.theory_line(ax, found.scale, found.predicted, "theory, (1 + λ²)ⁿ")
         drawing.log_axis(ax.xaxis, steps=(1, 2, 5))
         drawing.log_axis(ax.yaxis)

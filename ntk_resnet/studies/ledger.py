@@ -135,6 +135,21 @@ def curve_slope(x: Any, y: Any) -> CurveSlope:
 
 
 BOTH_HALVES = "slopes of both halves of the curve"
+_ENDS = ("", "_low", "_high")
+
+
+def slope_variables(
+    name: str, slopes: Any, dims: str | tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Slopes of curves as variables of a result, as `fitted` reads them.
+
+    Args:
+        name: of the slope; those of the halves are `name_low` and `name_high`.
+        slopes: one `CurveSlope`, or nested lists of them over `dims`.
+        dims: names of the dimensions.
+    """
+    parts = np.moveaxis(np.asarray(slopes, float), -1, 0)
+    return {name + end: (dims, one) for end, one in zip(_ENDS, parts, strict=True)}
 
 
 def of_curve(slope: CurveSlope) -> Measured:
@@ -149,7 +164,7 @@ def exponent(fit: PowerFit, interval: str = "95 % of the fit") -> Measured:
 
 def fitted(found: xr.Dataset, name: str, interval: str = "95 % of the fit") -> Measured:
     """A fitted number of a result, with its variables `..._low` and `..._high`."""
-    value, low, high = (found[name + end].values for end in ("", "_low", "_high"))
+    value, low, high = (found[name + end].values for end in _ENDS)
     return Measured(value, low, high, interval)
 
 

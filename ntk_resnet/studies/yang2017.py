@@ -17,6 +17,7 @@ from ntk_resnet.studies.ledger import (
     curve_slope,
     exact,
     fitted,
+    slope_variables,
 )
 from ntk_resnet.studies.study import Budget, Figure, Measurement, Study
 
@@ -159,8 +160,7 @@ def correlations(
         weights = _weights(depths, power)
         row |= {"extrapolated": ("start", own @ weights)}
         row |= {"rounding": np.finfo(float).eps * last * np.abs(weights).sum()}
-        row |= {"power": power, "second": second, "apart": slope.value}
-        row |= {"apart_low": slope.low, "apart_high": slope.high}
+        row |= {"power": power, "second": second, **slope_variables("apart", slope)}
         rows.append(xr.Dataset(row))
     progress(1, 1, "correlations")
     coords = {"outer_bias": outer_bias, "start": starts, "depth": depths}

@@ -9,7 +9,7 @@ from scipy import fft
 import ntk_resnet as nr
 from ntk_resnet._progress import Progress, part_of, quiet
 from ntk_resnet.data.datasets import Data
-from ntk_resnet.studies.ledger import curve_slope
+from ntk_resnet.studies.ledger import curve_slope, slope_variables
 
 LAYERS = "plain, 2L + 1 layers"
 """As many convolutions as in a residual network of L blocks, and its first layer."""
@@ -107,12 +107,7 @@ def decay(
 def _slopes(name, frequency, curves):
     """Those of curves `(network, direction, frequency)`, as variables."""
     found = [[curve_slope(frequency, one) for one in rows] for rows in curves]
-    parts = np.moveaxis(np.array(found), -1, 0)
-    ends = ("", "_low", "_high")
-    return {
-        name + end: (("network", "direction"), part)
-        for end, part in zip(ends, parts, strict=True)
-    }
+    return slope_variables(name, found, ("network", "direction"))
 
 
 def locality(

@@ -5,7 +5,7 @@ import xarray as xr
 
 import ntk_resnet as nr
 from ntk_resnet._progress import Progress, part_of, quiet
-from ntk_resnet.studies.ledger import curve_slope
+from ntk_resnet.studies.ledger import curve_slope, slope_variables
 
 HALF, ONE = nr.DepthScale(0.5), nr.DepthScale(1.0)
 NETWORKS = {
@@ -48,16 +48,10 @@ def decay(
         far_fits.append(exponent(deep, far // 2, far))
         logs.append(deep.log10_eigenvalue.values)
     laplace = nr.laplace_mercer(dim=3, max_degree=far).log10_eigenvalue
-    over = ("family", "dim")
-    soon, late = np.array(fits), np.array(far_fits)
     return xr.Dataset(
         {
-            "exponent": (over, soon[..., 0]),
-            "exponent_low": (over, soon[..., 1]),
-            "exponent_high": (over, soon[..., 2]),
-            "far_exponent": ("family", late[:, 0]),
-            "far_exponent_low": ("family", late[:, 1]),
-            "far_exponent_high": ("family", late[:, 2]),
+            **slope_variables("exponent", fits, ("family", "dim")),
+            **slope_variables("far_exponent", far_fits, "family"),
             "log10_eigenvalue": (("family", "degree"), np.array(logs)),
             "laplace_log10_eigenvalue": ("degree", laplace.values),
         },
@@ -181,17 +175,14 @@ def bias(
         [logs.sel(degree=k) for k in (degree + p, degree // 2 + p)] for p in (0, -1)
     ]
     both = [[exponent(one, FIT, degree, p) for p in (0, 1)] for one in (found, laplace)]
-    names = [name + end for name in ("exponent", "laplace") for end in _ENDS]
-    values = np.moveaxis(np.array(both), -1, 1).reshape(-1, 2)
     return xr.Dataset(
-        {name: ("parity", one) for name, one in zip(names, values, strict=True)}
+        slope_variables("exponent", both[0], "parity")
+        | slope_variables("laplace", both[1], "parity")
         | {"ratio": ("parity", [10 ** float(last - half) for last, half in ends])},
         coords={"parity": ["even", "odd"]},
         attrs={"depth": depth, "variance": variance, "degree": degree},
     )
 
-
-_ENDS = ("", "_low", "_high")
 
 SHARP = {
     "plain, all trained": nr.FeedForward(depth=1),

@@ -66,9 +66,8 @@ def draw_training(found):
         ax = drawing.one_axes(None)
         for kind, look in looks(found.kind.values).items():
             best = found.loss.sel(kind=kind).min("rate").transpose("seed", "depth")
-            mean, low, high, _ = over_seeds(np.minimum(best.values, 3), 0)
-            ax.errorbar(found.depth, mean, yerr=[mean - low, high - mean], **look,
-                        label=kind)  # fmt: skip
+            around = over_seeds(np.minimum(best.values, 3), 0)
+            drawing.intervals(ax, found.depth, around, **look, label=kind)
         drawing.theory_line(
             ax, found.depth, np.full(found.depth.size, 0.5), "half of the loss"
         )

@@ -19,15 +19,10 @@ def draw_dispersion(found):
         (look,) = looks(["plain"]).values()
         ratio = (found.depth / found.width).values
         values = found.share.transpose("network", "cell")
-        mean, low, high, _ = over_seeds(values, 0, "networks")
-        ax.errorbar(
-            ratio,
-            mean,
-            yerr=[mean - low, high - mean],
-            **look | {"linestyle": ""},
-            label="networks",
-        )
-        for x, y, width in zip(ratio, mean, found.width.values, strict=True):
+        around = over_seeds(values, 0, "networks")
+        own = look | {"linestyle": "", "label": "networks"}
+        drawing.intervals(ax, ratio, around, **own)
+        for x, y, width in zip(ratio, around.values, found.width.values, strict=True):
             drawing.end_label(ax, x, y, f"  m = {width}")
         order = np.argsort(ratio, kind="stable")
         own = found.predicted.values[order]
@@ -57,12 +52,10 @@ def draw_residual(found):
         ax = drawing.one_axes(None)
         for family, look in looks(found.family.values).items():
             one = found.sel(family=family)
-            value, low, high, _ = interval(
+            around = interval(
                 one.dispersion.values, one.dispersion_sem.values, one.networks.values
             )
-            ax.errorbar(
-                one.depth, value, yerr=[value - low, high - value], **look, label=family
-            )
+            drawing.intervals(ax, one.depth, around, **look, label=family)
         drawing.theory_line(ax, found.depth, found.plain.values, "theory, plain")
         ax.set_xticks(found.depth.values)
         drawing.log_axis(ax.yaxis, steps=TICKS)

@@ -8,7 +8,14 @@ from ntk_resnet._progress import Progress, quiet
 from ntk_resnet.plot import drawing
 from ntk_resnet.plot.families import looks
 from ntk_resnet.studies.hayou2021.schemes import EPS, SCHEMES, rounded, squares_of
-from ntk_resnet.studies.ledger import BOTH_HALVES, Claim, curve_slope, exact, fitted
+from ntk_resnet.studies.ledger import (
+    BOTH_HALVES,
+    Claim,
+    curve_slope,
+    exact,
+    fitted,
+    slope_variables,
+)
 from ntk_resnet.studies.limits import features
 from ntk_resnet.studies.spheres import on_sphere
 from ntk_resnet.studies.study import Figure, Measurement
@@ -62,14 +69,11 @@ def correlations(
         fits.append([curve_slope(far, one) for one in gap[late].T])
         share = alpha**2 / (1 + alpha**2)
         constants.append(gap[-1] * 2 * share**2 * last**2 / (9 * np.pi**2))
-    slopes = np.array(fits)
     over = ("strong", "cosine")
     return xr.Dataset(
         {
             "gap": (("family", "depth", "cosine"), np.array(gaps)),
-            "exponent": (over, slopes[..., 0]),
-            "exponent_low": (over, slopes[..., 1]),
-            "exponent_high": (over, slopes[..., 2]),
+            **slope_variables("exponent", fits, over),
             "constant": (over, np.array(constants)),
             "flow": ("cosine", 1 - features("pre-activation", [1.0], angles)[0]),
         },

@@ -203,13 +203,10 @@ def draw_networks(found):
         mean = over_seeds(ratio.values, what="networks")
         names = list(found.scheme.values)
         for k, (name, look) in enumerate(looks(names).items()):
-            ax.errorbar(
+            drawing.intervals(
+                ax,
                 found.block.values + 0.12 * (k - 2),
-                mean.values[k],
-                [
-                    mean.values[k] - mean.low[k],
-                    mean.high[k] - mean.values[k],
-                ],
+                (mean.values[k], mean.low[k], mean.high[k]),
                 **look | {"linestyle": ""},
                 elinewidth=1,
                 label=name,

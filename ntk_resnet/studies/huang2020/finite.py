@@ -346,15 +346,9 @@ def draw_concentration(found: xr.Dataset) -> np.ndarray:
         for ax, width in zip(axes.flat, found.width.values, strict=True):
             for name, look in looks(found.family.values).items():
                 error = found.error.sel(family=name, width=width)
-                mean, low, high = _rms(error.transpose("seed", "depth"))
-                ax.errorbar(
-                    found.depth,
-                    mean,
-                    [mean - low, high - mean],
-                    **look,
-                    capsize=2,
-                    label=full_name(str(name)),
-                )
+                around = _rms(error.transpose("seed", "depth"))
+                own = look | {"capsize": 2, "label": full_name(str(name))}
+                drawing.intervals(ax, found.depth, around, **own)
             for axis, steps in ((ax.xaxis, (1,)), (ax.yaxis, (1, 2, 5))):
                 drawing.log_axis(axis, steps=steps)
             ax.set_xticks(found.depth.values, found.depth.values)

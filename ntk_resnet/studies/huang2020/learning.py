@@ -13,6 +13,7 @@ from ntk_resnet.plot import panels
 from ntk_resnet.studies.comparisons import degeneracy_on_data
 from ntk_resnet.studies.families import FAMILIES, smooth, some_rows, stack
 from ntk_resnet.studies.ledger import Claim, exact, over_seeds
+from ntk_resnet.studies.spheres import on_sphere
 from ntk_resnet.studies.splits import (
     RIDGE,
     draw_errors,
@@ -151,8 +152,7 @@ def noise(
     for seed in range(seeds):
         progress(seed, seeds, f"random signs, seed {seed}")
         rng = np.random.default_rng(seed)
-        x = rng.normal(size=(2 * rows, 5))
-        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        x = on_sphere(rng, 2 * rows, 5)
         y = rng.choice([-1.0, 1.0], (2 * rows, 1))
         for k, spec in enumerate(FAMILIES.values()):
             kernel = nr.sweep_depth(spec, [depth], x=x).ntk.values[0]
@@ -295,8 +295,7 @@ def teacher(*, rows: int, progress: Progress = quiet, **sizes) -> xr.Dataset:
 
 def smooth_target(rows: int) -> Data:
     """`x1 + 2.5 x2 x3` at random points of the sphere in five dimensions."""
-    x = np.random.default_rng(0).normal(size=(rows, 5))
-    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    x = on_sphere(np.random.default_rng(0), rows, 5)
     return Data(x, smooth(x), None, "a smooth target")
 
 

@@ -29,12 +29,6 @@ def draw_at_zero(found):
     return ax
 
 
-def _points(ax, x, values, look, label):
-    """Means over seeds with their intervals."""
-    mean, low, high, _ = over_seeds(values, 0)
-    ax.errorbar(x, mean, yerr=[mean - low, high - mean], **look, label=label)
-
-
 def draw_training(found):
     """Loss after training, and the best rate, against depth."""
     axes = drawing.new_axes(1, 2, height=2.8)
@@ -45,7 +39,9 @@ def draw_training(found):
                 values = found[name].sel(setup=setup).transpose("seed", "depth").values
                 if name == "loss":  # beyond what is drawn: diverged at every rate
                     values = np.minimum(values, 30)
-                _points(ax, found.depth.values, values, look, setup)
+                drawing.intervals(
+                    ax, found.depth, over_seeds(values, 0), **look, label=setup
+                )
             drawing.log_axes(ax)
             ax.set_xlabel("units, or layers, R")
             ax.set_ylabel(label)
@@ -63,7 +59,7 @@ def draw_plateaus(found):
             looks(names).items(), found.length.values, strict=True
         ):
             time = found.time.sel(length=n).transpose("seed", "scale").values
-            _points(ax, found.scale.values, time, look, name)
+            drawing.intervals(ax, found.scale, over_seeds(time, 0), **look, label=name)
         scale = found.scale.values
         three = found.time.sel(length=3).mean("seed").values
         two = found.time.sel(length=2).mean("seed").values

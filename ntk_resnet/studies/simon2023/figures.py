@@ -1,7 +1,5 @@
 """Learning curves and learnabilities, measured and predicted."""
 
-import numpy as np
-
 from ntk_resnet.plot import drawing
 from ntk_resnet.plot.families import looks
 from ntk_resnet.studies.ledger import over_seeds
@@ -13,9 +11,8 @@ from ntk_resnet.studies.study import Figure
 
 def _points(ax, x, low, middle, high, look, label):
     """Points with their intervals."""
-    ends = [np.maximum(middle - low, 0), np.maximum(high - middle, 0)]
-    own = look | {"linestyle": ""}
-    ax.errorbar(x, middle, yerr=ends, elinewidth=0.8, label=label, **own)
+    own = look | {"linestyle": "", "elinewidth": 0.8, "label": label}
+    drawing.intervals(ax, x, (middle, low, high), **own)
 
 
 def draw_curves(found):

@@ -16,6 +16,7 @@ from ntk_resnet.studies.ledger import (
     curve_slope,
     fitted,
     over_seeds,
+    slope_variables,
 )
 from ntk_resnet.studies.spheres import on_sphere
 from ntk_resnet.studies.study import Figure, Measurement
@@ -113,9 +114,9 @@ def draw_depths(found):
     with drawing.style():
         ax = drawing.one_axes(None)
         for name, look in looks(found.family.values).items():
-            values, low, high, _ = over_seeds(_errors(found, name).values)
-            ends = [values - low, high - values]
-            ax.errorbar(found.depth, values, ends, **look, label=name, elinewidth=1)
+            errors = over_seeds(_errors(found, name).values)
+            own = look | {"label": name, "elinewidth": 1}
+            drawing.intervals(ax, found.depth, errors, **own)
         ax.axhline(1, **drawing.THEORY)
         drawing.note(ax, 0.02, 1, "nothing learned")
         one = float(found.best.sel(family="γ = 1").isel(depth=0).mean())
@@ -198,9 +199,7 @@ def curve(
             "ridge_exponent": ("seed", _jackknife(sizes, by_ridge)),
             "predicted": ("n", predicted),
             "predicted_exponent": nr.fit_power(np.asarray(sizes), predicted).exponent,
-            "far_exponent": limit.value,
-            "far_exponent_low": limit.low,
-            "far_exponent_high": limit.high,
+            **slope_variables("far_exponent", limit),
         },
         coords={"seed": np.arange(seeds), "n": sizes},
         attrs={"depth": depth, "noise": noise, "first": sizes[0], "last": sizes[-1]},
@@ -239,10 +238,8 @@ def draw_curve(found):
         names = {"error": "γ = 1", "ridge_error": "best ridge"}
         labels = {"error": "the best time", "ridge_error": "the best ridge"}
         for name, look in zip(names, looks(names.values()).values(), strict=True):
-            values, low, high, _ = over_seeds(found[name].values)
-            ends = [values - low, high - values]
-            own = look | {"linestyle": ""}
-            ax.errorbar(found.n, values, ends, **own, label=labels[name], elinewidth=1)
+            own = look | {"linestyle": "", "label": labels[name], "elinewidth": 1}
+            drawing.intervals(ax, found.n, over_seeds(found[name].values), **own)
         ax.plot(found.n, found.predicted, **drawing.THEORY, label="theory, ridge")
         slope = found.predicted[-1] * (found.n / found.n[-1]) ** -(DIM / (2 * DIM - 1))
         dotted = {"linestyle": ":"}

@@ -6,6 +6,7 @@ from scipy import optimize
 
 import ntk_resnet as nr
 from ntk_resnet._progress import Progress, part_of, quiet
+from ntk_resnet.studies.spheres import on_sphere
 
 SLOPES = {"ordered": 0.810, "critical": 1.0, "chaotic": 1.276}
 RELU = "ReLU"  # critical too, without bias
@@ -69,8 +70,7 @@ def matrices(
     correlation of a pair. As an attribute `decay`, ln(chi_1 / chi_c) if chaotic.
     """
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(points + points // 4, 10))
-    x *= np.sqrt(10 / np.sum(x**2, axis=1, keepdims=True))
+    x = np.sqrt(10) * on_sphere(rng, points + points // 4, 10)
     y = x[:points, 0] + x[:points, 1] * x[:points, 2]
     y -= y.mean()
     nets = {name: erf(weight_of(slope)) for name, slope in SLOPES.items()}
